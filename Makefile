@@ -1,0 +1,66 @@
+# One command each; `make help` lists them. Needs Python 3.11, gcc, git and make; everything else goes into .venv.
+VENV     := .venv
+PY       := $(CURDIR)/$(VENV)/bin/python
+UV       := $(CURDIR)/$(VENV)/bin/uv
+PYTHON   ?= $(shell command -v python3.11 || command -v python3)
+PARAMS   ?= params.yaml
+MINUTES  ?= 30
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Equal thread counts give equal sums, so equal bits.
+export OMP_NUM_THREADS ?= 2
+# glibc: keep freed blocks instead of asking the kernel for them at every training step.
+export MALLOC_MMAP_THRESHOLD_ ?= 1073741824
+export MALLOC_TRIM_THRESHOLD_ ?= 1073741824
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# LPIPS trunks, where they lie beside the repository; elsewhere torchvision downloads them.
+ifneq ($(wildcard ../shared/weights),)
+export SATJEPA_TRUNKS ?= $(abspath ../shared/weights)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro table verify test smoke lab lint lock clean
+
+help:  ## list the commands
+	@awk -F ':.*## *' '/^[a-z]+:.*## /{printf "make %-8s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ok  ## make .venv from the lock; does nothing where it is current
+
+$(VENV)/.ok: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "satjepa needs Python 3.11 or newer")'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	test -x $(UV) || $(PY) -m pip install -q uv
+	$(UV) pip install -q --python $(PY) -r requirements.txt
+	$(UV) pip install -q --python $(PY) --no-deps --no-build-isolation -e .
+	@touch $@
+
+repro: setup  ## run the whole pipeline (PARAMS=params.table.yaml: with other parameters, in .work/)
+ifeq ($(PARAMS),params.yaml)
+	dvc repro
+else
+	$(PY) -m satjepa.experiment $(PARAMS)
+endif
+
+table: setup  ## the experiment of README's table, for MINUTES (30); again and again until it says it is done
+	$(PY) -m satjepa.experiment params.table.yaml --minutes $(MINUTES)
+
+verify: repro  ## repro, then ask whether every result has the bytes that dvc.lock promises
+	git diff --exit-code -- dvc.lock
+
+test: setup  ## the tests, a few minutes
+	$(PY) -m pytest
+
+smoke: setup  ## the whole pipeline at smoke size in a scratch clone
+	$(PY) -m pytest tests/pipeline -m pipeline
+
+lab: setup  ## Jupyter Lab on the notebooks, in the same environment
+	jupyter lab notebooks
+
+lint: setup  ## ruff
+	ruff check
+
+lock: setup  ## resolve requirements.in into requirements.txt
+	$(UV) pip compile -q requirements.in --universal --python-version 3.11 --no-header --no-annotate -o requirements.txt
+
+clean:  ## remove what the pipeline made, but not DVC's cache nor .venv
+	rm -rf artifacts runs data .work .pytest_cache .ruff_cache reports/notebooks reports/figures

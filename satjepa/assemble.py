@@ -1,0 +1,114 @@
+"""From params.yaml and the files of `artifacts/` to the objects the notebooks work with: data, batches, models.
+
+Everything here is glue: it holds no numbers of its own and no idea that is not in the module it calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from satjepa.config import Params
+from satjepa.data.cube import open_cube
+from satjepa.data.pairs import PairDataset, collate
+from satjepa.data.splits import Split
+from satjepa.paths import root
+
+if TYPE_CHECKING:
+    from satjepa.captions.text import TextEncoders
+    from satjepa.models.backbone import Backbone
+    from satjepa.models.satjepa import SatJepa
+
+ARTIFACTS = "artifacts"
+
+
+def local(path: str) -> str:
+    """A path of params.yaml: as it is if absolute or a hub id, else below the repository root where it exists there."""
+    return str(root() / path) if (root() / path).exists() else path
+
+
+def cubes_of(preset: str) -> list[Any]:
+    """The opened cubes of a preset, in the order of their names."""
+    return [open_cube(path) for path in sorted((root() / ARTIFACTS / "cubes" / preset).glob("*.zarr"))]
+
+
+def open_split() -> Split:
+    """The split file of the data stage."""
+    return Split.load(root() / ARTIFACTS / "split.json")
+
+
+def dataset(params: Params, part: str, preset: str | None = None, *, text: bool = True, latents: bool = False) -> PairDataset:
+    """The samples of a part ("train", "val", "test") of a preset (default: the first), with captions and latents if asked for.
+
+    Training windows overlap and are turned and mirrored; the others are neither. Truth layers come along outside training.
+    """
+    from satjepa.captions.table import read_table
+    from satjepa.captions.text import TextStore
+    from satjepa.models.latents import LatentStore
+
+    d, home, training = params.data, root() / ARTIFACTS, part == "train"
+    words = {"captions": read_table(home / "captions.parquet"), "text": TextStore.open(home / "text")} if text else {}
+    return PairDataset(cubes_of(preset or d.presets[0]), open_split().part(part), d.patch, d.stride, d.history, augment=training,
+                       truth=not training, max_length=params.captions.max_length,
+                       latents=LatentStore(home / "latents") if latents else None, **words)
+
+
+def spread_evenly(count: int, limit: int) -> list[int]:
+    """`limit` of the numbers 0 .. count - 1 at even distances, all of them where `limit` is 0 or not below `count`."""
+    return list(range(count)) if limit == 0 or limit >= count else [i * count // limit for i in range(limit)]
+
+
+def batches(data: PairDataset, size: int, limit: int = 0) -> Iterator[dict[str, Any]]:
+    """Batches of `size` in order, of all samples or of `limit` spread evenly over them."""
+    chosen = spread_evenly(len(data), limit)
+    for start in range(0, len(chosen), size):
+        yield collate([data[i] for i in chosen[start:start + size]])
+
+
+def load_backbone(params: Params, lora: bool = True) -> Backbone:
+    """The frozen backbone of params.yaml, with its LoRA unless told otherwise."""
+    from satjepa.models.backbone import Backbone
+
+    b = params.backbone
+    backbone = Backbone.from_pretrained(local(b.path), b.revision)
+    return backbone.add_lora(b.lora_rank, b.lora_alpha, b.lora_targets) if lora else backbone
+
+
+def load_text_encoders(params: Params) -> TextEncoders:
+    """The frozen text encoders of the backbone."""
+    from satjepa.captions.text import TextEncoders
+
+    return TextEncoders.from_pretrained(local(params.backbone.path), params.backbone.revision)
+
+
+def build_model(params: Params, seed: int | None = None) -> SatJepa:
+    """A new model on the backbone of params.yaml; equal seeds give equal weights."""
+    from safetensors.torch import load_file
+
+    from satjepa.models.satjepa import SatJepa
+
+    torch.manual_seed(params.seed if seed is None else seed)
+    backbone = load_backbone(params)
+    hidden, mask, pooled = load_text_encoders(params).embed_batch([""], params.captions.max_length)
+    empty = {"hidden": hidden[0], "mask": mask[0], "pooled": pooled[0]}
+    layout = params.backbone.layout and load_file(Path(local(params.backbone.layout)) / "layout.safetensors")
+    return SatJepa(params, backbone, empty, layout)
+
+
+def load_model(folder: str | Path) -> SatJepa:
+    """A trained model from its checkpoint folder, with `trained_on` set to the split that its run must not be scored on."""
+    from satjepa import checkpoint
+    from satjepa.config import from_dict
+
+    saved = checkpoint.load(folder)
+    model = build_model(from_dict(saved.header["config"]))
+    model.load_state(saved.tensors)
+    model.trained_on = open_split()
+    if model.trained_on.sha256 != saved.header["split"]:
+        raise checkpoint.CheckpointError(f"{folder} was trained on another split than artifacts/split.json: its scores would leak")
+    return model.eval()
+
+

@@ -1,0 +1,304 @@
+"""Captions to vectors: tokenizers, the three text encoders of Stable Diffusion 3.5 (two CLIPs and T5), and a store of what they say.
+
+A text becomes `hidden` (L, D), T5's states of its L tokens without padding, and `pooled` (P,), both CLIPs' projected sentence
+vectors joined. The published code pads to 77 tokens, lets T5 attend to the padding and keeps it; here T5 gets its mask and the
+padding never leaves this module, which makes an embedding depend on its text alone.
+
+The tiny encoders of the demo and those of stabilityai/stable-diffusion-3.5-medium are loaded by the same lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import string
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import nn
+
+CLIP_LENGTH = 77
+SHARD = 8192  # texts per file of a store
+
+
+class TextEncodersNotFound(OSError):
+    """The text encoders or their tokenizers could not be read; the message says what is missing and how to get it."""
+
+
+def train_tokenizers(corpus: Iterable[str], folder: str | Path, words: int = 600) -> None:
+    """Make the tokenizers of a closed caption vocabulary: CLIP's BPE twice (tokenizer/, tokenizer_2/), T5's unigram (tokenizer_3/).
+
+    Args:
+        corpus: the captions.
+        folder: of a diffusers model; loads with `CLIPTokenizer` and `T5Tokenizer` (or `AutoTokenizer`) of transformers.
+        words: at most so many of the most frequent words become one T5 token; all else is spelled, so no printable text is unknown.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import CLIPTokenizer, T5Tokenizer
+
+    corpus, folder = list(corpus), Path(folder)
+    blank = CLIPTokenizer().backend_tokenizer
+    spoken = Counter(w for t in corpus for w, _ in blank.pre_tokenizer.pre_tokenize_str(blank.normalizer.normalize_str(t)))
+    merges = _merges(spoken, 800)
+    letters = sorted(ByteLevel.alphabet())
+    vocab = ["<|startoftext|>", "<|endoftext|>", *letters, *(a + "</w>" for a in letters), *map("".join, merges)]
+    clip = CLIPTokenizer(vocab={token: i for i, token in enumerate(vocab)}, merges=merges, model_max_length=CLIP_LENGTH)
+    counts = Counter(word for text in corpus for word in _words(text))
+    most, total = sorted(counts.items(), key=lambda kv: (-kv[1], kv[0]))[:words], counts.total()
+    scores = {"<pad>": 0.0, "</s>": 0.0, "<unk>": 0.0} | dict.fromkeys(["▁", *string.printable.strip()], -12.0)
+    scores |= {word: math.log((n + 1) / (total + 1)) for word, n in most}
+    t5 = T5Tokenizer(vocab=list(scores.items()), extra_ids=0)
+    for name, tokenizer in (("tokenizer", clip), ("tokenizer_2", clip), ("tokenizer_3", t5)):
+        tokenizer.save_pretrained(folder / name)
+
+
+def _merges(counts: Counter[str], limit: int) -> list[tuple[str, str]]:
+    """Byte-pair merges in the order they were learnt, at most `limit`; ties go to the later in the alphabet.
+
+    (The trainer of `tokenizers` breaks ties by the order of a hash map, so that no two runs of it agree.)
+    """
+    words = [([*word[:-1], word[-1] + "</w>"], n) for word, n in counts.items()]
+    merges: list[tuple[str, str]] = []
+    while len(merges) < limit:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for parts, n in words:
+            for pair in pairwise(parts):
+                pairs[pair] += n
+        if not pairs:
+            break
+        merges.append(max(pairs, key=lambda pair: (pairs[pair], pair)))
+        for parts, _ in words:
+            for i in range(len(parts) - 1, 0, -1):
+                if (*parts[i - 1:i], *parts[i:i + 1]) == merges[-1]:
+                    parts[i - 1:i + 1] = ["".join(merges[-1])]
+    return merges
+
+
+def _words(text: str) -> list[str]:
+    """The T5 tokens of a text: words that carry their leading space as ▁, and punctuation."""
+    out = []
+    for word in text.split():
+        bare = word.rstrip(string.punctuation)
+        out += ["▁" + bare, *word[len(bare):]] if bare else list(word)
+    return out
+
+
+def build_tiny_text_encoders(folder: str | Path, seed: int) -> None:
+    """Write randomly initialised tiny encoders beside the tokenizers of `folder`: text_encoder/, text_encoder_2/, text_encoder_3/.
+
+    CLIP: hidden 64, projection 64, 2 layers; T5: width 128, 2 layers, 4 heads. So hidden is (L, 128) and pooled (128,).
+    """
+    from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+
+    folder = Path(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for suffix, act in (("", "quick_gelu"), ("_2", "gelu")):
+            tokens = AutoTokenizer.from_pretrained(folder / f"tokenizer{suffix}")
+            config = CLIPTextConfig(
+                vocab_size=len(tokens), hidden_size=64, intermediate_size=128, projection_dim=64, num_hidden_layers=2,
+                num_attention_heads=4, max_position_embeddings=CLIP_LENGTH, hidden_act=act, bos_token_id=tokens.bos_token_id,
+                eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id)
+            CLIPTextModelWithProjection(config).save_pretrained(folder / f"text_encoder{suffix}")
+        tokens = AutoTokenizer.from_pretrained(folder / "tokenizer_3")
+        config = T5Config(
+            vocab_size=len(tokens), d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu",
+            pad_token_id=tokens.pad_token_id, eos_token_id=tokens.eos_token_id, decoder_start_token_id=tokens.pad_token_id)
+        T5EncoderModel(config).save_pretrained(folder / "text_encoder_3")
+
+
+class TextEncoders(nn.Module):
+    """CLIP x2 and T5 with their tokenizers.
+
+    `encode` and `embed_batch` are for use and keep no gradient; `forward(tokenize(texts))` is differentiable and serves the
+    pre-training of the tiny encoders alone.
+    """
+
+    def __init__(self, clip_1: nn.Module, clip_2: nn.Module, t5: nn.Module, tokenizers: list) -> None:
+        super().__init__()
+        self.clip_1, self.clip_2, self.t5 = clip_1, clip_2, t5
+        self.tokenizers = tokenizers
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, revision: str | None = None, device: str | torch.device = "cpu",
+                        dtype: torch.dtype = torch.float32, local_files_only: bool = False) -> TextEncoders:
+        """Frozen encoders, in evaluation mode.
+
+        Args:
+            path: a folder in diffusers layout, or a repository of the Hugging Face hub such as stabilityai/stable-diffusion-3.5-medium.
+            revision: commit of the repository; None: its main branch.
+
+        Raises:
+            TextEncodersNotFound: something is missing, not downloaded, or its licence has not been accepted.
+        """
+        from transformers import AutoTokenizer, CLIPTextModelWithProjection, T5EncoderModel
+
+        models = {"text_encoder": CLIPTextModelWithProjection, "text_encoder_2": CLIPTextModelWithProjection, "text_encoder_3": T5EncoderModel}
+        where = {"revision": revision, "local_files_only": local_files_only}
+        try:
+            tokenizers = [AutoTokenizer.from_pretrained(path, subfolder=f"tokenizer{n}", **where) for n in ("", "_2", "_3")]
+            parts = [kind.from_pretrained(path, subfolder=name, dtype=dtype, **where) for name, kind in models.items()]
+        except (OSError, ValueError) as error:
+            raise TextEncodersNotFound(
+                f"no text encoders in {path!s}: it needs tokenizer, tokenizer_2, tokenizer_3, text_encoder, text_encoder_2 and "
+                "text_encoder_3. Set backbone.path to a folder that holds them (assets/tiny_sd3 is the demo's), or accept the licence at "
+                "https://huggingface.co/stabilityai/stable-diffusion-3.5-medium, run `huggingface-cli login` and try again online. "
+                f"({str(error).splitlines()[0]})") from error
+        return cls(*parts, tokenizers).requires_grad_(False).eval().to(device)
+
+    @property
+    def hidden_dim(self) -> int:
+        """D, the width of `hidden` (4096 in SD 3.5, 128 in the tiny one)."""
+        return self.t5.config.d_model
+
+    @property
+    def pooled_dim(self) -> int:
+        """P, the width of `pooled` (2048 in SD 3.5, 128 in the tiny one)."""
+        return self.clip_1.config.projection_dim + self.clip_2.config.projection_dim
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write encoders and tokenizers in diffusers layout, in the dtype they have."""
+        for suffix, model, tokenizer in zip(("", "_2", "_3"), (self.clip_1, self.clip_2, self.t5), self.tokenizers, strict=True):
+            model.save_pretrained(Path(folder) / f"text_encoder{suffix}")
+            tokenizer.save_pretrained(Path(folder) / f"tokenizer{suffix}")
+
+    def tokenize(self, texts: list[str], max_length: int, pad: bool = True) -> dict[str, torch.Tensor]:
+        """Token ids on the CPU: clip_1, clip_2 (B,77), t5 (B,L) and its mask (B,L) bool; L = max_length, or with pad=False the longest.
+
+        Longer texts are cut to max_length T5 tokens and 77 CLIP tokens, end tokens included. Rows may be indexed and stacked.
+        """
+        clip_1, clip_2 = (t(texts, padding="max_length", max_length=CLIP_LENGTH, truncation=True, return_tensors="pt").input_ids
+                          for t in self.tokenizers[:2])
+        t5 = self.tokenizers[2](texts, padding="max_length" if pad else "longest", max_length=max_length, truncation=True,
+                                return_tensors="pt")
+        return {"clip_1": clip_1, "clip_2": clip_2, "t5": t5.input_ids, "mask": t5.attention_mask.bool()}
+
+    def forward(self, tokens: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Token ids of `tokenize` to hidden (B,L,D), zero on padding, its mask (B,L) bool and pooled (B,P)."""
+        tokens = {k: v.to(self.t5.device) for k, v in tokens.items()}
+        mask = tokens["mask"]                                                            # (B, L)
+        hidden = self.t5(input_ids=tokens["t5"], attention_mask=mask).last_hidden_state  # (B, L, D)
+        pooled = [m(input_ids=tokens[n]).text_embeds for n, m in (("clip_1", self.clip_1), ("clip_2", self.clip_2))]
+        return hidden * mask[..., None], mask, torch.cat(pooled, -1)                     # pooled (B, P)
+
+    @torch.no_grad()
+    def embed_batch(self, texts: list[str], max_length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Texts to hidden (B,max_length,D), zero on padding, mask (B,max_length) bool and pooled (B,P)."""
+        return self(self.tokenize(texts, max_length))
+
+    @torch.no_grad()
+    def encode(self, texts: list[str], max_length: int, batch: int = 64) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """(hidden (L,D), pooled (P,)) of each text, L its own number of tokens, at most max_length."""
+        out = []
+        for start in range(0, len(texts), batch):
+            hidden, mask, pooled = self(self.tokenize(texts[start:start + batch], max_length, pad=False))
+            out += [(h[m], p) for h, m, p in zip(hidden, mask, pooled, strict=True)]
+        return out
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names, shapes and first values of all weights: tells encoders apart without reading gigabytes."""
+        digest = hashlib.sha256()
+        for name, weight in self.state_dict().items():
+            digest.update(f"{name}{tuple(weight.shape)}".encode())
+            digest.update(weight.flatten()[:256].float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+class TextStore:
+    """Embeddings of texts on disk, each text once, in bfloat16: a folder of safetensors files that describe themselves.
+
+    Each file holds hidden (sum of L, D), pooled (N, P) and, as its metadata, the N texts and their lengths. Files are memory-mapped,
+    written atomically and never changed, so that an interrupted `write` goes on where it stopped. The empty text is always there.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        from safetensors import safe_open
+
+        self.path = Path(path)
+        self.rows: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        for file in sorted(self.path.glob("*.safetensors")):
+            with safe_open(file, "pt") as shard:
+                about, hidden, pooled = shard.metadata(), shard.get_tensor("hidden"), shard.get_tensor("pooled")
+            pieces = hidden.split(json.loads(about["lengths"]))
+            self.rows.update(zip(json.loads(about["texts"]), zip(pieces, pooled, strict=True), strict=True))
+        if not self.rows:
+            raise FileNotFoundError(f"no caption embeddings in {self.path}: run the stage that embeds the captions first")
+
+    @classmethod
+    def open(cls, path: str | Path) -> TextStore:
+        """Open the store in the folder `path`; FileNotFoundError where there is none."""
+        return cls(path)
+
+    @classmethod
+    def write(cls, path: str | Path, texts: Iterable[str], encoders: TextEncoders, max_length: int, batch: int = 64,
+              progress: bool = True) -> TextStore:
+        """Embed the texts that the store lacks, and open it. What other encoders or another max_length wrote there is deleted."""
+        from safetensors import safe_open
+        from tqdm import tqdm
+
+        path, key = Path(path), f"{encoders.fingerprint()}-{max_length}"
+        path.mkdir(parents=True, exist_ok=True)
+        stored: set[str] = set()
+        for file in path.glob("*.safetensors"):
+            with safe_open(file, "pt") as shard:
+                about = shard.metadata()
+            if about["encoders"] == key:
+                stored.update(json.loads(about["texts"]))
+            else:
+                file.unlink()
+        todo = sorted({"", *texts} - stored, key=lambda t: (len(t), t))  # neighbours of like length waste little padding
+        with tqdm(total=len(todo), desc="caption embeddings", unit="text", disable=not progress) as bar:
+            for start in range(0, len(todo), SHARD):
+                _write_shard(path, todo[start:start + SHARD], encoders, max_length, batch, key, bar)
+        return cls(path)
+
+    def __reduce__(self) -> tuple:
+        return TextStore, (self.path,)  # a worker process maps the files again instead of receiving a copy
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __contains__(self, text: str) -> bool:
+        return text in self.rows
+
+    def __getitem__(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """hidden (L,D) and pooled (P,) of a text in bfloat16; KeyError names a text that is not stored."""
+        try:
+            return self.rows[text]
+        except KeyError:
+            raise KeyError(f"no embedding of {text!r} in {self.path}: embed the captions again") from None
+
+    def batch(self, rows: list[list[str]], max_length: int) -> dict[str, torch.Tensor]:
+        """B rows of S texts (three captions) to hidden (B,S,max_length,D) float32, zero on padding, mask (B,S,max_length) bool, pooled (B,S,P)."""
+        pairs = [self[text] for row in rows for text in row]
+        count, sides = len(rows), len(rows[0])
+        hidden = torch.zeros(len(pairs), max_length, pairs[0][0].shape[1])
+        for out, (tokens, _) in zip(hidden, pairs, strict=True):
+            out[:len(tokens)] = tokens[:max_length]
+        lengths = torch.tensor([len(tokens) for tokens, _ in pairs])
+        mask = torch.arange(max_length) < lengths[:, None]
+        pooled = torch.stack([p for _, p in pairs]).float()
+        return {"hidden": hidden.unflatten(0, (count, sides)), "mask": mask.unflatten(0, (count, sides)),
+                "pooled": pooled.unflatten(0, (count, sides))}
+
+
+def _write_shard(path: Path, texts: list[str], encoders: TextEncoders, max_length: int, batch: int, key: str, bar: object) -> None:
+    from safetensors.torch import save_file
+
+    hidden, pooled = [], []
+    for start in range(0, len(texts), batch):
+        part = texts[start:start + batch]
+        for h, p in encoders.encode(part, max_length, batch):
+            hidden.append(h.bfloat16().cpu())
+            pooled.append(p.bfloat16().cpu())
+        bar.update(len(part))
+    about = {"encoders": key, "texts": json.dumps(texts), "lengths": json.dumps([len(h) for h in hidden])}
+    name = hashlib.sha256((key + about["texts"]).encode()).hexdigest()[:16]
+    unfinished = path / f"{name}.part"
+    save_file({"hidden": torch.cat(hidden), "pooled": torch.stack(pooled)}, unfinished, about)
+    os.replace(unfinished, path / f"{name}.safetensors")

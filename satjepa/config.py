@@ -1,0 +1,307 @@
+"""params.yaml -> one typed, validated, frozen `Params`.
+
+The dataclasses below are the only schema: to add a knob, add one field here and one line to params.yaml, where a
+comment says what it means. Every key is required; an unknown key, a wrong type or a value out of range is a
+`ConfigError` that names the dotted key, what was found and what is accepted.
+"""
+
+import copy
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import yaml
+
+from satjepa.paths import root
+from satjepa.typed import ConfigError, Range, build, unknown_key
+
+Count = Annotated[int, Range(1)]
+Whole = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, above=True)]
+Weight = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the imagery is, how it is cut into patches, and what is held out."""
+
+    root: str
+    presets: tuple[str, ...]
+    patch: Count
+    stride: Count
+    history: Annotated[int, Range(0, 4)]
+    split: Literal["region", "year", "published"]
+    val_regions: Whole
+    test_regions: Count
+    on_bad_scene: Literal["error", "exclude"]
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Who writes the captions, and how much of them is kept."""
+
+    captioner: str
+    prompt_version: Count
+    max_length: Annotated[int, Range(1, 512)]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The frozen Stable Diffusion 3 and its LoRA."""
+
+    path: str
+    revision: str | None
+    layout: str | None
+    lora_rank: Count
+    lora_alpha: Positive
+    lora_targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """How the tiny backbone is made."""
+
+    folder: str
+    regions: Count
+    windows: Count
+    vae_steps: Count
+    vae_batch: Count
+    vae_lr: Positive
+    layers: Count
+    heads: Count
+    steps: Count
+    batch: Count
+    lr: Positive
+    drop_text: Share
+    drop_layout: Share
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The I-JEPA encoder."""
+
+    patch: Count
+    dim: Count
+    depth: Count
+    heads: Count
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The I-JEPA predictor."""
+
+    dim: Count
+    depth: Count
+    heads: Count
+
+
+@dataclass(frozen=True)
+class Attention:
+    """A stack of attention layers: the caption forecaster, the adapter."""
+
+    dim: Count
+    layers: Count
+    heads: Count
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is built and which of its streams are on."""
+
+    variant: Literal["satjepa", "published"]
+    encoder: Encoder
+    predictor: Predictor
+    forecaster: Attention
+    adapter: Attention
+    use_jepa: bool
+    use_captions: bool
+    coarse_rgb: Whole
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Weights of the losses' parts."""
+
+    l1: Weight
+    cosine: Weight
+    contrastive: Weight
+    spatial: Weight
+    feature: Weight
+    temperature: Positive
+    ijepa: Weight
+    sd: Weight
+    caption: Weight
+
+
+@dataclass(frozen=True)
+class Train:
+    """The joint training loop."""
+
+    steps: Count
+    batch: Count
+    lr: Positive
+    warmup: Share
+    weight_decay: Weight
+    grad_clip: Positive
+    target_ema: tuple[Share, Share]
+    weight_ema: Share
+    caption_dropout: Share
+    token_dropout: Share
+    timestep_mean: float
+    timestep_std: Positive
+    precision: Literal["no", "bf16"]
+    log_every: Count
+    checkpoint_every: Count
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The sampler."""
+
+    steps: Count
+    guidance: Weight
+    samples: Count
+    strength: Annotated[float, Range(0, 1, above=True)]
+
+
+@dataclass(frozen=True)
+class Eval:
+    """What is scored, and with which weights."""
+
+    batch: Count
+    max_patches: Whole
+    change_threshold: Share
+    lpips_trunk: str | None
+    fid_weights: str | None
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """The ablations: each arm is a mapping from dotted keys of params.yaml to other values."""
+
+    steps: Count
+    seeds: tuple[Whole, ...]
+    arms: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Params:
+    """Everything in params.yaml, checked."""
+
+    seed: Whole
+    data: Data
+    captions: Captions
+    backbone: Backbone
+    pretrain: Pretrain
+    model: Model
+    loss: Loss
+    train: Train
+    sample: Sample
+    eval: Eval
+    ablate: Ablate
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain dicts, lists and scalars, as YAML or JSON hold them."""
+        return json.loads(_canonical(self))
+
+
+def load_params(
+    path: str | Path | None = None, arm: str | None = None, seed: int | None = None, **dotted: Any
+) -> Params:
+    """Read and check a params file: `load_params(arm="no_jepa", **{"train.steps": 4})`.
+
+    path: default $SATJEPA_PARAMS (relative to the repository root), else params.yaml of the root.
+    arm: one of ablate.arms; sets train.steps to ablate.steps, then the arm's own values.
+    seed, dotted: override last; a seed of None leaves the file's.
+    Every arm of the file is checked, whichever is asked for. Raises ConfigError.
+    """
+    path = Path(path) if path is not None else root() / os.environ.get("SATJEPA_PARAMS", "params.yaml")
+    try:
+        values = _read(path)
+        arms = {name: _with_arm(values, name) for name in from_dict(values).ablate.arms}
+        if arm is not None:
+            values = arms[arm] if arm in arms else _no_such_arm(arm, arms)
+    except ConfigError as error:
+        error.source = path
+        raise
+    return from_dict(_with(values, dotted if seed is None else {"seed": seed} | dotted))
+
+
+def from_dict(values: Any) -> Params:
+    """Params from what `Params.as_dict` gave or YAML holds, checked also for what one field alone cannot know.
+
+    Raises ConfigError.
+    """
+    params = build(Params, values)
+    model, grid = params.model, params.data.patch / params.model.encoder.patch
+    low, high = params.train.target_ema
+    odd_names = [name for name in params.ablate.arms if not re.fullmatch(r"\w+", name)]
+    for fine, key, found, accepted in [
+        (grid % 1 == 0, "data.patch", params.data.patch, f"a multiple of model.encoder.patch ({model.encoder.patch})"),
+        (model.coarse_rgb % grid == 0, "model.coarse_rgb", model.coarse_rgb, f"0 or a multiple of {grid:g}"),
+        (low <= high, "train.target_ema", [low, high], "[from, to] with from <= to"),
+        (not odd_names, "ablate.arms", odd_names, "names of letters, digits and _, for they name folders"),
+        *(
+            (part.dim % part.heads == 0, f"model.{name}.dim", part.dim, f"a multiple of its heads ({part.heads})")
+            for name in ("encoder", "predictor", "forecaster", "adapter")
+            for part in [getattr(model, name)]
+        ),
+    ]:
+        if not fine:
+            raise ConfigError(key, repr(found), accepted)
+    return params
+
+
+def digest(obj: Any) -> str:
+    """sha256 of the canonical JSON of a section, of the whole Params, or of plain data; hexadecimal."""
+    return hashlib.sha256(_canonical(obj).encode()).hexdigest()
+
+
+def _canonical(obj: Any) -> str:
+    plain = dataclasses.asdict(obj) if dataclasses.is_dataclass(obj) else obj
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("(file)", "no such file", "a params file; $SATJEPA_PARAMS names it") from None
+    except yaml.YAMLError as error:
+        raise ConfigError("(file)", " ".join(str(error).split()), "YAML") from None
+
+
+def _with(values: dict[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the tree of `values` in which each dotted key has its new value."""
+    tree = copy.deepcopy(values)
+    for key, value in dotted.items():
+        *sections, leaf = key.split(".")
+        node = tree
+        for name in sections:
+            node = node.setdefault(name, {})  # an unknown section is made here, and refused when the tree is checked
+            if not isinstance(node, dict):
+                raise unknown_key(Params, key)
+        node[leaf] = value
+    return tree
+
+
+def _with_arm(values: dict[str, Any], arm: str) -> dict[str, Any]:
+    try:
+        changed = _with(values, {"train.steps": values["ablate"]["steps"]} | values["ablate"]["arms"][arm])
+        from_dict(changed)
+    except ConfigError as error:
+        raise ConfigError(f"ablate.arms.{arm}.{error.key}", error.found, error.accepted, error.nearest) from None
+    return changed
+
+
+def _no_such_arm(arm: str, arms: Mapping[str, Any]) -> NoReturn:
+    nearest = difflib.get_close_matches(arm, arms, 1)
+    raise ConfigError("ablate.arms", repr(arm), ", ".join(arms), *(f"ablate.arms.{name}" for name in nearest))

@@ -1,0 +1,1 @@
+"""From GeoTIFFs to batches: `rasters` < `scenes` < `cube` < `splits` < `pairs` (`world` makes the demo scenes)."""

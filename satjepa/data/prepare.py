@@ -1,0 +1,68 @@
+"""The data stage: a recipe of the demo world, or a folder of real regions, to cubes and a split."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from satjepa.config import Params
+from satjepa.data.cube import build_cube, open_cube
+from satjepa.data.render import read_recipe, write_world
+from satjepa.data.scenes import find_scenes
+from satjepa.data.splits import make_split
+from satjepa.paths import root
+
+RECIPE = "world.yaml"
+
+
+@dataclass
+class Report:
+    """What the data stage did. regions: how many by preset; pixels: SHA-256 of the demo world; excluded: (file, reason)."""
+
+    regions: dict[str, int] = field(default_factory=dict)
+    pixels: str | None = None
+    excluded: list[tuple[str, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{count} regions of {preset}" for preset, count in self.regions.items()]
+        lines += [f"pixels sha256 {self.pixels}"] if self.pixels else []
+        lines += [f"excluded {path}: {reason}" for path, reason in self.excluded]
+        return "\n".join(lines)
+
+
+def prepare(params: Params, progress: bool = True) -> Report:
+    """Fill `artifacts/scenes` (demo world only), `artifacts/cubes` and `artifacts/split.json` from `data.root`.
+
+    With `world.yaml` in `data.root` its regions are simulated and its split is used. Otherwise `data.root` holds region folders, which
+    make one preset named after the first of `data.presets`. Raises SceneError for bad input, unless `data.on_bad_scene` is "exclude".
+    """
+    source, out = root() / params.data.root, root() / "artifacts"
+    report, named = Report(), {}
+    if (source / RECIPE).exists():
+        recipe, scenes = read_recipe(source / RECIPE), out / "scenes"
+        recipe["presets"] = {name: recipe["presets"][name] for name in params.data.presets}
+        shutil.rmtree(scenes, ignore_errors=True)
+        report.pixels = write_world(recipe, scenes, progress)
+        folders = {preset: scenes / preset for preset in params.data.presets}
+        named = recipe["regions"]
+    else:
+        folders = {params.data.presets[0]: source}
+    for preset, folder in folders.items():
+        report.regions[preset] = _cubes(folder, out / "cubes" / preset, params.data.on_bad_scene, report)
+    first = [open_cube(path) for path in sorted((out / "cubes" / params.data.presets[0]).glob("*.zarr"))]
+    split = make_split(first, params.data.split, params.seed, val=named.get("val", params.data.val_regions),
+                       test=named.get("test", params.data.test_regions), train=named.get("train"), patch=params.data.patch)
+    split.save(out / "split.json")
+    return report
+
+
+def _cubes(folder: Path, out: Path, on_bad: str, report: Report) -> int:
+    """One cube for each region below `folder`; returns how many."""
+    shutil.rmtree(out, ignore_errors=True)
+    regions: dict[str, list] = {}
+    for scene in find_scenes(folder, on_bad=on_bad, excluded=report.excluded):
+        regions.setdefault(scene.region, []).append(scene)
+    for region, scenes in regions.items():
+        build_cube(scenes, out / f"{region}.zarr")
+    return len(regions)

@@ -1,0 +1,108 @@
+"""The same pipeline with another params file: `python -m satjepa.experiment params.table.yaml --minutes 30`.
+
+DVC knows one params.yaml. So an experiment is a second checkout, .work/<name>, laid out from this work tree with that
+file as its params.yaml and with the same DVC cache: what has been computed with equal inputs is not computed again. A
+run stopped by the clock goes on where it was. When all is done, parameters, dvc.lock, table and figures are copied to
+experiments/<name>, with the machine and the time it took.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from satjepa.paths import root
+
+NOT_DONE = 75  # EX_TEMPFAIL: run the same command again
+RESULTS = ("params.yaml", "dvc.lock", "reports/table.csv", "reports/figures")
+
+
+def lay_out(folder: Path, params: str) -> None:
+    """Bring `folder` up to this work tree (what git tracks or would), with the text `params` as its params.yaml.
+
+    The folder is a git and a DVC repository of its own on the cache of this one; its results and its dvc.lock stay.
+    """
+    here = root()
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=here, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        source, target = here / name, folder / name
+        if source.is_file() and name not in RESULTS:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+    if not (folder / ".git").exists():
+        subprocess.run(["git", "init", "-q", "-b", "main"], cwd=folder, check=True)
+    cache = json.dumps(str(here / ".dvc/cache"))
+    (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n")
+    (folder / "params.yaml").write_text(params)
+
+
+def repro(folder: Path, minutes: float | None = None) -> int:
+    """`dvc repro` in the folder, stopped after `minutes`; returns its exit status, or NOT_DONE if stopped."""
+    env = {name: value for name, value in os.environ.items() if name != "SATJEPA_PARAMS"}
+    process = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=folder, env=env, start_new_session=True)
+    try:
+        return process.wait(None if minutes is None else 60 * minutes)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt) as stop:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait()
+        if isinstance(stop, KeyboardInterrupt):
+            raise
+        return NOT_DONE
+
+
+def collect(folder: Path, target: Path, seconds: list[float]) -> None:
+    """Copy the results to `target` and write down what they were made with."""
+    import torch
+
+    for name in RESULTS:
+        source, copy = folder / name, target / Path(name).name
+        if source.is_dir():
+            shutil.copytree(source, copy, dirs_exist_ok=True)
+        else:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, copy)
+    machine = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "minutes": round(sum(seconds) / 60, 1),
+        "parts": len(seconds),
+    }
+    (target / "machine.yaml").write_text(yaml.safe_dump(machine, sort_keys=False))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit status: 0 done, 75 to be called again, else what dvc said."""
+    parser = argparse.ArgumentParser(prog="python -m satjepa.experiment", description=__doc__.split("\n")[0])
+    parser.add_argument("params", type=Path, help="params.<name>.yaml")
+    parser.add_argument("--minutes", type=float, help="stop after so long; the next call goes on")
+    args = parser.parse_args(argv)
+    name = args.params.stem.removeprefix("params.")
+    folder, target = root() / ".work" / name, root() / "experiments" / name
+    lay_out(folder, args.params.read_text())
+    clock = folder / ".dvc/tmp/seconds.json"
+    seconds = json.loads(clock.read_text()) if clock.exists() else []
+    start = time.monotonic()
+    status = repro(folder, args.minutes)
+    seconds.append(time.monotonic() - start)
+    clock.write_text(json.dumps(seconds))
+    if status == 0:
+        collect(folder, target, seconds)
+        print(f"done: {target}")
+    elif status == NOT_DONE:
+        print(f"not done after {args.minutes:g} minutes: the same command goes on from here", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

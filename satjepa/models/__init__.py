@@ -1,0 +1,1 @@
+"""The networks: I-JEPA, caption forecaster, adapter, SD 3 backbone, and `SatJepa`, which joins them."""

@@ -1,0 +1,143 @@
+"""Adapter: four signals and the past years of a place -> the context and pooled vector that SD 3 reads."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from satjepa.models.forecaster import Caption
+from satjepa.models.layers import Attention, mlp, zero_linear
+
+STREAMS = 3  # informative, geometric, semantic
+
+
+class Drops(NamedTuple):
+    """Which samples are trained (or guided) without their captions, without their tokens: (B,) bool each."""
+
+    text: Tensor
+    tokens: Tensor
+
+    @classmethod
+    def all(cls, like: Tensor, value: bool) -> "Drops":
+        """Every sample of a batch (B,...) dropped, or none."""
+        mask = torch.full((len(like),), value, device=like.device)
+        return cls(mask, mask)
+
+
+class TemporalAttention(nn.Module):
+    """What earlier years say about each location: the token at n asks the tokens of the same n, one per past year.
+
+    Keys carry a learned year-lag embedding. Years that do not exist are masked; a sample without any gets exactly zero.
+    The output projection is zero at the start, so the gate opens only when history helps.
+    """
+
+    def __init__(self, token_dim: int, dim: int, heads: int, history: int) -> None:
+        super().__init__()
+        self.year_in = nn.Sequential(nn.LayerNorm(token_dim), nn.Linear(token_dim, dim))
+        self.lag = nn.Parameter(0.02 * torch.randn(history, dim))
+        self.norm, self.attn, self.gate = nn.LayerNorm(dim), Attention(dim, heads), zero_linear(dim, dim)
+
+    def forward(self, h: Tensor, years: Tensor, valid: Tensor) -> Tensor:
+        """h (B,N,dim), years (B,Y,N,token_dim) most recent first, valid (B,Y) bool -> what to add to h, (B,N,dim)"""
+        exists = valid.any(1)[:, None, None]  # (B,1,1)
+        keys = self.year_in(years).transpose(1, 2) + self.lag[: years.shape[1]]  # (B,N,Y,dim)
+        mask = (valid | ~exists[..., 0]).repeat_interleave(h.shape[1], 0)  # (B*N,Y), no row without a key
+        query = self.norm(h).flatten(0, 1)[:, None]  # (B*N,1,dim)
+        said = self.attn(query, keys.flatten(0, 1), mask).view_as(h)  # (B,N,dim)
+        return self.gate(said).masked_fill(~exists, 0)
+
+
+class FusionBlock(nn.Module):
+    """Pre-norm: every location reads the captions, then thinks."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.attn = nn.LayerNorm(dim), Attention(dim, heads)
+        self.norm2, self.mlp = nn.LayerNorm(dim), mlp(dim)
+
+    def forward(self, h: Tensor, words: Tensor, mask: Tensor) -> Tensor:
+        """h (B,N,dim), words (B,M,dim), mask (B,M) of the words that exist -> (B,N,dim)"""
+        h = h + self.attn(self.norm1(h), words, mask)
+        return h + self.mlp(self.norm2(h))
+
+
+class Adapter(nn.Module):
+    """Fuse I-JEPA tokens, three captions and past years into (context, pooled).
+
+        h       = tokens + place + what past years say, then ``layers`` of reading the captions     (B,N,dim)
+        x       = layout(AlphaEarth prediction) + position + out(h)                                 (B,N,joint)
+        context = [x ; semantic caption of t+1 + stream]                                            (B,N+L,joint)
+        pooled  = semantic pooled of t+1 + pool(mean h, informative pooled, geometric pooled)       (B,pooled)
+
+    ``out``, ``stream`` and ``pool`` are zero at the start: the transformer first reads exactly what it was pre-trained
+    on (layout tokens and text), if ``layout`` and ``position`` are warm-started from that pre-training (`warm_start`).
+
+    positions: fixed position table of the locations, (N, any width). cells: AlphaEarth vectors a side of a patch in
+    ``emb``. empty: caption of the empty text, put in place of dropped ones: "hidden" (L,joint), "mask" (L,), "pooled".
+    coarse_rgb: side of a shrunk image that is added to x, 0 = none: only for the ablation, it breaks zero-RGB.
+    """
+
+    def __init__(
+        self, token_dim: int, positions: Tensor, empty: Caption, dim: int, layers: int, heads: int,
+        history: int = 0, cells: int = 1, coarse_rgb: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        joint_dim, pooled_dim, (places, width) = empty["hidden"].shape[-1], empty["pooled"].shape[-1], positions.shape
+        self.register_buffer("positions", positions.clone())
+        for name, value in empty.items():
+            self.register_buffer(f"empty_{name}", value.clone())
+        # context stream
+        self.layout, self.position = nn.Linear(64 * cells**2, joint_dim), nn.Linear(width, joint_dim)
+        self.out = nn.Sequential(nn.LayerNorm(dim), zero_linear(dim, joint_dim))
+        self.stream = nn.Parameter(torch.zeros(joint_dim))
+        self.null = nn.Parameter(torch.zeros(joint_dim))  # x where tokens are dropped, beside the position
+        self.pool = nn.Sequential(nn.Linear(dim + 2 * pooled_dim, 2 * dim), nn.GELU(), zero_linear(2 * dim, pooled_dim))
+        # fusion
+        self.token_in = nn.Sequential(nn.LayerNorm(token_dim), nn.Linear(token_dim, dim))
+        self.place = nn.Linear(width, dim)
+        self.null_token = nn.Parameter(0.02 * torch.randn(dim))
+        self.text_in = nn.Sequential(nn.LayerNorm(joint_dim), nn.Linear(joint_dim, dim))
+        self.streams = nn.Parameter(0.02 * torch.randn(STREAMS, 1, dim))
+        self.blocks = nn.ModuleList(FusionBlock(dim, heads) for _ in range(layers))
+        self.temporal = TemporalAttention(token_dim, dim, heads, history) if history else None
+        if coarse_rgb:
+            side = coarse_rgb // int(places**0.5)  # pixels of the shrunk image per location
+            self.coarse = nn.Conv2d(3, joint_dim, side, stride=side)
+            nn.init.zeros_(self.coarse.weight)
+            nn.init.zeros_(self.coarse.bias)
+
+    def warm_start(self, layout: dict[str, Tensor]) -> None:
+        """Take over the ``embedding.*`` (-> layout) and ``position.*`` linears of the backbone's pre-training."""
+        for layer, name in ((self.layout, "embedding"), (self.position, "position")):
+            layer.load_state_dict({key: layout[f"{name}.{key}"] for key in ("weight", "bias")})
+
+    def forward(
+        self, tokens: Tensor, emb: Tensor, captions: Caption, drops: Drops,
+        history: tuple[Tensor, Tensor] | None = None, coarse: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """-> context (B,N+L,joint), pooled (B,P).
+
+        tokens (B,N,D), emb (B,N,64 cells^2): of t+1. captions: "hidden" (B,3,L,joint), "mask" (B,3,L), "pooled"
+        (B,3,P), the semantic one of t+1. history: tokens (B,Y,N,D) and validity (B,Y). coarse: (B,3,S,S) in [-1, 1].
+        """
+        kept = ~drops.tokens[:, None, None]  # (B,1,1)
+        hidden, mask, pooled = self.spoken(captions, drops.text)  # (B,3,L,joint), (B,3,L), (B,3,P)
+        h = torch.where(kept, self.token_in(tokens), self.null_token) + self.place(self.positions)  # (B,N,dim)
+        if history is not None:
+            h = h + self.temporal(h, history[0], history[1] & kept[..., 0])  # (B,N,dim)
+        words = (self.text_in(hidden) + self.streams).flatten(1, 2)  # (B,3L,dim)
+        for block in self.blocks:
+            h = block(h, words, mask.flatten(1))  # (B,N,dim)
+        what = self.layout(emb)  # (B,N,joint)
+        if coarse is not None:
+            what = what + self.coarse(coarse).flatten(2).transpose(1, 2)  # (B,N,joint)
+        x = torch.where(kept, what, self.null) + self.position(self.positions) + self.out(h)  # (B,N,joint)
+        context = torch.cat([x, hidden[:, 2] + self.stream], 1)  # (B,N+L,joint)
+        return context, pooled[:, 2] + self.pool(torch.cat([h.mean(1), pooled[:, 0], pooled[:, 1]], -1))  # (B,P)
+
+    def spoken(self, captions: Caption, drop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The captions as they are heard: empty text where ``drop`` (B,) is set, zeros at padding."""
+        mask = torch.where(drop[:, None, None], self.empty_mask, captions["mask"])
+        hidden = torch.where(drop[:, None, None, None], self.empty_hidden, captions["hidden"])
+        pooled = torch.where(drop[:, None, None], self.empty_pooled, captions["pooled"])
+        return hidden.masked_fill(~mask[..., None], 0), mask, pooled

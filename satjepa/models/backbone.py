@@ -1,0 +1,121 @@
+"""The frozen image generator: SD 3.5 Medium or the tiny one, loaded by the same lines, with LoRA on its attention.
+
+    latent = backbone.encode(rgb)                               RGB [0, 1] -> normalised latent
+    v      = backbone(latent, sigma, context, pooled)           velocity of flow matching
+    rgb    = backbone.decode(latent)                            and back to [0, 1]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, SD3Transformer2DModel
+
+
+class BackboneError(RuntimeError):
+    """The backbone could not be loaded; the message says what is missing and how to get it."""
+
+
+def load_part(cls: type, path: str, part: str, revision: str | None = None) -> nn.Module:
+    """`cls.from_pretrained(path, subfolder=part)` in float32; `BackboneError` in one clear sentence where that fails."""
+    try:
+        return cls.from_pretrained(path, subfolder=part, revision=revision, torch_dtype=torch.float32)
+    except (OSError, EnvironmentError, ValueError) as error:
+        here = Path(path).is_dir()
+        advice = (f"the folder has no usable `{part}/`: it must be in diffusers layout, as `assets/tiny_sd3`" if here else
+                  "it is neither a folder nor to be had from the model hub: for Stable Diffusion 3.5 Medium accept its licence on the hub, "
+                  "log in (`hf auth login`) and be online once, or set backbone.path in params.yaml to a local copy; "
+                  "`assets/tiny_sd3` needs neither")
+        raise BackboneError(f"cannot load `{part}` of backbone {path!r}: {advice}") from error
+
+
+class Backbone(nn.Module):
+    """Frozen MM-DiT and VAE, with LoRA as the only thing that trains.
+
+    Args:
+        transformer: SD3's velocity network.
+        vae: its autoencoder; latents are (z - shift) * scale of the VAE's configuration.
+        shift: time shift of the sampler (the scheduler's configuration; 3.0 for SD 3.5, 1.0 for the tiny one).
+        source: path or hub id, recorded in checkpoints.
+    """
+
+    def __init__(self, transformer: SD3Transformer2DModel, vae: AutoencoderKL, shift: float = 1.0, source: str = "") -> None:
+        super().__init__()
+        self.transformer, self.vae = transformer.requires_grad_(False), vae.requires_grad_(False).eval()
+        self.shift, self.source = shift, source
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, revision: str | None = None) -> Backbone:
+        """Load from a folder in diffusers layout (relative to the repository root or absolute) or from the model hub.
+
+        Raises:
+            BackboneError: nothing usable there; says how to get it.
+        """
+        from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+
+        path = str(path)
+        parts = [load_part(c, path, name, revision) for c, name in ((SD3Transformer2DModel, "transformer"), (AutoencoderKL, "vae"))]
+        try:
+            scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(path, subfolder="scheduler", revision=revision)
+        except OSError as error:
+            raise BackboneError(f"cannot load `scheduler` of backbone {path!r}") from error
+        return cls(*parts, shift=float(scheduler.config.shift), source=path)
+
+    def add_lora(self, rank: int, alpha: float, targets: Sequence[str]) -> Backbone:
+        """Put LoRA (W + alpha/rank · B A, B = 0 at the start) on the named linear layers of every block; returns self."""
+        from peft import LoraConfig
+
+        self.transformer.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True))
+        return self
+
+    @property
+    def joint_dim(self) -> int:
+        """Width of the context tokens (T5's hidden states)."""
+        return self.transformer.config.joint_attention_dim
+
+    @property
+    def pooled_dim(self) -> int:
+        """Width of the pooled vector (both CLIPs)."""
+        return self.transformer.config.pooled_projection_dim
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latent, 16."""
+        return self.vae.config.latent_channels
+
+    def latent_size(self, size: int) -> int:
+        """Side of the latent of a `size` x `size` image."""
+        return size // 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def frozen_state(self) -> dict[str, torch.Tensor]:
+        """Every tensor that must never change, under the names it had before LoRA was added."""
+        return {name.replace(".base_layer", ""): tensor for name, tensor in self.state_dict().items() if "lora_" not in name}
+
+    @torch.no_grad()
+    def encode(self, rgb: torch.Tensor) -> torch.Tensor:
+        """RGB (B, 3, H, W) in [0, 1] -> latent (B, 16, H/8, W/8), the posterior's mean, normalised."""
+        latent = self.vae.encode(2 * rgb - 1).latent_dist.mode()
+        return (latent - self.vae.config.shift_factor) * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        """Normalised latent (B, 16, h, w) -> RGB (B, 3, 8h, 8w) in [0, 1]."""
+        latent = latent / self.vae.config.scaling_factor + self.vae.config.shift_factor
+        return (self.vae.decode(latent).sample / 2 + 0.5).clamp(0, 1)
+
+    def forward(self, latent: torch.Tensor, sigma: torch.Tensor, context: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+        """Velocity noise - x0 at noise level sigma.
+
+        Args:
+            latent: (B, 16, h, w) = (1 - sigma) x0 + sigma noise.
+            sigma: (B,) in [0, 1]; the network is told the timestep 1000 sigma.
+            context: (B, T, joint_dim) tokens of what to draw.
+            pooled: (B, pooled_dim).
+        """
+        return self.transformer(latent, context, pooled, 1000 * sigma, return_dict=False)[0]

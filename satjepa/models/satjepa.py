@@ -1,0 +1,284 @@
+"""SatJepa: the whole model, assembled in view.
+
+    RGB(t) -> encoder -> predictor -> tokens(t+1);   semantic(t) + tokens(t+1) -> forecaster -> semantic(t+1)
+    tokens, three captions, past years -> adapter -> (context, pooled);   noise -> SD 3 + LoRA -> VAE -> RGB(t+1)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isqrt
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from satjepa.flow import euler, guided, noisy, patch_noise, sigmas, velocity_target
+from satjepa.losses import Loss, caption_loss, flow_loss, ijepa_loss
+from satjepa.models.adapter import STREAMS, Adapter, Drops
+from satjepa.models.backbone import Backbone
+from satjepa.models.forecaster import Caption, CaptionForecaster
+from satjepa.models.jepa import Encoder, Predictor, ProjectionHead, ema_update, patch_cells, patch_mean, sincos_2d
+from satjepa.models.layers import layer_norm0
+
+Batch = dict[str, Any]
+
+
+class Conditions(NamedTuple):
+    """All that the sampler sees of the world: context (B,N+L,joint), pooled (B,P), and both with everything dropped."""
+
+    context: Tensor
+    pooled: Tensor
+    null_context: Tensor
+    null_pooled: Tensor
+
+
+def sample_drops(batch: int, text: float, tokens: float, generator: torch.Generator | None = None) -> Drops:
+    """Which samples of a training batch lose captions (probability ``text``) or tokens (``tokens``); CPU.
+
+    One draw decides both, so that half of the rarer drop happens together with the other: the unconditional case of
+    classifier-free guidance is then trained (independent draws of 0.1 would give it one sample in a hundred).
+    """
+    u = torch.rand(batch, generator=generator)
+    start = text - min(text, tokens) / 2
+    return Drops(text=u < text, tokens=(u >= start) & (u < start + tokens))
+
+
+class SatJepa(nn.Module):
+    """Forecast of next year's image.
+
+    params: an object with the sections ``data``, ``model``, ``loss`` and ``sample`` of params.yaml. backbone: a
+    `satjepa.models.backbone.Backbone`, with its LoRA. empty: embedding of the empty text, "hidden" (L,joint), "mask"
+    (L,), "pooled" (P,); its L is the length of every caption. layout: state dict of the backbone's pre-trained layout
+    tokens (`tiny_sd3.Layout`: positions, embedding.*, position.*), None for a backbone without.
+
+    ``model.use_jepa`` or ``model.use_captions`` false: that stream is left out, by dropping it for every sample.
+    """
+
+    def __init__(
+        self, params: Any, backbone: Backbone, empty: Caption, layout: dict[str, Tensor] | None = None
+    ) -> None:
+        super().__init__()
+        m, side = params.model, params.data.patch
+        if m.variant != "satjepa":
+            raise ValueError(f"model.variant is {m.variant!r}: SatJepa is the variant 'satjepa'")
+        grid, dim = side // m.encoder.patch, m.encoder.dim
+        length, text_dim = empty["hidden"].shape
+        positions = sincos_2d(dim, grid) if layout is None else layout["positions"]
+        if len(positions) != grid**2:
+            raise ValueError(f"the layout has {len(positions)} locations, data.patch / encoder.patch is {grid}x{grid}")
+        if m.coarse_rgb and not m.use_jepa:
+            raise ValueError("model.coarse_rgb is a part of the token stream: it needs model.use_jepa")
+        self.params = params
+        self.cells = 1 if layout is None else isqrt(layout["embedding.weight"].shape[1] // 64)  # a side of a patch
+        if m.use_jepa:
+            self.encoder = Encoder(side, m.encoder.patch, dim, m.encoder.depth, m.encoder.heads)
+            self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+            self.predictor = Predictor(grid, dim, m.predictor.dim, m.predictor.depth, m.predictor.heads)
+            self.projection = ProjectionHead(dim, self.cells)
+            self.readout = nn.Linear(dim, backbone.latent_channels * (backbone.latent_size(side) // grid) ** 2)
+        if m.use_captions:
+            f = m.forecaster
+            self.forecaster = CaptionForecaster(length, text_dim, backbone.pooled_dim, dim, f.dim, f.layers, f.heads)
+        self.adapter = Adapter(
+            dim, positions, empty, m.adapter.dim, m.adapter.layers, m.adapter.heads,
+            history=params.data.history if m.use_jepa else 0, cells=self.cells, coarse_rgb=m.coarse_rgb,
+        )  # fmt: skip
+        if layout is not None:
+            self.adapter.warm_start(layout)
+        self.backbone = backbone
+        self._average: dict[str, Tensor] = {}
+
+    # ------------------------------------------------------------------ training
+
+    def forward(self, batch: Batch, noise: Tensor, sigma: Tensor, drops: Drops) -> Loss:
+        """Joint loss; noise (B,C,h,w) and sigma (B,) of the flow, drops of the adapter -> (loss, detached parts)."""
+        weights = self.params.loss
+        tokens, projected = self.predict(batch["rgb_t"])  # (B,N,D), (B,N,64 cells^2)
+        captions = self.foresee(batch, tokens)  # informative(t), geometric(t), semantic(t+1): (B,3,L,joint)
+        context, pooled = self.adapt(batch, tokens, projected, captions, drops)  # (B,N+L,joint), (B,P)
+        latent = self.latent(batch)  # (B,C,h,w)
+        z = noisy(latent, noise, sigma)  # (B,C,h,w)
+        velocity = self.backbone(z, sigma, context, pooled)  # (B,C,h,w)
+
+        losses = {"flow": (weights.sd, flow_loss(velocity, velocity_target(latent, noise)))}
+        if self.params.model.use_jepa:
+            losses["ijepa"] = (weights.ijepa, self.ijepa_loss(batch, tokens, projected))
+            losses["readout"] = (1.0, flow_loss(self.read_out(tokens.detach()), latent))  # reaches the readout alone
+        if self.params.model.use_captions:
+            losses["caption"] = (weights.caption, self.caption_loss(batch, captions))
+        loss = sum(scale * value for scale, (value, _) in losses.values())
+        parts = {f"{name}.{part}": value for name, (_, (_, named)) in losses.items() for part, value in named.items()}
+        return loss, {"loss": loss.detach(), **parts}
+
+    def predict(self, rgb_t: Tensor) -> tuple[Tensor, Tensor]:
+        """RGB(t) (B,3,H,W) in [0, 1] -> layer-normed tokens of t+1 (B,N,D) and their AlphaEarth vectors."""
+        if not self.params.model.use_jepa:
+            places, dim = len(self.adapter.positions), self.params.model.encoder.dim
+            return rgb_t.new_zeros(len(rgb_t), places, dim), rgb_t.new_zeros(len(rgb_t), places, 64 * self.cells**2)
+        tokens = layer_norm0(self.predictor(self.encoder(2 * rgb_t - 1)))  # (B,N,D)
+        return tokens, self.projection(tokens)
+
+    def foresee(self, batch: Batch, tokens: Tensor) -> Caption:
+        """The three captions (B,3,...) with the semantic one brought from t to t+1. No gradient flows to the tokens."""
+        if not self.params.model.use_captions:
+            empty = {name: getattr(self.adapter, f"empty_{name}") for name in ("hidden", "mask", "pooled")}
+            return {name: value.expand(len(tokens), STREAMS, *value.shape) for name, value in empty.items()}
+        text = batch["text_t"]
+        semantic = self.forecaster({name: value[:, 2] for name, value in text.items()}, tokens.detach())
+        return {name: torch.cat([value[:, :2], semantic[name][:, None]], 1) for name, value in text.items()}
+
+    def adapt(
+        self, batch: Batch, tokens: Tensor, projected: Tensor, captions: Caption, drops: Drops
+    ) -> tuple[Tensor, Tensor]:
+        """All that is known -> context (B,N+L,joint), pooled (B,P). Pixels of t enter only with model.coarse_rgb."""
+        m = self.params.model
+        drops = Drops(drops.text | (not m.use_captions), drops.tokens | (not m.use_jepa))
+        emb = layer_norm0(projected.unflatten(-1, (-1, 64))).flatten(2)  # as in the pre-training of the layout tokens
+        coarse = F.adaptive_avg_pool2d(2 * batch["rgb_t"] - 1, m.coarse_rgb) if m.coarse_rgb else None
+        return self.adapter(tokens, emb, captions, drops, self.remember(batch), coarse)
+
+    def remember(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """Tokens (B,Y,N,D) of the same place in earlier years and which exist (B,Y); the encoder gets no gradient."""
+        if self.adapter.temporal is None or batch["history"].shape[1] == 0:
+            return None
+        years = batch["history"]  # (B,Y,3,H,W)
+        with torch.no_grad():
+            tokens = self.encoder(2 * years.flatten(0, 1) - 1)  # (B*Y,N,D)
+        return tokens.unflatten(0, years.shape[:2]), batch["history_valid"]
+
+    def latent(self, batch: Batch) -> Tensor:
+        """Latent of RGB(t+1) (B,C,h,w): stored, or encoded now."""
+        return batch["latent_tp1"] if "latent_tp1" in batch else self.backbone.encode(batch["rgb_tp1"])
+
+    def read_out(self, tokens: Tensor) -> Tensor:
+        """Linear reading of the latent (B,C,h,w) from tokens (B,N,D): a probe of what they know, to be decoded."""
+        grid = isqrt(tokens.shape[1])
+        fine = self.readout(tokens).transpose(1, 2).unflatten(2, (grid, grid))  # (B,C f^2,g,g)
+        return F.pixel_shuffle(fine, isqrt(fine.shape[1] // self.backbone.latent_channels))
+
+    def ijepa_loss(self, batch: Batch, tokens: Tensor, projected: Tensor) -> Loss:
+        """Predicted tokens against AlphaEarth(t+1) and the target encoder's features of RGB(t+1), where valid."""
+        patch, valid = self.params.model.encoder.patch, batch["valid_tp1"]
+        vectors, weight = patch_cells(batch["emb_tp1"], patch, self.cells, batch["emb_valid"] & valid)
+        vectors, weight = vectors.flatten(1, 2), weight.flatten(1)  # (B,N cells^2,64), (B,N cells^2)
+        with torch.no_grad():
+            features = self.target_encoder(2 * batch["rgb_tp1"] - 1)  # (B,N,D)
+        _, weight_feat = patch_mean(valid.to(tokens.dtype), patch)  # (B,N)
+        said = projected.unflatten(-1, (-1, 64)).flatten(1, 2)  # (B,N cells^2,64)
+        return ijepa_loss(said, vectors, tokens, features, weight, weight_feat, self.params.loss, spatial="channel")
+
+    def caption_loss(self, batch: Batch, captions: Caption) -> Loss:
+        """Forecast semantic caption against the caption written from RGB(t+1)."""
+        hidden, mask, pooled = (batch["text_tp1"][name][:, 2] for name in ("hidden", "mask", "pooled"))
+        return caption_loss(captions["hidden"][:, 2], hidden, mask, (captions["pooled"][:, 2], pooled))
+
+    # ------------------------------------------------------------------ forecasting
+
+    @torch.no_grad()
+    def condition(self, batch: Batch) -> Conditions:
+        """What the sampler may see: computed from RGB(t), its captions and earlier years; nothing of t+1 is read."""
+        tokens, projected = self.predict(batch["rgb_t"])
+        captions = self.foresee(batch, tokens)
+        seen = self.adapt(batch, tokens, projected, captions, Drops.all(tokens, False))
+        null = self.adapt(batch, tokens, projected, captions, Drops.all(tokens, True))
+        return Conditions(*seen, *null)
+
+    @torch.no_grad()
+    def sample(
+        self, conditions: Conditions, noise: Tensor, steps: int, guidance: float = 1.0,
+        start_latent: Tensor | None = None, strength: float = 1.0,
+    ) -> Tensor:  # fmt: skip
+        """Follow the flow from noise (B,C,h,w) to the latent of t+1, seeing only ``conditions`` (strict zero-RGB).
+
+        The image-initialised mode of the published system (``strength`` < 1) also takes ``start_latent``, the latent of
+        RGB(t): it starts from (1 - strength) start_latent + strength noise. ValueError if just one of the two is given.
+        """
+        if (start_latent is None) != (strength == 1):
+            raise ValueError("strength 1 starts from pure noise, below 1 from a start_latent: give both or neither")
+        context, pooled, null_context, null_pooled = conditions
+        velocity = guided(
+            lambda z, sigma: self.backbone(z, sigma, context, pooled),
+            lambda z, sigma: self.backbone(z, sigma, null_context, null_pooled),
+            guidance,
+        )
+        z = noise if start_latent is None else noisy(start_latent, noise, strength)
+        return euler(velocity, z, sigmas(steps, self.backbone.shift, strength))
+
+    @torch.no_grad()
+    def forecast(self, batch: Batch, samples: int = 1, seed: int = 0) -> Tensor:
+        """Forecaster protocol: ``samples`` forecasts of each patch, (samples,B,3,H,W) float32 in [0, 1] on the CPU.
+
+        Made with the averaged weights and the ``sample`` section of the parameters. Noise belongs to (seed, sample,
+        place), so a patch is forecast alike in any batch.
+        """
+        device, how = self.adapter.stream.device, self.params.sample
+        batch = {key: _to(value, device) for key, value in batch.items()}
+        side = self.backbone.latent_size(self.params.data.patch)
+        images = []
+        with self.averaged():
+            conditions = self.condition(batch)
+            start = self.backbone.encode(batch["rgb_t"]) if how.strength < 1 else None
+            for s in range(samples):
+                noise = patch_noise(batch["meta"], s, seed, (self.backbone.latent_channels, side, side)).to(device)
+                latent = self.sample(conditions, noise, how.steps, how.guidance, start, how.strength)
+                images.append(self.backbone.decode(latent).float().cpu())
+        return torch.stack(images)
+
+    # ------------------------------------------------------------------ weights
+
+    def trainable_names(self) -> list[str]:
+        """Names of the parameters that train: all of ours but the target encoder, and the backbone's LoRA."""
+        return [name for name, p in self.named_parameters() if p.requires_grad]
+
+    def update_target(self, momentum: float) -> None:
+        """Target encoder <- momentum * target encoder + (1 - momentum) * encoder."""
+        if self.params.model.use_jepa:
+            ema_update(list(self.target_encoder.parameters()), list(self.encoder.parameters()), momentum)
+
+    @torch.no_grad()
+    def average_weights(self, momentum: float) -> None:
+        """Move the average of what trains towards its present value; the first call copies it."""
+        trained = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        if not self._average:
+            self._average = {name: p.clone() for name, p in trained.items()}
+        ema_update(list(self._average.values()), list(trained.values()), momentum)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model has its averaged weights (if there are any); afterwards the trained ones are back."""
+        parameters = dict(self.named_parameters())
+        trained = {name: parameters[name].data for name in self._average}
+        try:
+            for name, average in self._average.items():
+                parameters[name].data = average.to(trained[name].device)
+            yield
+        finally:
+            for name, value in trained.items():
+                parameters[name].data = value
+
+    def state(self) -> dict[str, Tensor]:
+        """All but the frozen backbone: what trains, target encoder, fixed tables, averages as ``average.<name>``."""
+        trained = set(self.trainable_names())
+        mine = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.") or k in trained}
+        return mine | {f"average.{name}": value for name, value in self._average.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` returned. ValueError names tensors that are missing or unknown."""
+        average = {name.removeprefix("average."): v for name, v in state.items() if name.startswith("average.")}
+        mine = {name: v for name, v in state.items() if not name.startswith("average.")}
+        wanted = {name for name in self.state() if not name.startswith("average.")}
+        if odd := sorted(wanted ^ mine.keys()):
+            raise ValueError(f"the state is of another model: {len(odd)} tensors missing or unknown, such as {odd[:3]}")
+        self.load_state_dict(mine, strict=False)
+        self._average = {name: v.detach().clone() for name, v in average.items()}
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    """Tensors, and dicts of them, to a device; anything else as it is."""
+    if isinstance(value, dict):
+        return {key: _to(item, device) for key, item in value.items()}
+    return value.to(device) if isinstance(value, Tensor) else value

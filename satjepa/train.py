@@ -1,0 +1,251 @@
+"""Joint training: one flat loop, exact to the bit when it is stopped and resumed.
+
+What is random in step k (samples, noise, noise levels, drops) is a function of (seed, k) alone, so that little has to
+be saved: weights, their averages, the optimiser's moments, the step, and the global generators for a model that uses
+them.
+
+    <run_dir>/resume/    checkpoint of an unfinished run; removed at the end
+    <run_dir>/model/     checkpoint of the finished run
+    <run_dir>/log.csv    every named part of the loss, learning rate, gradient norm, flow loss by noise level
+                         (flow.s0: sigma in [0, 0.1), ...), averaged over the steps since the line before
+    <run_dir>/speed.csv  step, seconds, images/s;   run.json: why it stopped, wall time, machine, git revision
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from satjepa import checkpoint
+from satjepa.checkpoint import Checkpoint, CheckpointError
+from satjepa.flow import sample_sigmas
+from satjepa.models.satjepa import sample_drops
+from satjepa.schedules import linear, warmup_cosine
+from satjepa.train_log import Report, Stop, git_revision
+from satjepa.train_state import optimizer_tensors, restore_optimizer, rng_state, set_rng_state
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from satjepa.config import Params, Train
+    from satjepa.models.adapter import Drops
+    from satjepa.models.satjepa import SatJepa
+
+
+class NonFiniteError(RuntimeError):
+    """Loss or gradient is not a number; the message names step, samples, parts and the last good checkpoint."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was asked to stop and has saved its state; the message says how far it got."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is random in a run, as a function of the step: nothing to save, nothing to skip on resuming.
+
+    samples: size of the dataset. shape: of a latent (C,h,w). how: the `train` section. rank of world processes.
+    """
+
+    samples: int
+    shape: tuple[int, int, int]
+    how: Train
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    def indices(self, step: int) -> list[int]:
+        """This process's share of the step's batch: the next piece of an endless row of permutations, one per epoch."""
+        first = step * self.how.batch
+        places = range(first + self.rank, first + self.how.batch, self.world)
+        return [int(_permutation(self.seed, p // self.samples, self.samples)[p % self.samples]) for p in places]
+
+    def position(self, step: int) -> dict[str, int]:
+        """Where the sampler stands before a step: epoch, samples of it already seen, samples of an epoch."""
+        epoch, seen = divmod(step * self.how.batch, self.samples)
+        return {"epoch": epoch, "position": seen, "samples": self.samples}
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor, Drops]:
+        """This process's share of noise (B,C,h,w), noise levels (B,) and drops (B,), drawn for the whole batch."""
+        generator, how = torch.Generator().manual_seed(_seed("step", self.seed, step)), self.how
+        noise = torch.randn(how.batch, *self.shape, generator=generator)
+        sigma = sample_sigmas(how.batch, how.timestep_mean, how.timestep_std, generator)
+        drops = sample_drops(how.batch, how.caption_dropout, how.token_dropout, generator)
+        mine = slice(self.rank, None, self.world)
+        return noise[mine], sigma[mine], type(drops)(*(drop[mine] for drop in drops))
+
+
+def _seed(*key: object) -> int:
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, samples: int) -> np.ndarray:
+    return np.random.default_rng(_seed("epoch", seed, epoch)).permutation(samples)
+
+
+def train(
+    model: SatJepa,
+    dataset: Any,
+    params: Params,
+    run_dir: str | Path,
+    resume: str | Path = "auto",
+    progress: bool = True,
+    *,
+    split: str = "",
+    max_seconds: float | None = None,
+) -> Path:
+    """Train what the model lets train, with all losses at once; returns the folder of the finished checkpoint.
+
+    Args:
+        dataset: `dataset[i]` are samples for `satjepa.data.pairs.collate`; read in this process, without workers.
+        resume: "auto" goes on from <run_dir>/resume if there is one, "no" begins anew, a path must be a checkpoint.
+        progress: a bar with rate and ETA on a terminal, elsewhere a line for each line of the log.
+        split: sha256 of the split, kept in the checkpoint: evaluation refuses to score with another one.
+        max_seconds: stop after so long, as Ctrl-C does.
+
+    Ctrl-C, SIGTERM and `max_seconds` let the step in hand end, save, and raise Interrupted. Raises CheckpointError if
+    the checkpoint to resume is missing or of other settings, split, backbone or samples; NonFiniteError before a loss or
+    a gradient that is not finite reaches the weights.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import send_to_device, set_seed
+
+    from satjepa.data.pairs import collate
+
+    # what is trained, by what, in which order
+    how, run, accelerator = params.train, Path(run_dir), Accelerator(mixed_precision=params.train.precision)
+    wrapped = accelerator.prepare_model(model.train())
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(parameter_groups(model, how.weight_decay), how.lr)
+    plan = _plan(model, dataset, params, accelerator)
+    header = checkpoint.make_header(params.as_dict(), split, checkpoint.hash_module(model.backbone, frozen_only=True))
+    report = Report(run, how, progress, _facts(accelerator, plan, named), accelerator.is_main_process)
+    set_seed(params.seed)
+    start, found = 0, _find(run, resume, header, plan)
+    if found is not None:
+        start = found.state["step"]
+        model.load_state({name: value.to(accelerator.device) for name, value in found.tensors.items()})
+        restore_optimizer(optimizer, named, found.optimizer)
+        set_rng_state(found.optimizer)
+        report.restore(found.state["log"])
+
+    def save(step: int, reason: str) -> None:
+        state = {"step": step, "sampler": plan.position(step), "log": report.state()}
+        checkpoint.save(run / "resume", model.state(), header, state, optimizer_tensors(optimizer, named) | rng_state())
+        report.write_run(reason, step)
+
+    with report.open(start), Stop(max_seconds) as stop:
+        for step in range(start, how.steps):
+            batch = collate([dataset[i] for i in plan.indices(step)])
+            batch, noise, sigma, drops = send_to_device((batch, *plan.draw(step)), accelerator.device)
+
+            # forward, backward; nothing that is not finite goes on
+            loss, parts = wrapped(batch, noise, sigma, drops)
+            optimizer.zero_grad(set_to_none=True)
+            accelerator.backward(loss)
+            parts["grad_norm"] = accelerator.clip_grad_norm_(named.values(), how.grad_clip)
+            each = parts.get("flow.each", loss.new_zeros(0)).tolist()  # (B,)
+            scalars = {name: part.float() for name, part in parts.items() if part.ndim == 0}
+            values = dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))  # one transfer
+            if not all(map(math.isfinite, values.values())):
+                report.write_run(f"not finite: {_not_finite(values)}", step)
+                raise NonFiniteError(_complaint(step, values, batch["meta"], run))
+
+            # step; target encoder and averaged weights follow
+            rate = warmup_cosine(step + 1, how.steps + 1, how.warmup * how.steps, 0.0, how.lr, 0.0)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            model.update_target(linear(step, how.steps, *how.target_ema))
+            model.average_weights(min(how.weight_ema, (1 + step) / (10 + step)))  # a short memory at the start
+
+            # log, save, stop if asked (any process may be)
+            report.add(step + 1, rate, values, sigma.tolist(), each)
+            if stop.reason:
+                accelerator.set_trigger()
+            stopping = accelerator.check_trigger()
+            if accelerator.is_main_process and (stopping or (step + 1) % how.checkpoint_every == 0):
+                save(step + 1, f"stopped: {stop.reason}" if stopping else "running")
+            if stopping:
+                raise Interrupted(
+                    f"stopped ({stop.reason}) after step {step + 1} of {how.steps}, saved: run again to go on"
+                )
+
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+    model.eval()
+    if accelerator.is_main_process:
+        checkpoint.save(run / "model", model.state(), header, {"step": how.steps}, {})
+        checkpoint.remove(run / "resume")
+        report.write_run("finished", how.steps)
+    accelerator.wait_for_everyone()
+    return run / "model"
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters in two named groups: weights of linear and convolution layers decay; norms, biases, mask
+    tokens, learned positions and stream embeddings do not."""
+    layers = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
+    decayed = {
+        id(p) for m in model.modules() if isinstance(m, layers) for p in m.parameters(recurse=False) if p.ndim > 1
+    }
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"name": "decay", "params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},
+        {"name": "no_decay", "params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
+    ]
+
+
+def _plan(model: SatJepa, dataset: Any, params: Params, accelerator: Accelerator) -> Plan:
+    world, side = accelerator.num_processes, model.backbone.latent_size(params.data.patch)
+    if params.train.batch % world:
+        raise ValueError(f"train.batch is {params.train.batch}: it must be a multiple of the {world} processes")
+    shape = (model.backbone.latent_channels, side, side)
+    return Plan(len(dataset), shape, params.train, params.seed, accelerator.process_index, world)
+
+
+def _find(run: Path, resume: str | Path, header: dict[str, Any], plan: Plan) -> Checkpoint | None:
+    """The checkpoint to go on from, None to begin; CheckpointError where it is missing or of another run."""
+    folder = run / "resume" if resume == "auto" else Path(resume)
+    if resume == "no" or (resume == "auto" and not checkpoint.exists(folder)):
+        return None
+    found = checkpoint.load(folder, with_optimizer=True)
+    checkpoint.require_same(found, header)
+    if not found.optimizer:
+        raise CheckpointError(f"{folder} is the end of a run: nothing is left to train")
+    if (was := found.state["sampler"]["samples"]) != plan.samples:
+        raise CheckpointError(f"{folder} was trained on {was} samples, there are {plan.samples} now: begin anew")
+    if found.header["code"] != header["code"]:
+        print(f"note: the code of model or training has changed since {folder} was saved")
+    return found
+
+
+def _facts(accelerator: Accelerator, plan: Plan, named: dict[str, nn.Parameter]) -> dict[str, Any]:
+    cuda = accelerator.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "precision": accelerator.mixed_precision,
+        "processes": plan.world,
+        "torch": torch.__version__,
+        "git": git_revision(),
+        "samples": plan.samples,
+        "trained_parameters": sum(p.numel() for p in named.values()),
+    }
+
+
+def _not_finite(values: dict[str, float]) -> str:
+    return ", ".join(name for name, value in values.items() if not math.isfinite(value))
+
+
+def _complaint(step: int, values: dict[str, float], metas: list[dict[str, Any]], run: Path) -> str:
+    places = ", ".join("{preset}/{region}/{year}/{x}/{y}".format(**meta) for meta in metas)
+    good = run / "resume" if checkpoint.exists(run / "resume") else "none yet"
+    return f"step {step + 1}: {_not_finite(values)} not finite; samples {places}; last good checkpoint: {good}"

@@ -1,0 +1,61 @@
+"""What training needs beside weights to go on exactly, as tensors: optimiser moments and random generators."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from satjepa.checkpoint import CheckpointError
+
+Tensors = dict[str, Tensor]
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter]) -> Tensors:
+    """The optimiser's moments as `<parameter name>/<moment>` -> tensor (learning rates come from the schedule)."""
+    return {
+        f"{name}/{key}": value.clone()
+        for name, parameter in named.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter], tensors: Tensors) -> None:
+    """Inverse of `optimizer_tensors`. Raises CheckpointError naming a parameter that this model does not have."""
+    for full, value in tensors.items():
+        name, key = full.rsplit("/", 1)
+        if name not in named:
+            raise CheckpointError(f"the optimiser state has {name!r}, which this model does not train")
+        parameter = named[name]
+        device = "cpu" if key == "step" else parameter.device  # AdamW counts its steps on the CPU
+        optimizer.state[parameter][key] = value.to(device)
+
+
+def rng_state() -> Tensors:
+    """States of the global generators (python, numpy, torch, every CUDA device) as tensors."""
+    version, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()
+    states = {
+        "rng.python": torch.tensor([version, *words]),
+        "rng.python_gauss": torch.tensor([] if gauss is None else [gauss], dtype=torch.float64),
+        "rng.numpy": torch.from_numpy(np.append(keys.astype(np.int64), [position, has_gauss])),
+        "rng.numpy_gauss": torch.tensor([cached], dtype=torch.float64),
+        "rng.torch": torch.get_rng_state(),
+    }
+    return states | {f"rng.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+
+
+def set_rng_state(states: Tensors) -> None:
+    """Inverse of `rng_state`; CUDA states are set for the devices that are here."""
+    version, *words = states["rng.python"].tolist()
+    gauss = states["rng.python_gauss"].tolist()
+    random.setstate((version, tuple(words), gauss[0] if gauss else None))
+    *keys, position, has_gauss = states["rng.numpy"].tolist()
+    cached = states["rng.numpy_gauss"].item()
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states["rng.torch"])
+    for i in range(torch.cuda.device_count()):
+        if f"rng.cuda.{i}" in states:
+            torch.cuda.set_rng_state(states[f"rng.cuda.{i}"], i)

@@ -1,0 +1,30 @@
+"""What every test shares: the folder beside the repository, and one thread per test run."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# Read by the numeric libraries when they are first imported, which no test has done yet.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Keep torch on one thread, without importing it for tests that do not use it."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder `shared` beside the repository: golden vectors, real scenes, LPIPS trunks."""
+    folder = REPO.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}: golden vectors and real scenes are not at hand")
+    return folder

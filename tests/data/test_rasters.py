@@ -1,0 +1,140 @@
+"""Reflectance and its mask: scales without doubt, holes, windows; no truncated file is read as if it were whole."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.windows import Window
+
+from satjepa.data.rasters import CorruptRasterError, ScaleError, SceneError, facts, read_rgb, read_uint8
+
+TILED, BIG = {"tiled": True, "blockxsize": 16, "blockysize": 16}, {"BIGTIFF": "YES", "ENDIANNESS": "BIG"}
+
+
+@pytest.mark.parametrize("options", [{}, TILED, BIG])
+def test_no_truncation_goes_unseen(tmp_path, make, options) -> None:
+    values = np.random.default_rng(0).integers(0, 200, (3, 20, 20), np.uint8)
+    path = make.tif(tmp_path / "a.tif", values, nodata=7, **options)
+    read_rgb(path)
+    whole, cut = path.read_bytes(), tmp_path / "cut.tif"
+    for length in [*range(0, len(whole), 61), len(whole) - 2, len(whole) - 1]:
+        cut.write_bytes(whole[:length])
+        with pytest.raises(CorruptRasterError):
+            read_rgb(cut)
+
+
+def test_a_window_of_a_truncated_file_is_refused_too(tmp_path, make) -> None:
+    path = make.tif(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 255, (3, 400, 64), np.uint8))
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CorruptRasterError):
+        read_rgb(path, (0, 0, 8, 8))  # the damage is at the other end
+
+
+def test_unwritten_blocks_are_not_zeros(tmp_path, make) -> None:
+    options = {"driver": "GTiff", "count": 3, "height": 64, "width": 64, "dtype": "uint8", "sparse_ok": True}
+    options |= {"tiled": True, "blockxsize": 32, "blockysize": 32}
+    for nodata in (None, 255):
+        path = tmp_path / f"{nodata}.tif"
+        options |= {"nodata": nodata, "crs": "EPSG:32635", "transform": Affine(10, 0, 5, 0, -10, 5)}
+        with rasterio.open(path, "w", **options) as tif:
+            tif.write(np.full((3, 32, 32), 9, np.uint8), window=Window(0, 0, 32, 32))
+    with pytest.raises(CorruptRasterError, match="unwritten block"):
+        read_rgb(tmp_path / "None.tif")
+    assert read_rgb(tmp_path / "255.tif")[1].sum() == 32 * 32  # stated as nodata: a hole like any other
+
+
+def test_absent_file(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.tif"):
+        read_rgb(tmp_path / "nowhere.tif")
+
+
+def test_a_file_written_again_is_read_again(tmp_path, make) -> None:
+    path = make.tif(tmp_path / "a.tif", np.full((3, 8, 8), 51, np.uint8))
+    assert read_rgb(path)[0].max() == np.float32(0.2)
+    make.tif(path, np.full((3, 8, 8), 0.5, np.float32))
+    assert read_rgb(path)[0].max() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "reflectance"),
+    [
+        *[("uint8", 51, 0.2), ("uint8", 255, 1), ("uint8", 0, 0)],
+        *[("uint16", 256, 0.0256), ("uint16", 2000, 0.2), ("uint16", 16000, 1)],
+        *[("float32", 0.2, 0.2), ("float64", 1.0005, 1), ("float32", -0.0005, 0)],
+    ],
+)
+def test_accepted_scales(tmp_path, make, dtype, value, reflectance) -> None:
+    rgb, valid = read_rgb(make.tif(tmp_path / "a.tif", np.full((3, 8, 8), value, dtype)))
+    assert rgb.dtype == np.float32 and rgb.shape == (3, 8, 8) and valid.all()
+    np.testing.assert_allclose(rgb, reflectance, rtol=1e-6)
+
+
+def test_scale_tags_are_used(tmp_path, make) -> None:
+    values = np.full((3, 8, 8), 3000, np.uint16)
+    path = make.tif(tmp_path / "a.tif", values, scale=1e-4, offset=-0.1)
+    np.testing.assert_allclose(read_rgb(path)[0], 0.2, rtol=1e-6)
+    with pytest.raises(ScaleError, match=r"scale tag 0\.01"):
+        read_rgb(make.tif(tmp_path / "b.tif", values, scale=1e-2))
+
+
+def test_the_scale_does_not_depend_on_the_window(tmp_path, make) -> None:
+    values = np.full((3, 16, 16), 100, np.uint16)
+    values[:, :, 8:] = 4000
+    path = make.tif(tmp_path / "a.tif", values)
+    rgb, valid = read_rgb(path, window=(2, 0, 4, 3))
+    assert rgb.shape == (3, 3, 4) and valid.shape == (3, 4)
+    np.testing.assert_allclose(rgb, 0.01)
+    np.testing.assert_allclose(read_rgb(path, Window(8, 0, 8, 16))[0], 0.4)
+    with pytest.raises(ValueError, match="beyond"):
+        read_rgb(path, window=(10, 0, 8, 8))
+
+
+def test_nan_is_a_hole(tmp_path, make) -> None:
+    values = np.full((3, 8, 8), 0.3, np.float32)
+    values[1, 2, 3], values[:, 0, 0] = np.nan, np.inf
+    rgb, valid = read_rgb(make.tif(tmp_path / "a.tif", values))
+    assert np.argwhere(~valid).tolist() == [[0, 0], [2, 3]]
+    assert (rgb[:, ~valid] == 0).all() and (rgb[:, valid] == np.float32(0.3)).all()
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 7), ("uint16", 65535), ("float32", -9999)])
+def test_nodata_is_a_hole_and_no_part_of_the_range(tmp_path, make, dtype, nodata) -> None:
+    values = np.full((3, 8, 8), 1 if dtype == "float32" else 255 if dtype == "uint8" else 10000, dtype)
+    values[0, 2, 3] = nodata
+    rgb, valid = read_rgb(make.tif(tmp_path / "a.tif", values, nodata=nodata))
+    assert np.argwhere(~valid).tolist() == [[2, 3]]
+    assert (rgb[:, 2, 3] == 0).all() and (rgb[:, valid] == 1).all()
+
+
+def test_zero_in_all_bands_is_a_hole_of_uint16_only(tmp_path, make) -> None:
+    values = np.full((3, 8, 8), 200)
+    values[:, 1, 1], values[0, 4, 4], values[:, 0, 0] = 0, 0, 255
+    assert read_rgb(make.tif(tmp_path / "a.tif", values.astype(np.uint8)))[1].all()
+    assert np.argwhere(~read_rgb(make.tif(tmp_path / "b.tif", (values * 10).astype(np.uint16)))[1]).tolist() == [[1, 1]]
+
+
+def test_a_scene_without_any_valid_pixel_is_all_hole(tmp_path, make) -> None:
+    rgb, valid = read_rgb(make.tif(tmp_path / "a.tif", np.full((3, 8, 8), np.nan, np.float32)))
+    assert not valid.any() and (rgb == 0).all()
+
+
+def test_grid_of_a_rotated_raster(tmp_path, make) -> None:
+    path = make.tif(tmp_path / "a.tif", np.ones((3, 4, 6), np.uint8), Affine(8, 6, 5, 6, -8, 7))
+    grid = facts(path, 3).grid
+    assert grid.transform == (8, 6, 5, 6, -8, 7) and grid.difference(grid) == ""
+    assert "transform" in grid.difference(replace(grid, transform=(8, 6, 5.2, 6, -8, 7)))
+
+
+def test_truth_layers_are_uint8(tmp_path, make) -> None:
+    values = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
+    np.testing.assert_array_equal(read_uint8(make.tif(tmp_path / "a.tif", values), 1), values)
+    with pytest.raises(ScaleError, match="int16"):
+        read_uint8(make.tif(tmp_path / "b.tif", values.astype(np.int16)), 1)
+
+
+def test_errors_survive_a_worker_process() -> None:
+    error = pickle.loads(pickle.dumps(ScaleError("a.tif", "this", "that", "so")))
+    assert str(error) == "a.tif: found this; accepted: that. To fix: so" and isinstance(error, SceneError)

@@ -1,0 +1,138 @@
+"""Training of the whole model: what trains, what its loss is made of, and where each gradient goes."""
+
+import pytest
+import torch
+
+from satjepa.models.adapter import Drops
+from satjepa.models.satjepa import sample_drops
+
+TRAINED_PARTS = {"encoder", "predictor", "projection", "readout", "forecaster", "adapter"}
+
+
+def test_what_trains_is_pinned(build):
+    """Ours but the target encoder, and LoRA on the four projections of each block: not one tensor of the backbone."""
+    names = build().trainable_names()
+    lora = {name for name in names if name.startswith("backbone.")}
+    assert {name.split(".")[0] for name in set(names) - lora} == TRAINED_PARTS
+    blocks = [f"backbone.transformer.transformer_blocks.{i}.attn.{layer}.lora_{m}.default.weight"
+              for i in (0, 1) for layer in ("to_q", "to_k", "to_v", "to_out.0") for m in "AB"]  # fmt: skip
+    assert lora == set(blocks)
+
+
+def test_all_that_trains_gets_a_gradient_after_two_steps_and_nothing_frozen_moves(batch, build, step):
+    model = build()
+    frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-2)
+    drops = Drops(torch.tensor([1, 0, 0, 0]).bool(), torch.tensor([0, 1, 0, 0]).bool())
+    for i in range(3):
+        optimizer.zero_grad()
+        step(model, batch, i, drops)[0].backward()
+        if i < 2:
+            optimizer.step()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    silent = [name for name, p in trained.items() if p.grad is None or not p.grad.any()]
+    assert not silent
+    assert all(torch.equal(dict(model.named_parameters())[name], p) for name, p in frozen.items())
+
+
+def test_loss_is_the_weighted_sum_of_its_named_parts(model, batch, step):
+    loss, parts = step(model, batch)
+    w = {"l1": 20, "cosine": 2, "contrastive": 0.5, "spatial": 2, "feature": 5}
+    ijepa = sum(scale * parts[f"ijepa.{name}"] for name, scale in w.items())
+    c = {"mse": 1, "cosine": 0.5, "contrastive": 0.1, "pooled": 0.5, "silence": 1}
+    caption = sum(scale * parts[f"caption.{name}"] for name, scale in c.items())
+    total = ijepa + parts["flow.mse"] + 0.5 * caption + parts["readout.mse"]
+    torch.testing.assert_close(loss.detach(), total)
+    assert parts["loss"] == loss and not any(part.requires_grad for part in parts.values())
+
+
+def grads(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+
+
+def test_where_each_gradient_goes(model, batch, step):
+    """Diffusion reaches I-JEPA; the caption loss stops at the forecaster; the readout reaches nothing else."""
+    weights = model.params.loss
+    for name in ("ijepa", "sd", "caption"):
+        setattr(weights, name, 0.0)
+    assert grads(model, step(model, batch)[0]) == {"readout"}
+    weights.caption = 1.0
+    assert grads(model, step(model, batch)[0]) == {"readout", "forecaster"}
+    weights.caption, weights.sd = 0.0, 1.0
+    expected = {"readout", "forecaster", "adapter", "backbone", "encoder", "predictor", "projection"}
+    assert grads(model, step(model, batch)[0]) == expected
+
+
+def test_latents_of_the_store_are_those_that_would_be_encoded(model, batch, step):
+    with torch.no_grad():
+        stored = batch | {"latent_tp1": model.backbone.encode(batch["rgb_tp1"])}
+        assert step(model, batch)[0] == step(model, stored)[0]
+        assert step(model, batch)[0] != step(model, batch | {"latent_tp1": 0 * stored["latent_tp1"]})[0]
+
+
+def test_invalid_pixels_of_the_target_enter_no_ijepa_loss(model, batch, step):
+    valid = batch["valid_tp1"].clone()
+    valid[1, :, 8:16, :8] = False
+    emb = batch["emb_tp1"].clone()
+    emb[1, :, 8:16, :8] = 9.0
+    with torch.no_grad():
+        (_, clean), (_, dirty) = (
+            step(model, batch | {"valid_tp1": v, "emb_tp1": e}) for v, e in ((valid, batch["emb_tp1"]), (valid, emb))
+        )
+        _, seen = step(model, batch | {"emb_tp1": emb})
+    assert all(clean[f"ijepa.{name}"] == dirty[f"ijepa.{name}"] for name in ("l1", "cosine", "contrastive", "spatial"))
+    assert seen["ijepa.l1"] != clean["ijepa.l1"]
+
+
+def test_drops_have_their_probabilities_and_coincide_by_half():
+    drops = sample_drops(40_000, 0.1, 0.2, torch.Generator().manual_seed(0))
+    assert drops.text.float().mean() == pytest.approx(0.1, abs=0.01)
+    assert drops.tokens.float().mean() == pytest.approx(0.2, abs=0.01)
+    assert (drops.text & drops.tokens).float().mean() == pytest.approx(0.05, abs=0.01)
+
+
+def test_target_encoder_follows_the_encoder(model):
+    torch.nn.init.ones_(model.encoder.norm.weight)
+    torch.nn.init.zeros_(model.target_encoder.norm.weight)
+    model.update_target(0.9)
+    torch.testing.assert_close(model.target_encoder.norm.weight.data, torch.full((16,), 0.1))
+
+
+def test_averaged_weights_are_in_force_inside_and_gone_outside(model, batch):
+    model.average_weights(0.5)
+    before = model.forecast(batch, 1)
+    with torch.no_grad():
+        model.adapter.stream += 1.0
+    trained = model.adapter.stream.clone()
+    assert torch.equal(model.forecast(batch, 1), before)  # forecasts are made with the average, still the old weights
+    model.average_weights(0.5)
+    with model.averaged():
+        torch.testing.assert_close(model.adapter.stream.data, trained - 0.5)
+    assert torch.equal(model.adapter.stream, trained)
+    assert not torch.equal(model.forecast(batch, 1), before)
+
+
+def test_state_holds_all_but_the_frozen_backbone_and_restores_the_forecast(model, batch, build):
+    model.average_weights(0.9)
+    with torch.no_grad():
+        model.adapter.stream += 1.0
+    state = model.state()
+    names = {name for name in state if not name.startswith("average.")}
+    assert {name for name in names if name.startswith("backbone.")} == {
+        name for name in model.trainable_names() if name.startswith("backbone.")
+    }
+    assert {name.removeprefix("average.") for name in state.keys() - names} == set(model.trainable_names())
+    assert any(name.startswith("target_encoder.") for name in names)
+    other = build(seed=11)
+    other.load_state(state)
+    assert torch.equal(other.forecast(batch, 1), model.forecast(batch, 1))
+    assert all(torch.equal(value, other.state()[name]) for name, value in state.items())
+
+
+def test_a_state_of_another_model_is_refused_by_name(model):
+    state = model.state()
+    del state["adapter.stream"]
+    with pytest.raises(ValueError, match=r"adapter\.stream"):
+        model.load_state(state | {"adapter.other": torch.zeros(1)})

@@ -1,0 +1,245 @@
+"""Checkpoints: atomic under a kill at any line, exact round trip, no pickle, and errors that say what differs."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from satjepa import checkpoint
+from satjepa.checkpoint import CheckpointError
+
+CONFIG = {"seed": 0, "train": {"lr": 1e-3, "log_every": 5, "target_ema": (0.9, 1.0)}, "sample": {"steps": 20}}
+
+
+def header(**changes: object) -> dict:
+    return {"config": CONFIG, "config_digest": "c", "git": "g", "split": "s" * 64, "backbone": "b" * 64} | changes
+
+
+def write(folder: Path, value: float) -> Path:
+    tensors = {"w": torch.full((3, 2), value), "half": torch.full((4,), value, dtype=torch.bfloat16)}
+    optimizer = {"w/exp_avg": torch.full((3, 2), value)}
+    return checkpoint.save(folder, tensors, header(), {"step": int(value)}, optimizer)
+
+
+def consistent(folder: Path) -> float:
+    """The one value every part of a loaded checkpoint must have."""
+    found = checkpoint.load(folder, with_optimizer=True)
+    tensors = (found.tensors["w"], found.optimizer["w/exp_avg"])
+    values = {found.state["step"], *(v for t in tensors for v in t.unique().tolist())}
+    assert len(values) == 1 and found.tensors["half"].dtype == torch.bfloat16
+    return values.pop()
+
+
+def test_round_trip_is_bit_equal_and_plain(tmp_path: Path) -> None:
+    tensors = {"b": torch.randn(5, 3).to(torch.bfloat16), "a": torch.randn(7).double(), "n": torch.tensor(3)}
+    checkpoint.save(tmp_path / "m", tensors, header(), {"step": 4, "position": [1, 2]}, {"x/step": torch.tensor(2.0)})
+    found = checkpoint.load(tmp_path / "m", with_optimizer=True)
+    assert found.tensors.keys() == tensors.keys()
+    assert all(torch.equal(found.tensors[k], v) and found.tensors[k].dtype == v.dtype for k, v in tensors.items())
+    assert torch.equal(found.optimizer["x/step"], torch.tensor(2.0))
+    assert found.state["step"] == 4 and found.state["position"] == [1, 2]
+    assert found.header["split"] == "s" * 64 and found.header["config"]["train"]["lr"] == 1e-3
+    assert checkpoint.read_header(tmp_path / "m") == found.header
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
+    files = sorted(p.name for p in (tmp_path / "m").iterdir())
+    assert files == ["model.safetensors", "optimizer.safetensors", "state.json"]
+    source = Path(checkpoint.__file__).read_text()
+    assert "torch.load" not in source and "import pickle" not in source
+
+
+def test_equal_contents_give_equal_bytes(tmp_path: Path) -> None:
+    a, b = write(tmp_path / "a", 1.0), write(tmp_path / "b", 1.0)
+    for name in (checkpoint.MODEL, checkpoint.OPTIMIZER, checkpoint.STATE):
+        assert (a / name).read_bytes() == (b / name).read_bytes()
+    with open(a / checkpoint.MODEL, "rb") as file:  # more than one metadata entry would come in random order
+        head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    assert list(head["__metadata__"]) == ["satjepa"]
+
+
+def killed_at(line: int, folder: Path) -> int:
+    """Save value 2 in a child that is killed before the `line`-th different line of checkpoint.py; its status."""
+    child = os.fork()
+    if child == 0:
+        seen = set()
+
+        def trace(frame, event, arg):
+            if frame.f_code.co_filename != checkpoint.__file__:
+                return None
+            seen.update({frame.f_lineno} if event == "line" else ())
+            if len(seen) > line:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+
+        sys.settrace(trace)
+        write(folder, 2.0)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def test_a_kill_before_any_line_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
+    first, seen, fallback = write(tmp_path / "first", 1.0), set(), 0
+    for line in range(200):
+        folder = Path(shutil.copytree(first, tmp_path / f"{line}"))
+        status = killed_at(line, folder)
+        fallback += not folder.exists()  # killed between the two renames: the previous one is beside it
+        seen.add(value := consistent(folder))
+        assert checkpoint.exists(folder)
+        if line % 4 == 0 or fallback == 1:
+            write(folder, 3.0)  # and the next save cleans up
+            assert consistent(folder) == 3.0
+            assert [p.name for p in tmp_path.glob(f"{line}*")] == [f"{line}"]
+        if status == 0:
+            break
+        assert os.WTERMSIG(status) == signal.SIGKILL
+    assert status == 0 and value == 2.0 and line > 40, line
+    assert seen == {1.0, 2.0} and fallback > 0
+
+
+def test_a_failing_disk_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, real = write(tmp_path / "m", 1.0), os.replace
+    for fail in ("fsync", "replace-1", "replace-2"):
+        calls = iter(range(10))
+
+        def broken(*args: object, fail: str = fail, calls=calls) -> None:
+            if fail == "fsync" or next(calls) == int(fail[-1]) - 1:
+                raise OSError("No space left on device")
+            real(*args)
+
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+            patch.setattr(os, fail.split("-")[0], broken)
+            write(folder, 2.0)
+        assert consistent(folder) == 1.0
+        assert [p.name for p in tmp_path.iterdir()] == ["m"], fail
+
+
+def test_a_bad_write_is_noticed_before_the_old_one_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "m", 1.0)
+
+    def flips_a_bit(path: Path) -> None:
+        blob = bytearray((path / checkpoint.MODEL).read_bytes())
+        blob[-1] ^= 1
+        (path / checkpoint.MODEL).write_bytes(blob)
+
+    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        patch.setattr(checkpoint, "_sync_folder", flips_a_bit)
+        write(folder, 2.0)
+    assert consistent(folder) == 1.0
+
+
+def test_missing_damaged_and_foreign_are_errors_that_say_so(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    with pytest.raises(CheckpointError, match=r"no checkpoint at .*gone \(no such folder\)"):
+        checkpoint.load(tmp_path / "gone")
+    (tmp_path / "other").mkdir()
+    save_file({"w": torch.ones(1)}, tmp_path / "other" / "pytorch_model.safetensors")
+    with pytest.raises(CheckpointError, match=r"it holds .*pytorch_model"):
+        checkpoint.load(tmp_path / "other")
+    (tmp_path / "x.pth.tar").write_bytes(b"80")
+    with pytest.raises(CheckpointError, match="is a file; a satjepa checkpoint is a folder"):
+        checkpoint.load(tmp_path / "x.pth.tar")
+
+    folder = write(tmp_path / "m", 1.0)
+    save_file({"w": torch.ones(1)}, folder / checkpoint.MODEL)
+    with pytest.raises(CheckpointError, match=r"not a satjepa checkpoint: format None"):
+        checkpoint.read_header(folder)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        checkpoint.load(folder)
+    write(folder, 1.0)
+    (folder / checkpoint.OPTIMIZER).unlink()
+    assert checkpoint.load(folder).optimizer == {}  # a forecast needs no optimiser
+    with pytest.raises(CheckpointError, match=r"not complete: optimizer\.safetensors is missing"):
+        checkpoint.load(folder, with_optimizer=True)
+    (folder / checkpoint.STATE).write_text("{")
+    with pytest.raises(CheckpointError, match=r"state\.json is damaged"):
+        checkpoint.load(folder)
+
+
+def test_another_run_is_named_setting_by_setting(tmp_path: Path) -> None:
+    found = checkpoint.load(write(tmp_path / "m", 1.0))
+    checkpoint.require_same(found, header())
+    other = json.loads(json.dumps(CONFIG))
+    other["sample"]["steps"], other["train"]["log_every"] = 5, 1
+    checkpoint.require_same(found, header(config=other))  # neither changes a trained weight
+    other["train"]["lr"], other["model"] = 2e-3, {"use_jepa": False}
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.require_same(found, header(config=other, split="t" * 64))
+    assert str(error.value).splitlines()[1:] == [
+        "  model.use_jepa: (absent) in the checkpoint, False here",
+        "  train.lr: 0.001 in the checkpoint, 0.002 here",
+        "  split hash: ssssssssssss in the checkpoint, tttttttttttt here",
+    ]
+    lines = checkpoint.differences(header(), header(backbone="x"))
+    assert lines == ["backbone hash: bbbbbbbbbbbb in the checkpoint, x here"]
+
+
+def test_hash_changes_with_any_bit_and_only_then() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).bfloat16()
+    before = checkpoint.hash_module(module)
+    assert checkpoint.hash_module(module) == before and len(before) == 64
+    module[0].weight.requires_grad_(False)
+    frozen = checkpoint.hash_module(module, frozen_only=True)
+    with torch.no_grad():
+        module[0].bias.add_(1)  # trained: the hash of the frozen part stays
+    assert checkpoint.hash_module(module) != before and checkpoint.hash_module(module, frozen_only=True) == frozen
+    with torch.no_grad():
+        module[0].weight.view(-1)[5:6].view(torch.int16).bitwise_xor_(1)
+    assert checkpoint.hash_module(module, frozen_only=True) != frozen
+
+
+def test_optimizer_and_random_generators_come_back_exactly() -> None:
+    def make() -> tuple[dict, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        named = dict(torch.nn.Linear(4, 3).named_parameters())
+        return named, torch.optim.AdamW(named.values(), lr=0.1)
+
+    def step(named: dict, optimizer: torch.optim.Optimizer) -> None:
+        for p in named.values():
+            p.grad = torch.randn(p.shape)
+        optimizer.step()
+
+    named, optimizer = make()
+    step(named, optimizer)
+    random.gauss(0, 1), np.random.randn()  # both keep half a pair in hand
+    tensors, states = checkpoint.optimizer_tensors(optimizer, named), checkpoint.rng_state()
+    weights = {k: p.detach().clone() for k, p in named.items()}
+    step(named, optimizer)
+    expected = [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.rand(1).item()]
+    other, again = make()
+    for name, p in other.items():
+        p.data.copy_(weights[name])
+    checkpoint.restore_optimizer(again, other, tensors)
+    checkpoint.set_rng_state(states)
+    step(other, again)
+    assert all(torch.equal(named[k], other[k]) for k in named)
+    assert [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.rand(1).item()] == expected
+    with pytest.raises(CheckpointError, match="has 'bias', which this model does not train"):
+        checkpoint.restore_optimizer(again, {"weight": other["weight"]}, tensors)
+
+
+def test_code_revision_follows_the_code_not_the_text(tmp_path: Path) -> None:
+    import subprocess
+
+    assert checkpoint.code_revision(tmp_path) == "unknown"
+    who = ["-c", "user.name=t", "-c", "user.email=t@t"]
+
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True)
+
+    git("init", "-q")
+    (tmp_path / "satjepa").mkdir()
+    (tmp_path / "satjepa" / "a.py").write_text("1")
+    git("add", "-A"), git("commit", "-qm", "code")
+    code = checkpoint.code_revision(tmp_path)
+    (tmp_path / "README.md").write_text("text")
+    git("add", "-A"), git("commit", "-qm", "text")
+    assert checkpoint.code_revision(tmp_path) == code and len(code) == 40
+    (tmp_path / "satjepa" / "a.py").write_text("2")
+    assert checkpoint.code_revision(tmp_path) == code + "+changes"
