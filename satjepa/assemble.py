@@ -5,7 +5,7 @@ Everything here is glue: it holds no numbers of its own and no idea that is not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +40,14 @@ def open_split() -> Split:
     return Split.load(root() / ARTIFACTS / "split.json")
 
 
-def dataset(params: Params, part: str, preset: str | None = None, *, text: bool = True, latents: bool = False) -> PairDataset:
-    """The samples of a part ("train", "val", "test") of a preset (default: the first), with captions and latents if asked for.
+def dataset(
+    params: Params, part: str, preset: str | None = None, *, text: bool = True, latents: bool = False
+) -> PairDataset:
+    """The samples of a part ("train", "val", "test") of a preset (default: the first), with captions and latents if
+    asked for.
 
-    Training windows overlap and are turned and mirrored; the others are neither. Truth layers come along outside training.
+    Training windows overlap and are turned and mirrored; the others are neither. Truth layers come along outside
+    training.
     """
     from satjepa.captions.table import read_table
     from satjepa.captions.text import TextStore
@@ -51,9 +55,18 @@ def dataset(params: Params, part: str, preset: str | None = None, *, text: bool 
 
     d, home, training = params.data, root() / ARTIFACTS, part == "train"
     words = {"captions": read_table(home / "captions.parquet"), "text": TextStore.open(home / "text")} if text else {}
-    return PairDataset(cubes_of(preset or d.presets[0]), open_split().part(part), d.patch, d.stride, d.history, augment=training,
-                       truth=not training, max_length=params.captions.max_length,
-                       latents=LatentStore(home / "latents") if latents else None, **words)
+    return PairDataset(
+        cubes_of(preset or d.presets[0]),
+        open_split().part(part),
+        d.patch,
+        d.stride,
+        d.history,
+        augment=training,
+        truth=not training,
+        max_length=params.captions.max_length,
+        latents=LatentStore(home / "latents") if latents else None,
+        **words,
+    )
 
 
 def spread_evenly(count: int, limit: int) -> list[int]:
@@ -65,7 +78,7 @@ def batches(data: PairDataset, size: int, limit: int = 0) -> Iterator[dict[str, 
     """Batches of `size` in order, of all samples or of `limit` spread evenly over them."""
     chosen = spread_evenly(len(data), limit)
     for start in range(0, len(chosen), size):
-        yield collate([data[i] for i in chosen[start:start + size]])
+        yield collate([data[i] for i in chosen[start : start + size]])
 
 
 def load_backbone(params: Params, lora: bool = True) -> Backbone:
@@ -99,7 +112,9 @@ def build_model(params: Params, seed: int | None = None) -> SatJepa:
 
 
 def load_model(folder: str | Path) -> SatJepa:
-    """A trained model from its checkpoint folder, with `trained_on` set to the split that its run must not be scored on."""
+    """A trained model from its checkpoint folder, with `trained_on` set to the split that its run must not be scored
+    on.
+    """
     from satjepa import checkpoint
     from satjepa.config import from_dict
 
@@ -108,7 +123,7 @@ def load_model(folder: str | Path) -> SatJepa:
     model.load_state(saved.tensors)
     model.trained_on = open_split()
     if model.trained_on.sha256 != saved.header["split"]:
-        raise checkpoint.CheckpointError(f"{folder} was trained on another split than artifacts/split.json: its scores would leak")
+        raise checkpoint.CheckpointError(
+            f"{folder} was trained on another split than artifacts/split.json: its scores would leak"
+        )
     return model.eval()
-
-

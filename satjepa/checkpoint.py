@@ -18,18 +18,21 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from satjepa.models.satjepa import SatJepa
 
 FORMAT = "satjepa-1"
 Tensors, Json = dict[str, Tensor], dict[str, Any]
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 TRAINING_CODE = ("models/satjepa", "models/jepa", "models/forecaster", "models/adapter", "models/backbone")
 TRAINING_CODE += ("models/layers", "flow", "losses", "schedules", "train")
-NOT_RECORDED = ("eval.", "ablate.", "data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_")
-NOT_TRAINING = ("sample.", "train.log_every", "train.checkpoint_every")  # recorded, but change no trained weight
+NOT_TRAINING = ("sample.", "eval.", "ablate.", "train.log_every", "train.checkpoint_every")  # change no trained weight
+NOT_TRAINING += ("data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_")  # the split's hash tells
 
 
 class CheckpointError(Exception):
@@ -83,7 +86,7 @@ def _write(folder: Path, tensors: Tensors, header: Json, state: Json, optimizer:
         OPTIMIZER: to_bytes(_plain(optimizer)),
     }
     sums = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
-    blobs[STATE] = (json.dumps({**state, "sha256": sums}, indent=1, sort_keys=True) + "\n").encode()
+    blobs[STATE] = (json.dumps({**state, "sha256": sums}, indent=1) + "\n").encode()
     for name, blob in blobs.items():
         with open(folder / name, "wb") as file:
             file.write(blob)
@@ -190,17 +193,18 @@ def _verified(folder: Path, with_optimizer: bool = True) -> Checkpoint:
 def make_header(config: Json, split: str, backbone: str) -> Json:
     """Header of a checkpoint from `Params.as_dict()` and the sha256 of the split and of the frozen backbone.
 
-    It holds what made the checkpoint or is a default of its use, and nothing else: equal runs then give equal bytes,
-    whatever was changed in other settings, committed, or run at another time.
+    `config` is kept whole but for its list of ablations, which has no part in this run: editing that list must not change
+    the bytes of a checkpoint that is made again.
     """
-    flat = _flatten(json.loads(json.dumps(config)))  # tuples as JSON gives them back
-    kept = {key: value for key, value in flat.items() if not key.startswith(NOT_RECORDED)}
-    digest = hashlib.sha256(json.dumps(_compared(kept), sort_keys=True).encode()).hexdigest()
-    return {"config": kept, "config_digest": digest, "code": code_digest(), "split": split, "backbone": backbone}
+    config = json.loads(json.dumps(config))  # tuples as JSON gives them back
+    config |= {"ablate": {"steps": config["train"]["steps"], "seeds": [], "arms": {}}} if "ablate" in config else {}
+    digest = hashlib.sha256(json.dumps(_compared(config), sort_keys=True).encode()).hexdigest()
+    return {"config": config, "config_digest": digest, "code": code_digest(), "split": split, "backbone": backbone}
 
 
 def _compared(config: Json) -> Json:
-    return {key: value for key, value in config.items() if not key.startswith(NOT_TRAINING)}
+    """The settings that decide the trained weights, by dotted key."""
+    return {key: value for key, value in _flatten(config).items() if not key.startswith(NOT_TRAINING)}
 
 
 def differences(found: Json, mine: Json) -> list[str]:
@@ -223,6 +227,19 @@ def require_same(checkpoint: Checkpoint, header: Json) -> None:
     if lines:
         advice = "Restore these settings to go on with it; remove it, or do not resume, to begin anew."
         raise CheckpointError("\n  ".join([f"{checkpoint.folder} was made by another run:", *lines]) + f"\n{advice}")
+
+
+def restore(found: Checkpoint, model: SatJepa) -> SatJepa:
+    """Give a model built from `found.header["config"]` its weights, for forecasts; CheckpointError for another backbone."""
+    here = hash_module(model.backbone, frozen_only=True)
+    if here != found.header["backbone"]:
+        path = found.header["config"]["backbone"]["path"]
+        raise CheckpointError(
+            f"{found.folder} was trained on the backbone {found.header['backbone'][:12]}; what lies in {path} is"
+            f" {here[:12]}: restore that backbone, or train again"
+        )
+    model.load_state(found.tensors)
+    return model.eval()
 
 
 def _flatten(tree: Json, prefix: str = "") -> Json:

@@ -5,7 +5,6 @@ comment says what it means. Every key is required; an unknown key, a wrong type 
 `ConfigError` that names the dotted key, what was found and what is accepted.
 """
 
-import copy
 import dataclasses
 import difflib
 import hashlib
@@ -17,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-import yaml
-
 from satjepa.paths import root
-from satjepa.typed import ConfigError, Range, build, unknown_key
+from satjepa.typed import ConfigError, Range, build, read_yaml, with_keys
 
 Count = Annotated[int, Range(1)]
 Whole = Annotated[int, Range(0)]
@@ -225,14 +222,14 @@ def load_params(
     """
     path = Path(path) if path is not None else root() / os.environ.get("SATJEPA_PARAMS", "params.yaml")
     try:
-        values = _read(path)
+        values = read_yaml(path)
         arms = {name: _with_arm(values, name) for name in from_dict(values).ablate.arms}
         if arm is not None:
             values = arms[arm] if arm in arms else _no_such_arm(arm, arms)
     except ConfigError as error:
         error.source = path
         raise
-    return from_dict(_with(values, dotted if seed is None else {"seed": seed} | dotted))
+    return from_dict(with_keys(Params, values, dotted if seed is None else {"seed": seed} | dotted))
 
 
 def from_dict(values: Any) -> Params:
@@ -270,32 +267,9 @@ def _canonical(obj: Any) -> str:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError("(file)", "no such file", "a params file; $SATJEPA_PARAMS names it") from None
-    except yaml.YAMLError as error:
-        raise ConfigError("(file)", " ".join(str(error).split()), "YAML") from None
-
-
-def _with(values: dict[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the tree of `values` in which each dotted key has its new value."""
-    tree = copy.deepcopy(values)
-    for key, value in dotted.items():
-        *sections, leaf = key.split(".")
-        node = tree
-        for name in sections:
-            node = node.setdefault(name, {})  # an unknown section is made here, and refused when the tree is checked
-            if not isinstance(node, dict):
-                raise unknown_key(Params, key)
-        node[leaf] = value
-    return tree
-
-
 def _with_arm(values: dict[str, Any], arm: str) -> dict[str, Any]:
     try:
-        changed = _with(values, {"train.steps": values["ablate"]["steps"]} | values["ablate"]["arms"][arm])
+        changed = with_keys(Params, values, {"train.steps": values["ablate"]["steps"]} | values["ablate"]["arms"][arm])
         from_dict(changed)
     except ConfigError as error:
         raise ConfigError(f"ablate.arms.{arm}.{error.key}", error.found, error.accepted, error.nearest) from None

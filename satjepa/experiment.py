@@ -49,6 +49,7 @@ def lay_out(folder: Path, params: str) -> None:
 def repro(folder: Path, minutes: float | None = None) -> int:
     """`dvc repro` in the folder, stopped after `minutes`; returns its exit status, or NOT_DONE if stopped."""
     env = {name: value for name, value in os.environ.items() if name != "SATJEPA_PARAMS"}
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])  # the stages say `python`
     process = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=folder, env=env, start_new_session=True)
     try:
         return process.wait(None if minutes is None else 60 * minutes)

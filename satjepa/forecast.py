@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,10 +81,8 @@ def tile_batch(
     rgb = np.stack([stack.rgb[box] for box in cut])  # (B,T,3,H,W)
     valid = np.stack([stack.valid[box] for box in cut])  # (B,T,H,W)
     past, known = np.zeros((len(cut), history, *rgb.shape[2:]), np.float32), np.zeros((len(cut), history), bool)
-    for i, year in enumerate(stack.years[1:], start=1):
-        lag = stack.years[0] - year - 1  # history[:, 0] is year t-1
-        if lag < history:
-            past[:, lag], known[:, lag] = rgb[:, i], valid[:, i].any((1, 2))
+    for lag in range(1, _years_back(stack, history) + 1):
+        past[:, lag - 1], known[:, lag - 1] = rgb[:, lag], valid[:, lag].mean((1, 2)) >= 0.5  # as PairDataset has it
     place = {"preset": "raster", "region": "", "year": stack.years[0] or 0, "aug": 0}
     batch = {
         "rgb_t": torch.from_numpy(rgb[:, 0].copy()),
@@ -96,6 +95,12 @@ def tile_batch(
         pairs = zip(rgb[:, 0], valid[:, 0], strict=True)
         batch["text_t"] = embed([caption(image, mask, encoding="display") for image, mask in pairs])
     return batch
+
+
+def _years_back(stack: Stack, history: int) -> int:
+    """How many of up to `history` years before the newest are there, back to the first gap, as in training."""
+    runs = takewhile(lambda lag: stack.years[lag] == stack.years[0] - lag, range(1, len(stack.years)))
+    return min(history, len(list(runs)))
 
 
 def blended(
@@ -148,7 +153,7 @@ def forecast_raster(
     """Forecast the image of the year after the last of `paths`; write it as a GeoTIFF with mean and spread.
 
     Args:
-        paths: RGB GeoTIFFs of one grid, one a year, oldest first: the last is year t; `history` years before it count.
+        paths: RGB GeoTIFFs of one grid, one a year, oldest first: the last is year t; before it, up to `history` years count.
         patch: side of the model's patch in pixels; tiles overlap by `overlap`, by default a quarter of it.
         embed: turns captions into embeddings (`caption_embedder`); None for a forecaster that reads none.
         years: of the last image or of each; default: from the file names (`years_of`).
@@ -167,8 +172,10 @@ def forecast_raster(
     white, why = display_white(paths[-1], white)
     stack = read_stack(paths, known, white)
     height, width = stack.valid.shape[1:]
-    used = [year for year in stack.years[1:] if stack.years[0] - year <= history]
-    log(f"year {known[-1]}: {paths[-1].name}, {width}x{height} px, {stack.valid[0].mean():.1%} valid; history {used}")
+    used = stack.years[1 : 1 + _years_back(stack, history)]
+    log(
+        f"year {known[-1]}: {paths[-1].name}, {width}x{height} px, {stack.valid[0].mean():.1%} valid; history {list(used)}"
+    )
     log(f"white {white:g}, {why}; {stack.saturated:.1%} of the pixels are brighter and clipped")
     stack = _padded(stack, patch)
     boxes = tiles(*stack.valid.shape[1:], patch, overlap)

@@ -29,7 +29,9 @@ def begin(arm: str | None = None, **overrides: Any) -> tuple[Params, Path]:
     return params, home
 
 
-def table(rows: Sequence[dict[str, Any]] | pd.DataFrame, columns: Sequence[str] | None = None, digits: int = 3) -> pd.DataFrame:
+def table(
+    rows: Sequence[dict[str, Any]] | pd.DataFrame, columns: Sequence[str] | None = None, digits: int = 3
+) -> pd.DataFrame:
     """Rows as a data frame for display: the chosen columns that exist, numbers rounded to `digits`."""
     import pandas as pd
 
@@ -47,7 +49,9 @@ def _version(name: str) -> str:
 
 def _git(home: Path) -> str:
     """The revision without asking whether the tree is dirty: executed notebooks must be equal for equal runs."""
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD:satjepa"], cwd=home, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD:satjepa"], cwd=home, capture_output=True, text=True, check=False
+    )
     return f"satjepa/ tree {found.stdout.strip()}" if found.returncode == 0 else "not a git checkout"
 
 

@@ -53,6 +53,10 @@ def _patience():
         socket.setdefaulttimeout(before)
 
 
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 @functools.cache
 def _torchvision_trunk() -> dict[str, Tensor] | None:
     """ImageNet's VGG16 from torch's cache or the network, tried once per process; None when offline."""
@@ -79,7 +83,7 @@ def find_trunk(folder: str | Path | None = None) -> tuple[dict[str, Tensor] | No
         path = Path(folder) / TRUNK_FILE
         if not path.is_file():
             raise TrunkError(f"{path} is not there. Correct eval.lpips_trunk or $SATJEPA_TRUNKS, or unset both.")
-        return load_file(path), str(path)
+        return load_file(path), f"{TRUNK_FILE}, sha256 {_sha256(path)[:12]}"
     weights = _torchvision_trunk()
     return weights, "torchvision IMAGENET1K_V1" if weights else "fixed random trunk (seed 0): no trunk file, no network"
 
@@ -140,12 +144,12 @@ def load_inception(path: str | Path | None = None) -> tuple[Callable[[Tensor], t
         return None, path
     if not path.is_file():
         raise TrunkError(f"eval.fid_weights: {path} is not there. Correct it, or set it to null for a download.")
-    if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(FID_SHA256):
+    if not _sha256(path).startswith(FID_SHA256):
         raise TrunkError(f"{path} is not {FID_FILE} (sha256 {FID_SHA256}...): with other weights it is no FID.")
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     model = FeatureExtractorInceptionV3("inception-v3-compat", [str(n) for n in FID_SIZES], str(path))
-    return model, str(path)
+    return model, FID_FILE
 
 
 class Perceptual:
@@ -163,9 +167,9 @@ class Perceptual:
         self.lpips_name, self.fd_name = f"lpips{suffix}", f"fd_vgg{suffix}"
         self.distances = (self.fd_name, *(f"fid{n}" for n in FID_SIZES if inception is not None))
         self.settings = {
-            "lpips": f"{self.lpips_name}: lpips 0.1, VGG16, input [-1, 1]; trunk: {trunk_source}",
-            "fd_vgg": f"{self.fd_name}: Frechet distance, VGG16 relu3_3, mean over the map, 256 features",
-            "fid": f"sizes {FID_SIZES}, torch-fidelity Inception: {fid_source}" if inception is not None else None,
+            self.lpips_name: f"package lpips, version 0.1, VGG16, input in [-1, 1]; trunk: {trunk_source}",
+            self.fd_name: "Frechet distance of 256 features, the mean over the map of relu3_3 of the same VGG16",
+            "fid": f"Inception of torch-fidelity, {fid_source}" if inception is not None else None,
             "fid_missing": None if inception is not None else fid_source,
         }
 

@@ -1,7 +1,10 @@
-"""Every figure of the notebooks and of the README. Each function returns a matplotlib Figure; `show` displays, `save` writes it."""
+"""Every figure of the notebooks and of the README. Each function returns a matplotlib Figure; `show` displays, `save`
+writes it.
+"""
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,10 +38,12 @@ def figure(rows: int, columns: int, width: float, height: float, **kwargs: Any) 
 
 
 def show(fig: Figure) -> None:
-    """Display a figure in a notebook as a PNG."""
-    from IPython.display import display
+    """Display a figure in a notebook as a PNG (equal figures, equal bytes)."""
+    from IPython.display import Image, display
 
-    display(fig)
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", metadata={"Software": None})
+    display(Image(buffer.getvalue()))
 
 
 def save(fig: Figure, path: str | Path) -> Path:
@@ -71,7 +76,8 @@ def years(cubes: Mapping[str, Sequence[xr.Dataset]], years: int = 5, regions: in
 
 
 def processes(rows: Sequence[dict[str, Any]], model: str) -> Figure:
-    """Share of the pixels that each process changes, and share of a model's squared error that lies there, by preset."""
+    """Share of the pixels that each process changes, and share of a model's squared error that lies there, by preset.
+    """
     rows = [row for row in rows if row["model"] == model and "share_crop" in row]
     fig, axes = figure(1, 2, 8, 2.8, sharey=True)
     place, thick = np.arange(len(PROCESS_NAMES)), 0.8 / max(len(rows), 1)
@@ -88,7 +94,8 @@ def processes(rows: Sequence[dict[str, Any]], model: str) -> Figure:
 
 
 def embedding_drift(cubes: Sequence[xr.Dataset], step: int = 4, limit: int = 4) -> Figure:
-    """Histogram of the cosine between the embeddings of one pixel in successive years, with and without change of cover.
+    """Histogram of the cosine between the embeddings of one pixel in successive years, with and without change of
+    cover.
 
     `step`: every so many pixels of the first `limit` cubes.
     """
@@ -105,8 +112,14 @@ def embedding_drift(cubes: Sequence[xr.Dataset], step: int = 4, limit: int = 4) 
     for values, label, colour in ((same, "nothing changed", ACCENT), (changed, "the cover changed", WARM)):
         values = np.concatenate(values)
         if len(values):
-            axes[0, 0].hist(values, bins=np.linspace(0, 1, 81), density=True, alpha=0.7, color=colour,
-                            label=f"{label} (median {np.median(values):.2f})")
+            axes[0, 0].hist(
+                values,
+                bins=np.linspace(0, 1, 81),
+                density=True,
+                alpha=0.7,
+                color=colour,
+                label=f"{label} (median {np.median(values):.2f})",
+            )
     axes[0, 0].set(xlabel="cosine between years t and t+1", yticks=[])
     axes[0, 0].legend(fontsize=8, frameon=False)
     return fig
@@ -143,7 +156,9 @@ def reconstructions(images: torch.Tensor, decoded: torch.Tensor, limit: int = 8)
 
 
 def curves(log: pd.DataFrame, parts: Mapping[str, str], smooth: int = 5) -> Figure:
-    """Curves of a training log over `step`: one panel for each column of `parts` (column -> title), with a running mean."""
+    """Curves of a training log over `step`: one panel for each column of `parts` (column -> title), with a running
+    mean.
+    """
     fig, axes = figure(1, len(parts), 2.7 * len(parts), 2.4)
     for ax, (column, title) in zip(axes[0], parts.items(), strict=True):
         ax.plot(log["step"], log[column], color=MUTED, lw=0.6)
@@ -154,7 +169,9 @@ def curves(log: pd.DataFrame, parts: Mapping[str, str], smooth: int = 5) -> Figu
 
 
 def grid(columns: Mapping[str, torch.Tensor], labels: Sequence[str] = ()) -> Figure:
-    """Forecasts side by side: one row for each patch, one column for each entry (B,3,H,W) or map (B,H,W); maps share one scale."""
+    """Forecasts side by side: one row for each patch, one column for each entry (B,3,H,W) or map (B,H,W); maps share
+    one scale.
+    """
     count = len(next(iter(columns.values())))
     fig, axes = figure(count, len(columns), 1.45 * len(columns), 1.5 * count)
     for column, (title, images) in enumerate(columns.items()):
@@ -191,7 +208,8 @@ def bars(table: pd.DataFrame, columns: Mapping[str, str], highlight: str | None 
 
 
 def ranks(counts: Sequence[float], title: str = "") -> Figure:
-    """Rank histogram of an ensemble: flat where the truth is like one more member, a U where the ensemble is too sure."""
+    """Rank histogram of an ensemble: flat where the truth is like one more member, a U where the ensemble is too sure.
+    """
     share = np.asarray(counts, float) / np.sum(counts)
     fig, axes = figure(1, 1, 4.5, 2.4)
     axes[0, 0].bar(range(len(share)), share, color=ACCENT)
@@ -202,8 +220,14 @@ def ranks(counts: Sequence[float], title: str = "") -> Figure:
 
 def training(log: pd.DataFrame) -> Figure:
     """The curves that tell whether a joint run is healthy; those of switched-off streams are left out."""
-    parts = {"flow.mse": "flow: velocity error", "readout.mse": "probe: tokens to latent", "ijepa.cosine": "AlphaEarth: 1 - cosine",
-             "ijepa.feature": "features of t+1", "caption.cosine": "caption: 1 - cosine", "grad_norm": "gradient norm"}
+    parts = {
+        "flow.mse": "flow: velocity error",
+        "readout.mse": "probe: tokens to latent",
+        "ijepa.cosine": "AlphaEarth: 1 - cosine",
+        "ijepa.feature": "features of t+1",
+        "caption.cosine": "caption: 1 - cosine",
+        "grad_norm": "gradient norm",
+    }
     return curves(log, {name: title for name, title in parts.items() if name in log})
 
 

@@ -1,7 +1,7 @@
 """Pre-training of the tiny SD 3.5: first its VAE, then its transformer and text encoders (text and layout to image).
 
-Both loops are plain: random crops in, one loss, one optimiser, averaged weights out. They run once, for hours on a CPU or minutes on a
-GPU; what they made is shipped in `assets/tiny_sd3`.
+Both loops are plain: random crops in, one loss, one optimiser, averaged weights out. They run once, for hours on a CPU
+or minutes on a GPU; what they made is shipped in `assets/tiny_sd3`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ class Printer:
             return
         pace = (time.monotonic() - self.start) / step
         means = {name: sum(p[name] for p in self.seen) / len(self.seen) for name in parts}
-        print(f"{step}/{self.steps} " + " ".join(f"{k} {v:.4f}" for k, v in means.items()) + f"  {pace:.2f} s a step, "
-              f"{(self.steps - step) * pace / 60:.0f} min to go", flush=True)
+        print(
+            f"{step}/{self.steps} " + " ".join(f"{k} {v:.4f}" for k, v in means.items()) + f"  {pace:.2f} s a step, "
+            f"{(self.steps - step) * pace / 60:.0f} min to go",
+            flush=True,
+        )
         self.seen = []
 
 
@@ -53,7 +56,8 @@ class Average:
 
 
 class Crops:
-    """Endless random crops with a random flip or quarter turn, from (regions, years, C, H, W) arrays that share one grid.
+    """Endless random crops with a random flip or quarter turn, from (regions, years, C, H, W) arrays that share one
+    grid.
 
     Args:
         arrays: each (regions, years, C, H·s, W·s) with its own scale s; all are cut at the same place.
@@ -69,20 +73,27 @@ class Crops:
         pick, (regions, years) = self.rng.integers, self.arrays[0].shape[:2]
         grid = round(1 / min(self.scales))
         span = (self.arrays[0].shape[-1] - self.size) // grid + 1
-        places = [(pick(regions), pick(years), pick(span) * grid, pick(span) * grid, pick(4), pick(2)) for _ in range(batch)]
-        return [torch.from_numpy(np.stack([self._cut(a, s, *p) for p in places])) for a, s in zip(self.arrays, self.scales, strict=True)]
+        places = [
+            (pick(regions), pick(years), pick(span) * grid, pick(span) * grid, pick(4), pick(2)) for _ in range(batch)
+        ]
+        return [
+            torch.from_numpy(np.stack([self._cut(a, s, *p) for p in places]))
+            for a, s in zip(self.arrays, self.scales, strict=True)
+        ]
 
     def _cut(self, array: np.ndarray, scale: float, r: int, y: int, i: int, j: int, turn: int, flip: int) -> np.ndarray:
         i, j, n = (round(v * scale) for v in (i, j, self.size))
-        piece = np.rot90(array[r, y, :, i:i + n, j:j + n], turn, (-2, -1))
+        piece = np.rot90(array[r, y, :, i : i + n, j : j + n], turn, (-2, -1))
         return piece[..., ::-1] if flip else piece
 
 
 def corpus(recipe: dict, regions: int, gentle: int = 4, progress: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Imagery for pre-training: regions of the demo world that are in no split, every `gentle`-th of them of the gentle preset.
+    """Imagery for pre-training: regions of the demo world that are in no split, every `gentle`-th of them of the
+    gentle preset.
 
-    Returns rgb (regions, years, 3, size, size) uint8 and the mean embedding of each 4 x 4 pixels (regions, years, 64, size/4, size/4)
-    float16. Nothing of the split's regions is in it: it is to the tiny backbone what the web's images are to SD 3.5.
+    Returns rgb (regions, years, 3, size, size) uint8 and the mean embedding of each 4 x 4 pixels (regions, years, 64,
+    size/4, size/4) float16. Nothing of the split's regions is in it: it is to the tiny backbone what the web's images
+    are to SD 3.5.
     """
     from tqdm import tqdm
 
@@ -107,9 +118,11 @@ def to_signed(image: torch.Tensor) -> torch.Tensor:
 
 
 def vae_loss(vae: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-    """L1 + 2·L2 + L1 of the image gradients (edges are what 8x compression loses first) + 1e-6·KL, of images in [-1, 1]."""
+    """L1 + 2·L2 + L1 of the image gradients (edges are what 8x compression loses first) + 1e-6·KL, of images in [-1,
+    1].
+    """
     posterior = vae.encode(x).latent_dist
-    error = vae.decode(posterior.sample()).sample - x                          # (B, 3, H, W)
+    error = vae.decode(posterior.sample()).sample - x  # (B, 3, H, W)
     edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
     loss = error.abs().mean() + 2 * error.pow(2).mean() + 0.5 * edges + 1e-6 * posterior.kl().mean()
     return loss, {"loss": loss.item(), "psnr": -10 * np.log10(error.detach().pow(2).mean().item() / 4)}
@@ -143,21 +156,25 @@ def layout_cells(embedding: torch.Tensor, cells: int = 2) -> torch.Tensor:
     `satjepa.models.jepa.patch_cells` makes them from pixels.
     """
     height, width = (s // cells for s in embedding.shape[-2:])
-    fine = F.layer_norm(embedding.float().permute(0, 2, 3, 1), embedding.shape[1:2])            # (B, h·c, w·c, 64)
-    fine = fine.unflatten(2, (width, cells)).unflatten(1, (height, cells)).transpose(2, 3)      # (B, h, w, c, c, 64)
+    fine = F.layer_norm(embedding.float().permute(0, 2, 3, 1), embedding.shape[1:2])  # (B, h·c, w·c, 64)
+    fine = fine.unflatten(2, (width, cells)).unflatten(1, (height, cells)).transpose(2, 3)  # (B, h, w, c, c, 64)
     return fine.flatten(3).flatten(1, 2)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Windows to pre-train the generator on. images (n,3,64,64) uint8, cells (n,64,256) float16, texts: n triples of captions."""
+    """Windows to pre-train the generator on. images (n,3,64,64) uint8, cells (n,64,256) float16, texts: n triples of
+    captions.
+    """
 
     images: torch.Tensor
     cells: torch.Tensor
     texts: list[tuple[str, str, str]]
 
 
-def make_pool(rgb: np.ndarray, embedding: np.ndarray, windows: int, size: int, seed: int, progress: bool = True) -> Pool:
+def make_pool(
+    rgb: np.ndarray, embedding: np.ndarray, windows: int, size: int, seed: int, progress: bool = True
+) -> Pool:
     """`windows` random crops of the corpus (a multiple of 64) with their layout cells and their captions by rule."""
     from tqdm import tqdm
 
@@ -182,24 +199,30 @@ def latents_of(vae: nn.Module, images: torch.Tensor, batch: int = 64) -> torch.T
 def token_ids(text: nn.Module, texts: list[tuple[str, str, str]], length: int) -> dict[str, torch.Tensor]:
     """Token ids (n, 3, ...) of n triples of captions, for each of the three tokenizers."""
     flat = [one for triple in texts for one in triple]
-    parts = [text.tokenize(flat[i:i + 4096], length) for i in range(0, len(flat), 4096)]
+    parts = [text.tokenize(flat[i : i + 4096], length) for i in range(0, len(flat), 4096)]
     return {key: torch.cat([part[key] for part in parts]).unflatten(0, (-1, 3)) for key in parts[0]}
 
 
 class Generator(nn.Module):
-    """What is pre-trained together: transformer, text encoders and layout tokens; its forward is the flow-matching loss.
+    """What is pre-trained together: transformer, text encoders and layout tokens; its forward is the flow-matching
+    loss.
 
     Args:
-        drop_text, drop_layout: share of samples that are told no caption, or no embedding (the positions are always told), so that
+        drop_text, drop_layout: share of samples that are told no caption, or no embedding (the positions are always
+        told), so that
             the backbone can draw from text alone, from layout alone, and from neither.
     """
 
-    def __init__(self, transformer: nn.Module, text: nn.Module, layout: nn.Module, drop_text: float, drop_layout: float) -> None:
+    def __init__(
+        self, transformer: nn.Module, text: nn.Module, layout: nn.Module, drop_text: float, drop_layout: float
+    ) -> None:
         super().__init__()
         self.transformer, self.text, self.layout = transformer, text, layout
         self.drop_text, self.drop_layout = drop_text, drop_layout
 
-    def forward(self, latent: torch.Tensor, cells: torch.Tensor, ids: dict[str, torch.Tensor], empty: dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(
+        self, latent: torch.Tensor, cells: torch.Tensor, ids: dict[str, torch.Tensor], empty: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         """Mean squared error of the predicted velocity of x_s = (1 - s) x0 + s noise, s logit-normal.
 
         latent (B,16,h,w), cells (B,h·w,256), ids: token ids of one caption a sample, empty: those of the empty text.
@@ -207,19 +230,29 @@ class Generator(nn.Module):
         batch = len(latent)
         mute, blind = torch.rand(batch) < self.drop_text, torch.rand(batch) < self.drop_layout
         ids = {k: torch.where(mute[:, None], empty[k], v) for k, v in ids.items()}
-        hidden, _, pooled = self.text(ids)                                     # (B, L, joint), (B, P)
-        context = torch.cat([self.layout(cells, blind), hidden], 1)            # (B, h·w + L, joint)
-        sigma = torch.sigmoid(torch.randn(batch))                              # (B,)
+        hidden, _, pooled = self.text(ids)  # (B, L, joint), (B, P)
+        context = torch.cat([self.layout(cells, blind), hidden], 1)  # (B, h·w + L, joint)
+        sigma = torch.sigmoid(torch.randn(batch))  # (B,)
         noise, s = torch.randn_like(latent), sigma[:, None, None, None]
         velocity = self.transformer((1 - s) * latent + s * noise, context, pooled, 1000 * sigma, return_dict=False)[0]
         return F.mse_loss(velocity, noise - latent)
 
 
-def train_generator(generator: Generator, latents: torch.Tensor, cells: torch.Tensor, ids: dict[str, torch.Tensor],
-                    empty: dict[str, torch.Tensor], steps: int, batch: int, lr: float, log: Log) -> Generator:
+def train_generator(
+    generator: Generator,
+    latents: torch.Tensor,
+    cells: torch.Tensor,
+    ids: dict[str, torch.Tensor],
+    empty: dict[str, torch.Tensor],
+    steps: int,
+    batch: int,
+    lr: float,
+    log: Log,
+) -> Generator:
     """Pre-train on n windows and return the averaged weights.
 
-    latents (n,16,h,w), cells (n,h·w,256), ids: token ids (n,3,...) of the three captions, of which each draw reads one at random.
+    latents (n,16,h,w), cells (n,h·w,256), ids: token ids (n,3,...) of the three captions, of which each draw reads one
+    at random.
     """
     parameters = [p for p in generator.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
@@ -235,9 +268,20 @@ def train_generator(generator: Generator, latents: torch.Tensor, cells: torch.Te
 
 
 @torch.no_grad()
-def draw(generator: Generator, vae: nn.Module, pool: Pool, latents: torch.Tensor, ids: dict[str, torch.Tensor],
-         empty: dict[str, torch.Tensor], count: int, seed: int, steps: int = 20) -> dict[str, torch.Tensor]:
-    """Pictures (count,3,H,W) in [0,1] that show what the generator can do: drawn with layout and caption, with either alone."""
+def draw(
+    generator: Generator,
+    vae: nn.Module,
+    pool: Pool,
+    latents: torch.Tensor,
+    ids: dict[str, torch.Tensor],
+    empty: dict[str, torch.Tensor],
+    count: int,
+    seed: int,
+    steps: int = 20,
+) -> dict[str, torch.Tensor]:
+    """Pictures (count,3,H,W) in [0,1] that show what the generator can do: drawn with layout and caption, with either
+    alone.
+    """
     from satjepa.flow import euler, sigmas
 
     noise = torch.randn(latents[:count].shape, generator=torch.Generator().manual_seed(seed))
@@ -251,10 +295,21 @@ def draw(generator: Generator, vae: nn.Module, pool: Pool, latents: torch.Tensor
     def drawn(words: dict[str, torch.Tensor], blind: bool) -> torch.Tensor:
         hidden, _, pooled = generator.text(words)
         context = torch.cat([generator.layout(cells, torch.full((count,), blind)), hidden], 1)
-        return picture(euler(lambda z, s: generator.transformer(z, context, pooled, 1000 * s, return_dict=False)[0], noise, sigmas(steps)))
+        return picture(
+            euler(
+                lambda z, s: generator.transformer(z, context, pooled, 1000 * s, return_dict=False)[0],
+                noise,
+                sigmas(steps),
+            )
+        )
 
-    return {"image": pool.images[:count].float() / 255, "through the VAE": picture(latents[:count]),
-            "layout + caption": drawn(told, False), "layout": drawn(mute, False), "caption": drawn(told, True)}
+    return {
+        "image": pool.images[:count].float() / 255,
+        "through the VAE": picture(latents[:count]),
+        "layout + caption": drawn(told, False),
+        "layout": drawn(mute, False),
+        "caption": drawn(told, True),
+    }
 
 
 def save_layout(folder: Path, layout: nn.Module) -> None:

@@ -1,4 +1,6 @@
-"""Scoring as the notebooks do it: one run, the arms of the ablations, the table; and probes of what a trained model listens to."""
+"""Scoring as the notebooks do it: one run, the arms of the ablations, the table; and probes of what a trained model
+listens to.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,12 @@ if TYPE_CHECKING:
 OURS = "Sat-JEPA-Diff, zero-RGB"
 INITIALISED = "Sat-JEPA-Diff, image-initialised 0.35"
 STRENGTH = 0.35  # of the published sampler, which starts from the image of year t
-DETERMINISTIC = {"Default (persistence)": Persistence, "Mean colour": MeanColour, "Oracle, mean": OracleMean,
-                 "Oracle, one draw": OracleSample}
+DETERMINISTIC = {
+    "Default (persistence)": Persistence,
+    "Mean colour": MeanColour,
+    "Oracle, mean": OracleMean,
+    "Oracle, one draw": OracleSample,
+}
 
 
 def with_sampling(model: SatJepa, **changes: Any) -> SatJepa:
@@ -44,15 +50,25 @@ def _perceptual(trunk: str | None, fid: str | None) -> Perceptual:
     return load_perceptual(trunk, fid)
 
 
-def score(forecasters: dict[str, Any], params: Params, preset: str, samples: dict[str, int], seed: int = 0) -> list[Scores]:
+def score(
+    forecasters: dict[str, Any], params: Params, preset: str, samples: dict[str, int], seed: int = 0
+) -> list[Scores]:
     """Rows of some forecasters on the test part of a preset: `eval.max_patches` patches, spread evenly."""
     e, data = params.eval, dataset(params, "test", preset)
-    return evaluate_all(forecasters, batches(data, e.batch, e.max_patches), samples=samples, seed=seed,
-                        perceptual=_perceptual(e.lpips_trunk, e.fid_weights), threshold=e.change_threshold)
+    return evaluate_all(
+        forecasters,
+        batches(data, e.batch, e.max_patches),
+        samples=samples,
+        seed=seed,
+        perceptual=_perceptual(e.lpips_trunk, e.fid_weights),
+        threshold=e.change_threshold,
+    )
 
 
 def score_run(model: SatJepa, params: Params, path: Path, presets: list[str] | None = None) -> pd.DataFrame:
-    """Score a trained model (an ensemble of `sample.samples` from pure noise; one image-initialised sample), write and return the rows."""
+    """Score a trained model (an ensemble of `sample.samples` from pure noise; one image-initialised sample), write and
+    return the rows.
+    """
     rows = []
     for preset in presets or params.data.presets:
         forecasters = {OURS: model, INITIALISED: with_sampling(model, strength=STRENGTH)}
@@ -66,7 +82,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def over_seeds(paths: list[Path]) -> list[dict[str, Any]]:
-    """The rows of the same run with several seeds, combined row by row (mean and, from two seeds on, standard deviation)."""
+    """The rows of the same run with several seeds, combined row by row (mean and, from two seeds on, standard
+    deviation).
+    """
     return [combine_seeds(list(rows)) for rows in zip(*map(_rows, paths), strict=True)]
 
 
@@ -92,10 +110,27 @@ def build_table(params: Params, path: Path) -> pd.DataFrame:
         settings = scored[0].settings
         fixed = [combine_seeds([s.row]) for s in scored]
         ours = [row for row in runs if row["preset"] == preset]
-        rows += fixed[:2] + ours + [row | {"model": f"Ablation: {row['model']}, {row['samples']:.0f} samples"}
-                                    for row in arms if row["preset"] == preset] + fixed[2:]
-    write_table(rows, path, settings | {"steps": params.train.steps, "ablation_steps": params.ablate.steps,
-                                        "sampler_steps": params.sample.steps, "guidance": params.sample.guidance})
+        rows += (
+            fixed[:2]
+            + ours
+            + [
+                row | {"model": f"Ablation: {row['model']}, {row['samples']:.0f} samples"}
+                for row in arms
+                if row["preset"] == preset
+            ]
+            + fixed[2:]
+        )
+    write_table(
+        rows,
+        path,
+        settings
+        | {
+            "steps": params.train.steps,
+            "ablation_steps": params.ablate.steps,
+            "sampler_steps": params.sample.steps,
+            "guidance": params.sample.guidance,
+        },
+    )
     return pd.read_csv(path)
 
 
@@ -110,15 +145,21 @@ def _roll(value: Any) -> Any:
 
 
 def listen(model: SatJepa, params: Params, count: int = 64, samples: int = 4) -> pd.DataFrame:
-    """What a trained model loses when it is told of another place: tokens, captions or both of the next patch in the batch.
+    """What a trained model loses when it is told of another place: tokens, captions or both of the next patch in the
+    batch.
 
-    One row a case: PSNR (dB, mean over patches) of the mean of `samples` forecasts, and its difference to the true conditions.
+    One row a case: PSNR (dB, mean over patches) of the mean of `samples` forecasts, and its difference to the true
+    conditions.
     """
     from satjepa.metrics import psnr
 
     batch, rows = some(params, count), {}
-    cases = {"true tokens, true captions": (), "tokens of another place": ("rgb_t", "history", "history_valid"),
-             "captions of another place": ("text_t",), "both of another place": ("rgb_t", "history", "history_valid", "text_t")}
+    cases = {
+        "true tokens, true captions": (),
+        "tokens of another place": ("rgb_t", "history", "history_valid"),
+        "captions of another place": ("text_t",),
+        "both of another place": ("rgb_t", "history", "history_valid", "text_t"),
+    }
     for case, names in cases.items():
         told = batch | {name: _roll(batch[name]) for name in names}
         rows[case] = psnr(model.forecast(told, samples, params.seed).mean(0), batch["rgb_tp1"]).mean().item()
@@ -127,7 +168,8 @@ def listen(model: SatJepa, params: Params, count: int = 64, samples: int = 4) ->
 
 
 def zero_rgb(model: SatJepa, params: Params, count: int = 8) -> pd.DataFrame:
-    """Conditions from the true image of year t, then its pixels replaced by noise: by how much does the forecast change?
+    """Conditions from the true image of year t, then its pixels replaced by noise: by how much does the forecast
+    change?
 
     One row a sampler: the largest absolute change of any value of any pixel. Strict zero-RGB must give exactly 0.
     """
@@ -137,7 +179,9 @@ def zero_rgb(model: SatJepa, params: Params, count: int = 8) -> pd.DataFrame:
     with torch.no_grad(), model.averaged():
         conditions = model.condition(batch)
         for name, variant in ((OURS, model), (INITIALISED, with_sampling(model, strength=STRENGTH))):
-            before, after = (_draw(variant, conditions, batch | {"rgb_t": rgb}, params.seed) for rgb in (batch["rgb_t"], noise))
+            before, after = (
+                _draw(variant, conditions, batch | {"rgb_t": rgb}, params.seed) for rgb in (batch["rgb_t"], noise)
+            )
             rows[name] = (before - after).abs().max().item()
     return pd.DataFrame({"largest change of the forecast": rows})
 
@@ -157,7 +201,7 @@ def forecast_grid(model: SatJepa, params: Params, count: int = 6, preset: str | 
     from satjepa import plots
 
     batch, n = some(params, count, preset), params.sample.samples
-    members = model.forecast(batch, n, params.seed)                               # (S, B, 3, H, W)
+    members = model.forecast(batch, n, params.seed)  # (S, B, 3, H, W)
     columns = {"year t (not seen\nby the generator)": batch["rgb_t"], "truth, year t+1": batch["rgb_tp1"]}
     columns |= {f"sample {i + 1}": members[i] for i in range(min(3, n))}
     columns |= {f"mean of {n}": members.mean(0), "spread": members.std(0, correction=0).mean(1)}

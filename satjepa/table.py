@@ -69,8 +69,8 @@ def _footnotes(table: pd.DataFrame, columns: list[str], settings: dict) -> list[
         notes.append("lpips_rand, fd_vgg_rand: a random trunk stands in for VGG16; not comparable with LPIPS anywhere.")
     if any(column.endswith("_changed") for column in columns) and "change_threshold" in settings:
         notes.append(f"changed: where |rgb(t+1) - rgb(t)|, mean of bands, exceeds {settings['change_threshold']}.")
-    shown = ("psnr", "ssim", "gssim", "skill", "lpips", "fd_vgg", "fid", "crps", "spread_skill")
-    present = [key for key in shown if settings.get(key) and any(column.startswith(key) for column in columns)]
+    explained = (*COLUMNS, "fid")
+    present = [key for key in explained if settings.get(key) and any(column.startswith(key) for column in columns)]
     return notes + [f"{key}: {settings[key]}." for key in present]
 
 

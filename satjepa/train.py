@@ -100,7 +100,7 @@ def train(
     resume: str | Path = "auto",
     progress: bool = True,
     *,
-    split: str = "",
+    split: str | None = None,
     max_seconds: float | None = None,
 ) -> Path:
     """Train what the model lets train, with all losses at once; returns the folder of the finished checkpoint.
@@ -109,16 +109,18 @@ def train(
         dataset: `dataset[i]` are samples for `satjepa.data.pairs.collate`; read in this process, without workers.
         resume: "auto" goes on from <run_dir>/resume if there is one, "no" begins anew, a path must be a checkpoint.
         progress: a bar with rate and ETA on a terminal, elsewhere a line for each line of the log.
-        split: sha256 of the split, kept in the checkpoint: evaluation refuses to score with another one.
+        split: sha256 of the split, kept in the checkpoint: evaluation refuses to score with another one. Default: that
+            of artifacts/split.json.
         max_seconds: stop after so long, as Ctrl-C does.
 
     Ctrl-C, SIGTERM and `max_seconds` let the step in hand end, save, and raise Interrupted. Raises CheckpointError if
-    the checkpoint to resume is missing or of other settings, split, backbone or samples; NonFiniteError before a loss or
-    a gradient that is not finite reaches the weights.
+    the checkpoint to resume is missing or of other settings, split, backbone or samples; NonFiniteError before a loss
+    or a gradient that is not finite reaches the weights.
     """
     from accelerate import Accelerator
     from accelerate.utils import send_to_device, set_seed
 
+    from satjepa.assemble import open_split
     from satjepa.data.pairs import collate
 
     # what is trained, by what, in which order
@@ -127,13 +129,14 @@ def train(
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(parameter_groups(model, how.weight_decay), how.lr)
     plan = _plan(model, dataset, params, accelerator)
+    split = open_split().sha256 if split is None else split
     header = checkpoint.make_header(params.as_dict(), split, checkpoint.hash_module(model.backbone, frozen_only=True))
     report = Report(run, how, progress, _facts(accelerator, plan, named), accelerator.is_main_process)
     set_seed(params.seed)
     start, found = 0, _find(run, resume, header, plan)
     if found is not None:
         start = found.state["step"]
-        model.load_state({name: value.to(accelerator.device) for name, value in found.tensors.items()})
+        model.load_state({name: found.tensors[name].to(accelerator.device) for name in _in_order(found.tensors, named)})
         restore_optimizer(optimizer, named, found.optimizer)
         set_rng_state(found.optimizer)
         report.restore(found.state["log"])
@@ -153,7 +156,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             accelerator.backward(loss)
             parts["grad_norm"] = accelerator.clip_grad_norm_(named.values(), how.grad_clip)
-            each = parts.get("flow.each", loss.new_zeros(0)).tolist()  # (B,)
+            each = parts["flow.each"].tolist()  # (B,)
             scalars = {name: part.float() for name, part in parts.items() if part.ndim == 0}
             values = dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))  # one transfer
             if not all(map(math.isfinite, values.values())):
@@ -202,6 +205,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         {"name": "decay", "params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},
         {"name": "no_decay", "params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
     ]
+
+
+def _in_order(tensors: dict[str, Tensor], named: dict[str, nn.Parameter]) -> list[str]:
+    """Names of a saved state with averages in the model's order, as it pairs them up: safetensors sorts."""
+    return [name for name in tensors if not name.startswith("average.")] + [f"average.{name}" for name in named]
 
 
 def _plan(model: SatJepa, dataset: Any, params: Params, accelerator: Accelerator) -> Plan:

@@ -96,8 +96,8 @@ class Report:
             yield
 
     def add(self, step: int, lr: float, values: dict[str, float], sigma: list[float], flow: list[float]) -> None:
-        """Count one step: its values, and the flow loss of each of its samples, if known, by noise level."""
-        binned = [(f"flow.s{min(int(BINS * s), BINS - 1)}", each) for s, each in zip(sigma, flow, strict=False)]
+        """Count one step: its values, and the flow loss of each of its samples, by noise level."""
+        binned = [(f"flow.s{min(int(BINS * s), BINS - 1)}", each) for s, each in zip(sigma, flow, strict=True)]
         for name, value in [*values.items(), *binned]:
             total = self.sums.setdefault(name, [0.0, 0])
             total[0] += value

@@ -14,18 +14,21 @@ Tensors = dict[str, Tensor]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter]) -> Tensors:
-    """The optimiser's moments as `<parameter name>/<moment>` -> tensor (learning rates come from the schedule)."""
+    """The optimiser's moments as `adam/<parameter>/<moment>` -> tensor (learning rates come from the schedule)."""
     return {
-        f"{name}/{key}": value.clone()
+        f"adam/{name}/{key}": value.clone()
         for name, parameter in named.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter], tensors: Tensors) -> None:
-    """Inverse of `optimizer_tensors`. Raises CheckpointError naming a parameter that this model does not have."""
-    for full, value in tensors.items():
-        name, key = full.rsplit("/", 1)
+    """Inverse of `optimizer_tensors`; other names are left alone.
+
+    Raises CheckpointError naming a parameter that this model does not have.
+    """
+    for full in (name for name in tensors if name.startswith("adam/")):
+        (_, name, key), value = full.split("/"), tensors[full]
         if name not in named:
             raise CheckpointError(f"the optimiser state has {name!r}, which this model does not train")
         parameter = named[name]

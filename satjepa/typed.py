@@ -4,15 +4,19 @@ A field is int, float, str, bool, `X | None`, Literal of texts, tuple[X, ...] (o
 dict[str, X], Any, another dataclass, or Annotated[number, Range(...)]. Every field must be given.
 """
 
+import copy
 import dataclasses
 import difflib
 import functools
 import math
 import re
 import types
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
 
 T = TypeVar("T")
 
@@ -48,6 +52,30 @@ class ConfigError(ValueError):
         where = f"{self.source}: " if self.source else ""
         hint = f"; did you mean {self.nearest}?" if self.nearest else ""
         return f"{where}{self.key}: found {self.found}; accepted: {self.accepted}{hint}"
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises ConfigError where there is none, or it is not YAML."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError("(file)", "no such file", "a YAML file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError("(file)", " ".join(str(error).split()), "YAML") from None
+
+
+def with_keys(kind: type, values: dict[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the nested `values` in which each dotted key has its new value. `build` refuses unknown ones later."""
+    tree = copy.deepcopy(values)
+    for key, value in dotted.items():
+        *sections, leaf = key.split(".")
+        node = tree
+        for name in sections:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise unknown_key(kind, key)
+        node[leaf] = value
+    return tree
 
 
 def build(kind: type[T], values: Any) -> T:

@@ -14,12 +14,24 @@ import torch
 
 from satjepa import checkpoint
 from satjepa.checkpoint import CheckpointError
+from satjepa.train_state import optimizer_tensors, restore_optimizer, rng_state, set_rng_state
 
-CONFIG = {"seed": 0, "train": {"lr": 1e-3, "log_every": 5, "target_ema": (0.9, 1.0)}, "sample": {"steps": 20}}
+CONFIG = {
+    "seed": 0,
+    "data": {"root": "data", "patch": 64},
+    "train": {"steps": 9, "lr": 1e-3, "log_every": 5, "target_ema": (0.9, 1.0)},
+    "sample": {"steps": 20},
+    "eval": {"batch": 8},
+    "ablate": {"steps": 3, "seeds": [0], "arms": {"full": {}}},
+}
 
 
-def header(**changes: object) -> dict:
-    return {"config": CONFIG, "config_digest": "c", "git": "g", "split": "s" * 64, "backbone": "b" * 64} | changes
+def header(split: str = "s" * 64, backbone: str = "b" * 64, **dotted: object) -> dict:
+    config = json.loads(json.dumps(CONFIG))
+    for key, value in dotted.items():
+        section, name = key.split("__")
+        config.setdefault(section, {})[name] = value
+    return checkpoint.make_header(config, split, backbone)
 
 
 def write(folder: Path, value: float) -> Path:
@@ -133,6 +145,13 @@ def test_a_bad_write_is_noticed_before_the_old_one_goes(tmp_path: Path, monkeypa
     assert consistent(folder) == 1.0
 
 
+def test_remove_takes_what_a_kill_left_beside(tmp_path: Path) -> None:
+    folder = write(tmp_path / "m", 1.0)
+    shutil.copytree(folder, tmp_path / "m.previous"), shutil.copytree(folder, tmp_path / "m.tmp")
+    checkpoint.remove(folder)
+    assert not checkpoint.exists(folder) and not list(tmp_path.iterdir())
+
+
 def test_missing_damaged_and_foreign_are_errors_that_say_so(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
@@ -164,17 +183,19 @@ def test_missing_damaged_and_foreign_are_errors_that_say_so(tmp_path: Path) -> N
 
 def test_another_run_is_named_setting_by_setting(tmp_path: Path) -> None:
     found = checkpoint.load(write(tmp_path / "m", 1.0))
+    nothing = {"ablate": {"steps": 9, "seeds": [], "arms": {}}}  # the list of ablations has no part in a run
+    assert found.header["config"] == json.loads(json.dumps(CONFIG)) | nothing
     checkpoint.require_same(found, header())
-    other = json.loads(json.dumps(CONFIG))
-    other["sample"]["steps"], other["train"]["log_every"] = 5, 1
-    checkpoint.require_same(found, header(config=other))  # neither changes a trained weight
-    other["train"]["lr"], other["model"] = 2e-3, {"use_jepa": False}
+    harmless = header(sample__steps=5, train__log_every=1, eval__batch=1, data__root="x", ablate__steps=4)
+    checkpoint.require_same(found, harmless)  # none of it changes a trained weight
+    assert harmless["config_digest"] == found.header["config_digest"] != header(train__lr=2e-3)["config_digest"]
     with pytest.raises(CheckpointError) as error:
-        checkpoint.require_same(found, header(config=other, split="t" * 64))
+        checkpoint.require_same(found, header(split="t" * 64, train__lr=2e-3, model__use_jepa=False))
     assert str(error.value).splitlines()[1:] == [
         "  model.use_jepa: (absent) in the checkpoint, False here",
         "  train.lr: 0.001 in the checkpoint, 0.002 here",
         "  split hash: ssssssssssss in the checkpoint, tttttttttttt here",
+        "Restore these settings to go on with it; remove it, or do not resume, to begin anew.",
     ]
     lines = checkpoint.differences(header(), header(backbone="x"))
     assert lines == ["backbone hash: bbbbbbbbbbbb in the checkpoint, x here"]
@@ -208,38 +229,31 @@ def test_optimizer_and_random_generators_come_back_exactly() -> None:
     named, optimizer = make()
     step(named, optimizer)
     random.gauss(0, 1), np.random.randn()  # both keep half a pair in hand
-    tensors, states = checkpoint.optimizer_tensors(optimizer, named), checkpoint.rng_state()
+    tensors, states = optimizer_tensors(optimizer, named), rng_state()
     weights = {k: p.detach().clone() for k, p in named.items()}
     step(named, optimizer)
     expected = [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.rand(1).item()]
     other, again = make()
     for name, p in other.items():
         p.data.copy_(weights[name])
-    checkpoint.restore_optimizer(again, other, tensors)
-    checkpoint.set_rng_state(states)
+    restore_optimizer(again, other, tensors)
+    set_rng_state(states)
     step(other, again)
     assert all(torch.equal(named[k], other[k]) for k in named)
     assert [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.rand(1).item()] == expected
     with pytest.raises(CheckpointError, match="has 'bias', which this model does not train"):
-        checkpoint.restore_optimizer(again, {"weight": other["weight"]}, tensors)
+        restore_optimizer(again, {"weight": other["weight"]}, tensors)
 
 
-def test_code_revision_follows_the_code_not_the_text(tmp_path: Path) -> None:
-    import subprocess
-
-    assert checkpoint.code_revision(tmp_path) == "unknown"
-    who = ["-c", "user.name=t", "-c", "user.email=t@t"]
-
-    def git(*words: str) -> None:
-        subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True)
-
-    git("init", "-q")
-    (tmp_path / "satjepa").mkdir()
-    (tmp_path / "satjepa" / "a.py").write_text("1")
-    git("add", "-A"), git("commit", "-qm", "code")
-    code = checkpoint.code_revision(tmp_path)
-    (tmp_path / "README.md").write_text("text")
-    git("add", "-A"), git("commit", "-qm", "text")
-    assert checkpoint.code_revision(tmp_path) == code and len(code) == 40
-    (tmp_path / "satjepa" / "a.py").write_text("2")
-    assert checkpoint.code_revision(tmp_path) == code + "+changes"
+def test_the_digest_of_the_code_follows_what_trains_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = Path(shutil.copytree(Path(checkpoint.__file__).parent, tmp_path / "satjepa"))
+    monkeypatch.setattr(checkpoint, "__file__", str(package / "checkpoint.py"))
+    before = checkpoint.code_digest()
+    (package / "metrics.py").write_text("# of no matter to training")
+    assert checkpoint.code_digest() == before and len(before) == 64
+    for name in ("models/adapter.py", "losses.py", "train.py"):
+        (package / name).write_text((package / name).read_text() + "\n")
+        assert checkpoint.code_digest() != before
+        before = checkpoint.code_digest()

@@ -186,15 +186,15 @@ def test_spread_does_not_dip_where_tiles_overlap() -> None:
     assert shared == pytest.approx(alone, rel=0.05)  # averaging the samples of both tiles would give 0.071
 
 
-def test_history_stands_at_its_lag_and_gaps_are_marked() -> None:
-    rgb = np.stack([np.full((3, 32, 32), v) for v in (0.9, 0.7, 0.6, 0.1)])  # 2019, 2017, 2016, 2010
+def test_history_goes_back_to_the_first_gap() -> None:
+    rgb = np.stack([np.full((3, 32, 32), v) for v in (0.9, 0.7, 0.6, 0.1)])
     valid = np.ones((4, 32, 32), bool)
-    valid[2, :, :16] = False
-    batch = tile_batch(stack_of(rgb, (2019, 2017, 2016, 2010), valid), [(0, 0), (0, 16)], 16, 3, None)
+    valid[2, :, :9] = False
+    batch = tile_batch(stack_of(rgb, (2019, 2018, 2017, 2015), valid), [(0, 0), (0, 16)], 16, 4, None)
     assert batch["rgb_t"].shape == (2, 3, 16, 16) and batch["valid_t"].shape == (2, 1, 16, 16)
-    assert batch["history_valid"].tolist() == [[False, True, False], [False, True, True]]
-    assert batch["history"].shape == (2, 3, 3, 16, 16)
-    assert batch["history"][0, :, 0, 0, 0].tolist() == pytest.approx([0, 0.7, 0.6])
+    assert batch["history_valid"].tolist() == [[True, False, False, False], [True, True, False, False]]
+    assert batch["history"].shape == (2, 4, 3, 16, 16)
+    assert batch["history"][1, :, 0, 0, 0].tolist() == pytest.approx([0.7, 0.6, 0, 0])  # 2015 lies beyond the gap
     assert batch["meta"][1] == {"preset": "raster", "region": "", "year": 2019, "aug": 0, "x": 16, "y": 0}
     assert "rgb_tp1" not in batch and "text_t" not in batch
     assert tile_batch(stack_of(rgb[:1]), [(0, 0)], 16, 0, None)["history"].shape == (1, 0, 3, 16, 16)
@@ -256,7 +256,7 @@ def test_the_model_sees_the_display_scale_and_the_log_says_what_was_done(tmp_pat
     data = np.full((3, 64, 64), 0.1779, np.float32)
     data[:, :, 32:] = 0.39
     seen, lines = Sees(), []
-    paths = [write(tmp_path / f"a_{year}.tif", data) for year in (2016, 2018, 2019)]
+    paths = [write(tmp_path / f"a_{year}.tif", data) for year in (2015, 2016, 2018, 2019)]
     forecast_raster(paths, tmp_path / "o.tif", seen, patch=64, history=2, seed=3, log=lines.append, tags={"MODEL": "m"})
     assert seen.batches[0]["rgb_t"][0, 0, 0, 0].item() == pytest.approx(0.5)
     assert seen.batches[0]["rgb_t"].max() == 1 and seen.batches[0]["history_valid"].tolist() == [[True, False]]
@@ -267,7 +267,7 @@ def test_the_model_sees_the_display_scale_and_the_log_says_what_was_done(tmp_pat
     with rasterio.open(tmp_path / "o.tif") as dst:
         tags = dst.tags()
     expected = {"YEAR": "2020", "SEED": "3", "SAMPLES": "8", "WHITE": "0.3558", "MODEL": "m"}
-    assert expected.items() <= tags.items() and tags["INPUTS"] == "a_2016.tif, a_2018.tif, a_2019.tif"
+    assert expected.items() <= tags.items() and tags["INPUTS"] == "a_2015.tif, a_2016.tif, a_2018.tif, a_2019.tif"
 
 
 def test_bad_input_is_a_typed_error_and_leaves_nothing(tmp_path: Path) -> None:

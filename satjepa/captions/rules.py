@@ -1,12 +1,13 @@
-"""Three captions of a satellite image, measured from its pixels alone: no weights, no randomness, no state but the image.
+"""Three captions of a satellite image, measured from its pixels alone: no weights, no randomness, no hidden state.
 
     informative   how much of each cover (rounded to five percent), vigour of the vegetation, brightness, contrast, tint
     geometric     parcels and their grid, roads and rivers, where the main covers lie, edges and texture
     semantic      what the place is, the covers of each quarter, and signs of change that one image can show
 
-The published system asks a vision-language model for the same three texts (`satjepa.captions.vlm`). A cover is named by the nearest
-of a few colours in *display space* (1.0 = reflectance 0.3558, the white of Sentinel-2's true-colour product), then corrected by what
-lies around it: bare ground inside a forest is a clearing, pale ground beside houses is a building site. North is up.
+The published system asks a vision-language model for the same three texts (`satjepa.captions.vlm`). A cover is named
+by the nearest of a few colours in *display space* (1.0 = reflectance 0.3558, the white of Sentinel-2's true-colour
+product), then corrected by what lies around it: bare ground inside a forest is a clearing, pale ground beside houses is
+a building site. North is up.
 The sentences come from a closed vocabulary, so that a tokenizer of a few hundred words covers them.
 """
 
@@ -21,20 +22,22 @@ PROMPT_VERSION = 1
 WHITE = 0.3558
 # encoding -> (value shown as white, gamma); display space = min((value ** gamma) / white, 1)
 ENCODINGS = {"display": (1.0, 1.0), "reflectance": (WHITE, 1.0), "gamma": (WHITE, 2.2)}
-COVERS = ("water", "forest", "scrub", "green crops", "grass", "yellow crops", "pale soil", "brown soil", "dry trees", "pasture",
-          "building site", "burnt ground", "young trees", "buildings", "cloud", "clearing", "bare shore", "marsh")
-(WATER, FOREST, SCRUB, CROPS, GRASS, YELLOW, PALE, BROWN, DRY, PASTURE, SITE, BURNT, YOUNG, TOWN, CLOUD, CLEARING, SHORE,
- MARSH) = range(len(COVERS))
+COVERS = ("water", "forest", "scrub", "green crops", "grass", "yellow crops", "pale soil", "brown soil", "dry trees",
+          "pasture", "building site", "burnt ground", "young trees", "buildings", "cloud", "clearing", "bare shore",
+          "marsh")
+(WATER, FOREST, SCRUB, CROPS, GRASS, YELLOW, PALE, BROWN, DRY,
+ PASTURE, SITE, BURNT, YOUNG, TOWN, CLOUD, CLEARING, SHORE, MARSH) = range(len(COVERS))
 _COLOURS = {
     WATER: [(.07, .14, .19), (.05, .09, .10), (.10, .16, .17), (.10, .22, .24), (.16, .20, .22)],
     FOREST: [(.10, .18, .11), (.07, .16, .08), (.13, .20, .13), (.07, .11, .07)],
-    SCRUB: [(.33, .37, .20)], YOUNG: [(.19, .30, .14)], PASTURE: [(.25, .33, .19), (.20, .26, .18)], MARSH: [(.22, .30, .24)],
+    SCRUB: [(.33, .37, .20)], YOUNG: [(.19, .30, .14)], MARSH: [(.22, .30, .24)],
+    PASTURE: [(.25, .33, .19), (.20, .26, .18)],
     CROPS: [(.26, .47, .20), (.20, .38, .16)], GRASS: [(.34, .43, .24)], YELLOW: [(.72, .68, .22)],
     PALE: [(.63, .54, .37)], SHORE: [(.60, .55, .46)], BROWN: [(.46, .36, .27), (.44, .31, .22), (.30, .25, .19)],
     DRY: [(.42, .31, .20)], SITE: [(.80, .74, .66)], BURNT: [(.13, .10, .10)], CLOUD: [(.97, .97, .98)],
     TOWN: [(.52, .50, .50), (.43, .42, .41), (.36, .36, .34), (.66, .64, .65)]}
 _NAMES = np.array([c for c, colours in _COLOURS.items() for _ in colours])
-_POINTS = np.sqrt(np.array([rgb for colours in _COLOURS.values() for rgb in colours], np.float32))  # sqrt: even steps to the eye
+_POINTS = np.sqrt(np.concatenate(list(_COLOURS.values())).astype(np.float32))  # the root makes steps even to the eye
 _WOODY = (FOREST, YOUNG, SCRUB, DRY, CLEARING, BURNT)
 _FIELDS = (CROPS, GRASS, YELLOW, PALE, BROWN, PASTURE)
 _GROUPS = {"forest": _WOODY, "farmland": _FIELDS, "town": (TOWN, SITE), "water": (WATER, SHORE, MARSH)}
@@ -54,7 +57,7 @@ class Captions(NamedTuple):
 def guess_encoding(rgb: np.ndarray) -> str:
     """How the values of `rgb` (3,H,W) are encoded: 'reflectance' (all dark), 'gamma' (nowhere saturated) or 'display'.
 
-    The rule is made for patches of some hectares with more than one cover; an image whose encoding is known should not be guessed.
+    The rule is made for patches with more than one cover. Where the encoding is known, do not guess.
     """
     top = rgb.max(0)
     if not (top > 0.004).any() or np.percentile(top[top > 0.004], 99) < 0.17:
@@ -103,7 +106,7 @@ def cover_map(view: np.ndarray, valid: np.ndarray) -> np.ndarray:
     calm = ndimage.uniform_filter(rough, 7) < 0.0035  # even closed forests are rougher
     cover[calm & (cover == FOREST) & ~red & (view[0] > 0.7 * view[1])] = WATER
     streets = (rough > 0.022) & ndimage.minimum_filter(valid, 3)
-    busy = ndimage.uniform_filter(streets.astype(np.float32), 13)  # roofs and streets are rough everywhere, fields along borders
+    busy = ndimage.uniform_filter(streets.astype(np.float32), 13)  # towns are rough all over, fields at borders
     cover[(busy > 0.6) & np.isin(cover, (PALE, BROWN, DRY, SHORE))] = TOWN
     lake = ndimage.maximum_filter(ndimage.minimum_filter(cover == WATER, 7), 17)  # beside water more than 6 pixels wide
     cover[lake & (cover == TOWN) & (view[2] < 0.88 * view[0]) & (busy < 0.6)] = SHORE
@@ -127,9 +130,9 @@ def _in_context(cover: np.ndarray) -> np.ndarray:
     cover[dark & ~_enclosed(dark, woods | np.isin(cover, (DRY, BROWN)), 0.5)] = WATER
     bare = np.isin(cover, (BROWN, DRY))
     inside = _enclosed(bare, woods, 0.3, most=1200)
-    redder = ndimage.uniform_filter((cover == DRY).astype(np.float32), 7) > 0.5 * ndimage.uniform_filter(bare.astype(np.float32), 7)
+    redder, near = (ndimage.uniform_filter(m.astype(np.float32), 7) for m in (cover == DRY, bare))
     cover[bare & ~inside] = BROWN
-    cover[inside] = np.where(redder, DRY, CLEARING)[inside]
+    cover[inside] = np.where(redder > 0.5 * near, DRY, CLEARING)[inside]
     for kind, instead in ((YOUNG, CROPS), (SCRUB, GRASS)):
         piece = cover == kind
         cover[piece & ~_enclosed(piece, woods | np.isin(cover, (CLEARING, DRY)), 0.15, least=25)] = instead
@@ -139,7 +142,7 @@ def _in_context(cover: np.ndarray) -> np.ndarray:
 
 
 def _enclosed(mask: np.ndarray, around: np.ndarray, share: float, least: int = 8, most: int = 10 ** 9) -> np.ndarray:
-    """The connected pieces of `mask` of `least` to `most` pixels whose rim (3 pixels) is `around` to at least `share`. (H,W) bool"""
+    """The connected pieces of `mask` of `least` to `most` pixels whose rim (3 pixels) is `around` by `share`."""
     piece, count = ndimage.label(mask)
     grown = ndimage.maximum_filter(piece, 7)
     rim = (grown > 0) & (piece == 0)
@@ -178,9 +181,11 @@ def _informative(view: np.ndarray, cover: np.ndarray, valid: np.ndarray) -> str:
     gli = ((2 * green - red - blue) / (2 * green + red + blue + 1e-6)).mean()  # green leaf index, Louhaichi et al. 2001
     light = view[:, valid].mean(0)
     vigour = _level(gli, (0.02, 0.06, 0.10, 0.15), ("no", "weak", "moderate", "strong", "very strong"))
-    bright = _level(light.mean(), (0.15, 0.22, 0.28, 0.34, 0.42), ("very dark", "dark", "dim", "medium", "bright", "very bright"))
+    bright = _level(light.mean(), (0.15, 0.22, 0.28, 0.34, 0.42),
+                    ("very dark", "dark", "dim", "medium", "bright", "very bright"))
     contrast = _level(light.std(), (0.04, 0.08, 0.13), ("flat", "low", "medium", "high"))
-    tint = _level(float(red.mean() / (blue.mean() + 1e-6)), (0.95, 1.25, 1.6, 2.0), ("blue", "neutral", "warm", "yellow", "golden"))
+    tint = _level(red.mean() / (blue.mean() + 1e-6), (0.95, 1.25, 1.6, 2.0),
+                  ("blue", "neutral", "warm", "yellow", "golden"))
     gap = 5 * round(20 * (1 - valid.mean()))
     lost = f" No data in {gap} percent." if gap else ""
     return f"{', '.join(parts)}. {vigour.capitalize()} vigour, {bright}, {contrast} contrast, {tint} tint.{lost}"
@@ -188,8 +193,8 @@ def _informative(view: np.ndarray, cover: np.ndarray, valid: np.ndarray) -> str:
 
 def _spot(mask: np.ndarray) -> str:
     """Where in the image the centre of gravity of a mask lies: one of nine places."""
-    y, x = np.nonzero(mask)
-    row, column = (int(np.searchsorted((0.38, 0.62), (v.mean() + 0.5) / n)) for v, n in ((y, mask.shape[0]), (x, mask.shape[1])))
+    centre = [(v.mean() + 0.5) / n for v, n in zip(np.nonzero(mask), mask.shape, strict=True)]
+    row, column = np.searchsorted((0.38, 0.62), centre)
     return _SPOTS[row][column]
 
 
@@ -200,7 +205,7 @@ def _direction(angle: float) -> str:
 
 def _lines(mask: np.ndarray, widest: float) -> list[str]:
     """Direction of each long thin connected piece of `mask`, the longest first."""
-    piece, count = ndimage.label(mask, np.ones((3, 3)))
+    piece, _ = ndimage.label(mask, np.ones((3, 3)))
     found = []
     for number, window in enumerate(ndimage.find_objects(piece), start=1):
         height, width = (s.stop - s.start for s in window)
@@ -223,7 +228,7 @@ def _parcels(cover: np.ndarray) -> tuple[int, float]:
 
 
 def _grid(grey: np.ndarray, valid: np.ndarray) -> tuple[str, float]:
-    """Words for the direction of the edges, and the mean gradient; fourfold, so that both sides of a rectangle agree."""
+    """Words for the direction of the edges, and the mean gradient. (Fourfold: both sides of a rectangle agree.)"""
     dy, dx = ndimage.gaussian_filter(grey, 1.0, order=(1, 0)), ndimage.gaussian_filter(grey, 1.0, order=(0, 1))
     inner = ndimage.minimum_filter(valid, 7)
     z = (dx + 1j * dy)[inner]
@@ -259,12 +264,11 @@ def _semantic(cover: np.ndarray) -> str:
     groups = {name: float(shares[list(kinds)].sum()) for name, kinds in _GROUPS.items()}
     names = sorted(groups, key=groups.get, reverse=True)
     place = " with ".join([names[0], " and ".join(n for n in names[1:] if groups[n] > 0.05)]).removesuffix(" with ")
-    height, width = (n // 2 for n in cover.shape)
     quarters = []
-    for word, rows, columns in (("northwest", slice(height), slice(width)), ("northeast", slice(height), slice(width, None)),
-                                ("southwest", slice(height, None), slice(width)), ("southeast", slice(height, None), slice(width, None))):
-        ranked = _ranked(_shares(cover[rows, columns]), 0.15)[:2]
-        quarters.append(f"{word} {' and '.join(COVERS[c] for c in ranked) or 'no data'}")
+    for north, half in zip(("north", "south"), np.array_split(cover, 2), strict=True):
+        for west, quarter in zip(("west", "east"), np.array_split(half, 2, axis=1), strict=True):
+            ranked = _ranked(_shares(quarter), 0.15)[:2]
+            quarters.append(f"{north}{west} {' and '.join(COVERS[c] for c in ranked) or 'no data'}")
     signs = [f"{COVERS[kind]} {_spot(cover == kind)}" for kind in (CLEARING, BURNT, DRY, SITE, SHORE, MARSH)
              if (cover == kind).sum() >= 0.006 * cover.size][:3]
     change = f"Change: {', '.join(signs)}." if signs else "No sign of change."

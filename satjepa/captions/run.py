@@ -19,7 +19,7 @@ def all_images(params: Params) -> Iterator[tuple[PairDataset, list[PatchKey]]]:
     for preset in params.data.presets:
         for part in ("train", "val", "test") if preset == params.data.presets[0] else ("test",):
             data = dataset(params, part, preset, text=False)
-            yield data, [PatchKey(*key) for key in data.keys()]
+            yield data, [PatchKey(*key) for key in sorted(data.keys())]
 
 
 def captioner_of(params: Params) -> Captioner:
@@ -41,5 +41,12 @@ def caption_all(params: Params, progress: bool = True) -> int:
                 rgb, valid = data.image(key)
                 yield key, rgb.numpy(), valid[0].numpy()
 
-    return caption_patches(patches(), captioner, root() / "artifacts/captions.parquet", params.captions.captioner,
-                           params.captions.prompt_version, total=sum(len(keys) for _, keys in sources), progress=progress)
+    return caption_patches(
+        patches(),
+        captioner,
+        root() / "artifacts/captions.parquet",
+        params.captions.captioner,
+        params.captions.prompt_version,
+        total=sum(len(keys) for _, keys in sources),
+        progress=progress,
+    )

@@ -24,8 +24,9 @@ def words_kept(before: str, after: str) -> float:
 
 
 def statistics(captions: pd.DataFrame) -> pd.DataFrame:
-    """For each kind of caption: mean words, share of distinct texts, share of places whose text changes in a year, and the words that
-    a year keeps (what caption persistence scores)."""
+    """For each kind of caption: mean words, share of distinct texts, share of places whose text changes in a year, and
+    the words that a year keeps (what caption persistence scores).
+    """
     import pandas as pd
 
     both, rows = pairs(captions), {}

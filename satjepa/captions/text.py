@@ -1,8 +1,8 @@
-"""Captions to vectors: tokenizers, the three text encoders of Stable Diffusion 3.5 (two CLIPs and T5), and a store of what they say.
+"""Captions to vectors: tokenizers, the text encoders of Stable Diffusion 3.5 (two CLIPs and T5), a store of embeddings.
 
-A text becomes `hidden` (L, D), T5's states of its L tokens without padding, and `pooled` (P,), both CLIPs' projected sentence
-vectors joined. The published code pads to 77 tokens, lets T5 attend to the padding and keeps it; here T5 gets its mask and the
-padding never leaves this module, which makes an embedding depend on its text alone.
+A text becomes `hidden` (L, D), T5's states of its L tokens without padding, and `pooled` (P,), both CLIPs' projected
+sentence vectors joined. The published code pads to 77 tokens, lets T5 attend to the padding and keeps it; here T5 gets
+its mask and padding is zero or absent, so that an embedding depends on its text alone.
 
 The tiny encoders of the demo and those of stabilityai/stable-diffusion-3.5-medium are loaded by the same lines.
 """
@@ -31,20 +31,20 @@ class TextEncodersNotFound(OSError):
 
 
 def train_tokenizers(corpus: Iterable[str], folder: str | Path, words: int = 600) -> None:
-    """Make the tokenizers of a closed caption vocabulary: CLIP's BPE twice (tokenizer/, tokenizer_2/), T5's unigram (tokenizer_3/).
+    """Make tokenizers for a closed vocabulary: CLIP's BPE (tokenizer/, tokenizer_2/) and T5's unigram (tokenizer_3/).
 
     Args:
         corpus: the captions.
         folder: of a diffusers model; loads with `CLIPTokenizer` and `T5Tokenizer` (or `AutoTokenizer`) of transformers.
-        words: at most so many of the most frequent words become one T5 token; all else is spelled, so no printable text is unknown.
+        words: at most so many of the most frequent words are one T5 token each; others are spelled, none is unknown.
     """
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer, T5Tokenizer
 
     corpus, folder = list(corpus), Path(folder)
     blank = CLIPTokenizer().backend_tokenizer
-    spoken = Counter(w for t in corpus for w, _ in blank.pre_tokenizer.pre_tokenize_str(blank.normalizer.normalize_str(t)))
-    merges = _merges(spoken, 800)
+    clean, cut = blank.normalizer.normalize_str, blank.pre_tokenizer.pre_tokenize_str
+    merges = _merges(Counter(word for text in corpus for word, _ in cut(clean(text))), 800)
     letters = sorted(ByteLevel.alphabet())
     vocab = ["<|startoftext|>", "<|endoftext|>", *letters, *(a + "</w>" for a in letters), *map("".join, merges)]
     clip = CLIPTokenizer(vocab={token: i for i, token in enumerate(vocab)}, merges=merges, model_max_length=CLIP_LENGTH)
@@ -89,7 +89,7 @@ def _words(text: str) -> list[str]:
 
 
 def build_tiny_text_encoders(folder: str | Path, seed: int) -> None:
-    """Write randomly initialised tiny encoders beside the tokenizers of `folder`: text_encoder/, text_encoder_2/, text_encoder_3/.
+    """Write random tiny encoders beside the tokenizers of `folder`: text_encoder/, text_encoder_2/, text_encoder_3/.
 
     CLIP: hidden 64, projection 64, 2 layers; T5: width 128, 2 layers, 4 heads. So hidden is (L, 128) and pooled (128,).
     """
@@ -102,21 +102,20 @@ def build_tiny_text_encoders(folder: str | Path, seed: int) -> None:
             tokens = AutoTokenizer.from_pretrained(folder / f"tokenizer{suffix}")
             config = CLIPTextConfig(
                 vocab_size=len(tokens), hidden_size=64, intermediate_size=128, projection_dim=64, num_hidden_layers=2,
-                num_attention_heads=4, max_position_embeddings=CLIP_LENGTH, hidden_act=act, bos_token_id=tokens.bos_token_id,
-                eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id)
+                num_attention_heads=4, max_position_embeddings=CLIP_LENGTH, hidden_act=act,
+                bos_token_id=tokens.bos_token_id, eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id)
             CLIPTextModelWithProjection(config).save_pretrained(folder / f"text_encoder{suffix}")
         tokens = AutoTokenizer.from_pretrained(folder / "tokenizer_3")
         config = T5Config(
-            vocab_size=len(tokens), d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu",
-            pad_token_id=tokens.pad_token_id, eos_token_id=tokens.eos_token_id, decoder_start_token_id=tokens.pad_token_id)
+            vocab_size=len(tokens), d_model=128, d_kv=32, d_ff=256, num_layers=2, num_heads=4,
+            feed_forward_proj="gated-gelu", pad_token_id=tokens.pad_token_id, eos_token_id=tokens.eos_token_id)
         T5EncoderModel(config).save_pretrained(folder / "text_encoder_3")
 
 
 class TextEncoders(nn.Module):
     """CLIP x2 and T5 with their tokenizers.
 
-    `encode` and `embed_batch` are for use and keep no gradient; `forward(tokenize(texts))` is differentiable and serves the
-    pre-training of the tiny encoders alone.
+    `encode` and `embed_batch` keep no gradient; `forward(tokenize(texts))` does, for the pre-training of the tiny ones.
     """
 
     def __init__(self, clip_1: nn.Module, clip_2: nn.Module, t5: nn.Module, tokenizers: list) -> None:
@@ -129,27 +128,25 @@ class TextEncoders(nn.Module):
                         dtype: torch.dtype = torch.float32, local_files_only: bool = False) -> TextEncoders:
         """Frozen encoders, in evaluation mode.
 
-        Args:
-            path: a folder in diffusers layout, or a repository of the Hugging Face hub such as stabilityai/stable-diffusion-3.5-medium.
-            revision: commit of the repository; None: its main branch.
-
-        Raises:
-            TextEncodersNotFound: something is missing, not downloaded, or its licence has not been accepted.
+        `path` is a folder in diffusers layout or a hub repository such as stabilityai/stable-diffusion-3.5-medium, and
+        `revision` its commit. TextEncodersNotFound: something is missing, or its licence has not been accepted.
         """
         from transformers import AutoTokenizer, CLIPTextModelWithProjection, T5EncoderModel
 
-        models = {"text_encoder": CLIPTextModelWithProjection, "text_encoder_2": CLIPTextModelWithProjection, "text_encoder_3": T5EncoderModel}
+        kinds = {"": CLIPTextModelWithProjection, "_2": CLIPTextModelWithProjection, "_3": T5EncoderModel}
         where = {"revision": revision, "local_files_only": local_files_only}
         try:
-            tokenizers = [AutoTokenizer.from_pretrained(path, subfolder=f"tokenizer{n}", **where) for n in ("", "_2", "_3")]
-            parts = [kind.from_pretrained(path, subfolder=name, dtype=dtype, **where) for name, kind in models.items()]
+            tokenizers = [AutoTokenizer.from_pretrained(path, subfolder=f"tokenizer{n}", **where) for n in kinds]
+            models = [kind.from_pretrained(path, subfolder=f"text_encoder{n}", dtype=dtype, **where)
+                      for n, kind in kinds.items()]
         except (OSError, ValueError) as error:
             raise TextEncodersNotFound(
-                f"no text encoders in {path!s}: it needs tokenizer, tokenizer_2, tokenizer_3, text_encoder, text_encoder_2 and "
-                "text_encoder_3. Set backbone.path to a folder that holds them (assets/tiny_sd3 is the demo's), or accept the licence at "
-                "https://huggingface.co/stabilityai/stable-diffusion-3.5-medium, run `huggingface-cli login` and try again online. "
+                f"no text encoders in {path!s}: it needs tokenizer, tokenizer_2, tokenizer_3, text_encoder, "
+                "text_encoder_2 and text_encoder_3. Set backbone.path to a folder that holds them (assets/tiny_sd3 is "
+                "the demo's), or accept the licence at https://huggingface.co/stabilityai/stable-diffusion-3.5-medium, "
+                "run `huggingface-cli login` and try again online. "
                 f"({str(error).splitlines()[0]})") from error
-        return cls(*parts, tokenizers).requires_grad_(False).eval().to(device)
+        return cls(*models, tokenizers).requires_grad_(False).eval().to(device)
 
     @property
     def hidden_dim(self) -> int:
@@ -163,19 +160,20 @@ class TextEncoders(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write encoders and tokenizers in diffusers layout, in the dtype they have."""
-        for suffix, model, tokenizer in zip(("", "_2", "_3"), (self.clip_1, self.clip_2, self.t5), self.tokenizers, strict=True):
+        models = (self.clip_1, self.clip_2, self.t5)
+        for suffix, model, tokenizer in zip(("", "_2", "_3"), models, self.tokenizers, strict=True):
             model.save_pretrained(Path(folder) / f"text_encoder{suffix}")
             tokenizer.save_pretrained(Path(folder) / f"tokenizer{suffix}")
 
     def tokenize(self, texts: list[str], max_length: int, pad: bool = True) -> dict[str, torch.Tensor]:
-        """Token ids on the CPU: clip_1, clip_2 (B,77), t5 (B,L) and its mask (B,L) bool; L = max_length, or with pad=False the longest.
+        """Token ids on the CPU: clip_1, clip_2 (B,77), t5 (B,L) and its mask (B,L) bool.
 
-        Longer texts are cut to max_length T5 tokens and 77 CLIP tokens, end tokens included. Rows may be indexed and stacked.
+        L is max_length, or with pad=False that of the longest text. Longer texts are cut, keeping their end token.
         """
-        clip_1, clip_2 = (t(texts, padding="max_length", max_length=CLIP_LENGTH, truncation=True, return_tensors="pt").input_ids
-                          for t in self.tokenizers[:2])
-        t5 = self.tokenizers[2](texts, padding="max_length" if pad else "longest", max_length=max_length, truncation=True,
-                                return_tensors="pt")
+        how = {"truncation": True, "return_tensors": "pt"}
+        clip_1, clip_2 = (tokenizer(texts, padding="max_length", max_length=CLIP_LENGTH, **how).input_ids
+                          for tokenizer in self.tokenizers[:2])
+        t5 = self.tokenizers[2](texts, padding="max_length" if pad else "longest", max_length=max_length, **how)
         return {"clip_1": clip_1, "clip_2": clip_2, "t5": t5.input_ids, "mask": t5.attention_mask.bool()}
 
     def forward(self, tokens: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -196,12 +194,12 @@ class TextEncoders(nn.Module):
         """(hidden (L,D), pooled (P,)) of each text, L its own number of tokens, at most max_length."""
         out = []
         for start in range(0, len(texts), batch):
-            hidden, mask, pooled = self(self.tokenize(texts[start:start + batch], max_length, pad=False))
-            out += [(h[m], p) for h, m, p in zip(hidden, mask, pooled, strict=True)]
+            rows = self(self.tokenize(texts[start:start + batch], max_length, pad=False))
+            out += [(hidden[mask], pooled) for hidden, mask, pooled in zip(*rows, strict=True)]
         return out
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names, shapes and first values of all weights: tells encoders apart without reading gigabytes."""
+        """SHA-256 over names, shapes and first values of the weights: tells encoders apart, reads no gigabytes."""
         digest = hashlib.sha256()
         for name, weight in self.state_dict().items():
             digest.update(f"{name}{tuple(weight.shape)}".encode())
@@ -212,8 +210,8 @@ class TextEncoders(nn.Module):
 class TextStore:
     """Embeddings of texts on disk, each text once, in bfloat16: a folder of safetensors files that describe themselves.
 
-    Each file holds hidden (sum of L, D), pooled (N, P) and, as its metadata, the N texts and their lengths. Files are memory-mapped,
-    written atomically and never changed, so that an interrupted `write` goes on where it stopped. The empty text is always there.
+    Each file holds hidden (sum of L, D), pooled (N, P) and, as its metadata, the N texts and their lengths. Files are
+    memory-mapped, written atomically and never changed: an interrupted `write` goes on where it stopped.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -227,7 +225,7 @@ class TextStore:
             pieces = hidden.split(json.loads(about["lengths"]))
             self.rows.update(zip(json.loads(about["texts"]), zip(pieces, pooled, strict=True), strict=True))
         if not self.rows:
-            raise FileNotFoundError(f"no caption embeddings in {self.path}: run the stage that embeds the captions first")
+            raise FileNotFoundError(f"no caption embeddings in {self.path}: run the stage that embeds the captions")
 
     @classmethod
     def open(cls, path: str | Path) -> TextStore:
@@ -237,7 +235,7 @@ class TextStore:
     @classmethod
     def write(cls, path: str | Path, texts: Iterable[str], encoders: TextEncoders, max_length: int, batch: int = 64,
               progress: bool = True) -> TextStore:
-        """Embed the texts that the store lacks, and open it. What other encoders or another max_length wrote there is deleted."""
+        """Embed "" and what of `texts` is lacking, and open. What other encoders or max_length wrote is deleted."""
         from safetensors import safe_open
         from tqdm import tqdm
 
@@ -251,7 +249,7 @@ class TextStore:
                 stored.update(json.loads(about["texts"]))
             else:
                 file.unlink()
-        todo = sorted({"", *texts} - stored, key=lambda t: (len(t), t))  # neighbours of like length waste little padding
+        todo = sorted({"", *texts} - stored, key=lambda t: (len(t), t))  # alike in length: little padding
         with tqdm(total=len(todo), desc="caption embeddings", unit="text", disable=not progress) as bar:
             for start in range(0, len(todo), SHARD):
                 _write_shard(path, todo[start:start + SHARD], encoders, max_length, batch, key, bar)
@@ -263,9 +261,6 @@ class TextStore:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __contains__(self, text: str) -> bool:
-        return text in self.rows
-
     def __getitem__(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
         """hidden (L,D) and pooled (P,) of a text in bfloat16; KeyError names a text that is not stored."""
         try:
@@ -274,20 +269,18 @@ class TextStore:
             raise KeyError(f"no embedding of {text!r} in {self.path}: embed the captions again") from None
 
     def batch(self, rows: list[list[str]], max_length: int) -> dict[str, torch.Tensor]:
-        """B rows of S texts (three captions) to hidden (B,S,max_length,D) float32, zero on padding, mask (B,S,max_length) bool, pooled (B,S,P)."""
+        """B rows of S texts to hidden (B,S,max_length,D), zero on padding, mask (B,S,max_length), pooled (B,S,P)."""
         pairs = [self[text] for row in rows for text in row]
-        count, sides = len(rows), len(rows[0])
         hidden = torch.zeros(len(pairs), max_length, pairs[0][0].shape[1])
         for out, (tokens, _) in zip(hidden, pairs, strict=True):
             out[:len(tokens)] = tokens[:max_length]
-        lengths = torch.tensor([len(tokens) for tokens, _ in pairs])
-        mask = torch.arange(max_length) < lengths[:, None]
-        pooled = torch.stack([p for _, p in pairs]).float()
-        return {"hidden": hidden.unflatten(0, (count, sides)), "mask": mask.unflatten(0, (count, sides)),
-                "pooled": pooled.unflatten(0, (count, sides))}
+        mask = torch.arange(max_length) < torch.tensor([len(tokens) for tokens, _ in pairs])[:, None]
+        out = {"hidden": hidden, "mask": mask, "pooled": torch.stack([p for _, p in pairs]).float()}
+        return {name: value.unflatten(0, (len(rows), len(rows[0]))) for name, value in out.items()}
 
 
-def _write_shard(path: Path, texts: list[str], encoders: TextEncoders, max_length: int, batch: int, key: str, bar: object) -> None:
+def _write_shard(path: Path, texts: list[str], encoders: TextEncoders, max_length: int, batch: int, key: str,
+                 bar: object) -> None:
     from safetensors.torch import save_file
 
     hidden, pooled = [], []

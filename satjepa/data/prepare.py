@@ -18,7 +18,9 @@ RECIPE = "world.yaml"
 
 @dataclass
 class Report:
-    """What the data stage did. regions: how many by preset; pixels: SHA-256 of the demo world; excluded: (file, reason)."""
+    """What the data stage did. regions: how many by preset; pixels: SHA-256 of the demo world; excluded: (file,
+    reason).
+    """
 
     regions: dict[str, int] = field(default_factory=dict)
     pixels: str | None = None
@@ -34,8 +36,9 @@ class Report:
 def prepare(params: Params, progress: bool = True) -> Report:
     """Fill `artifacts/scenes` (demo world only), `artifacts/cubes` and `artifacts/split.json` from `data.root`.
 
-    With `world.yaml` in `data.root` its regions are simulated and its split is used. Otherwise `data.root` holds region folders, which
-    make one preset named after the first of `data.presets`. Raises SceneError for bad input, unless `data.on_bad_scene` is "exclude".
+    With `world.yaml` in `data.root` its regions are simulated and its split is used. Otherwise `data.root` holds
+    region folders, which make one preset named after the first of `data.presets`. Raises SceneError for bad input,
+    unless `data.on_bad_scene` is "exclude".
     """
     source, out = root() / params.data.root, root() / "artifacts"
     report, named = Report(), {}
@@ -51,8 +54,15 @@ def prepare(params: Params, progress: bool = True) -> Report:
     for preset, folder in folders.items():
         report.regions[preset] = _cubes(folder, out / "cubes" / preset, params.data.on_bad_scene, report)
     first = [open_cube(path) for path in sorted((out / "cubes" / params.data.presets[0]).glob("*.zarr"))]
-    split = make_split(first, params.data.split, params.seed, val=named.get("val", params.data.val_regions),
-                       test=named.get("test", params.data.test_regions), train=named.get("train"), patch=params.data.patch)
+    split = make_split(
+        first,
+        params.data.split,
+        params.seed,
+        val=named.get("val", params.data.val_regions),
+        test=named.get("test", params.data.test_regions),
+        train=named.get("train"),
+        patch=params.data.patch,
+    )
     split.save(out / "split.json")
     return report
 
@@ -61,7 +71,11 @@ def _cubes(folder: Path, out: Path, on_bad: str, report: Report) -> int:
     """One cube for each region below `folder`; returns how many."""
     shutil.rmtree(out, ignore_errors=True)
     regions: dict[str, list] = {}
-    for scene in find_scenes(folder, on_bad=on_bad, excluded=report.excluded):
+    found = find_scenes(
+        folder, on_bad=on_bad, check=report.pixels is None
+    )  # what we have just written needs no second reading
+    report.excluded += [(str(path), str(error)) for path, error in found.excluded]
+    for scene in found:
         regions.setdefault(scene.region, []).append(scene)
     for region, scenes in regions.items():
         build_cube(scenes, out / f"{region}.zarr")

@@ -1,4 +1,6 @@
-"""From the demo world's land to what a satellite brings home: Sentinel-2-like images, AlphaEarth-like embeddings, GeoTIFFs."""
+"""From the demo world's land to what a satellite brings home: Sentinel-2-like images, AlphaEarth-like embeddings,
+GeoTIFFs.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +15,40 @@ from scipy.ndimage import gaussian_filter
 
 from satjepa.data.world import CLASSES, INDEX, Climate, Land, fractal, process_of_change, stream
 
-# red, green, blue of each class as displayed (1.0 = reflectance 0.3558, the white of Sentinel-2's true-colour product)
-PALETTE = np.array([
-    [.07, .14, .19], [.10, .18, .11], [.46, .36, .27], [.33, .37, .20], [.19, .30, .14], [.42, .31, .20], [.13, .10, .10],
-    [.66, .63, .26], [.26, .47, .20], [.60, .52, .37], [.44, .31, .22], [.34, .43, .24], [.25, .33, .19], [.80, .74, .66],
-    [.52, .50, .50], [.43, .42, .41], [.60, .55, .46], [.22, .30, .24]])
-# how each class moves in an early (+) or late (-) year, and how rough its surface is
-PHENOLOGY = np.array([
-    [0, 0, 0], [.01, .02, .01], [.01, .01, 0], [.02, .04, .02], [.01, .03, .01], [.02, 0, 0], [0, 0, 0],
-    [.05, .03, -.02], [-.04, .05, 0], [-.04, .03, -.02], [-.02, .03, 0], [-.03, .04, 0], [-.02, .03, 0], [0, 0, 0],
-    [0, 0, 0], [0, 0, 0], [.01, .01, .01], [.01, .02, .01]])
-ROUGHNESS = np.array([.002, .016, .022, .022, .016, .022, .010, .010, .010, .012, .014, .014, .022, .015, .006, .004, .012, .012])
+# of each class: red, green, blue as displayed (1.0 = reflectance 0.3558, the white of Sentinel-2 true-colour images);
+# how they move in an early (+) or late (-) year; how rough the surface looks
+SURFACES = {
+    "water": ((0.07, 0.14, 0.19), (0.00, 0.00, 0.00), 0.002),
+    "forest": ((0.10, 0.18, 0.11), (0.01, 0.02, 0.01), 0.016),
+    "cut": ((0.46, 0.36, 0.27), (0.01, 0.01, 0.00), 0.022),
+    "shrub": ((0.33, 0.37, 0.20), (0.02, 0.04, 0.02), 0.022),
+    "young": ((0.19, 0.30, 0.14), (0.01, 0.03, 0.01), 0.016),
+    "dry": ((0.42, 0.31, 0.20), (0.02, 0.00, 0.00), 0.022),
+    "burnt": ((0.13, 0.10, 0.10), (0.00, 0.00, 0.00), 0.010),
+    "rape": ((0.66, 0.63, 0.26), (0.05, 0.03, -0.02), 0.010),
+    "wheat": ((0.26, 0.47, 0.20), (-0.04, 0.05, 0.00), 0.010),
+    "maize": ((0.60, 0.52, 0.37), (-0.04, 0.03, -0.02), 0.012),
+    "fallow": ((0.44, 0.31, 0.22), (-0.02, 0.03, 0.00), 0.014),
+    "meadow": ((0.34, 0.43, 0.24), (-0.03, 0.04, 0.00), 0.014),
+    "orchard": ((0.25, 0.33, 0.19), (-0.02, 0.03, 0.00), 0.022),
+    "site": ((0.80, 0.74, 0.66), (0.00, 0.00, 0.00), 0.015),
+    "built": ((0.52, 0.50, 0.50), (0.00, 0.00, 0.00), 0.006),
+    "road": ((0.43, 0.42, 0.41), (0.00, 0.00, 0.00), 0.004),
+    "mud": ((0.60, 0.55, 0.46), (0.01, 0.01, 0.01), 0.012),
+    "marsh": ((0.22, 0.30, 0.24), (0.01, 0.02, 0.01), 0.012),
+}
+PALETTE, PHENOLOGY, ROUGHNESS = (np.array([SURFACES[name][i] for name in CLASSES]) for i in range(3))
 CROPLAND = [INDEX[c] for c in ("rape", "wheat", "maize", "fallow", "meadow", "orchard")]
 BANDS = 64
 
 
 @dataclass(frozen=True)
 class Year:
-    """One region in one year. rgb, oracle_mean, oracle_sample: (3,H,W) uint8; embedding: (64,H,W) float64 of unit length;
-    cover: (H,W) class; process: (H,W) uint8. The oracles and the process speak of this year given last year's state, and are
-    None in the first year."""
+    """One region in one year. rgb, oracle_mean, oracle_sample: (3,H,W) uint8; embedding: (64,H,W) float64 of unit
+    length;
+    cover: (H,W) class; process: (H,W) uint8. The oracles and the process speak of this year given last year's state,
+    and are None in the first year.
+    """
 
     region: str
     year: int
@@ -61,11 +77,15 @@ class Camera:
         return image + self._by_field(self.tint) * cover[CROPLAND].sum(0)
 
     def expected(self, cover: np.ndarray) -> np.ndarray:
-        """The oracle: the mean of `shot` over cover and weather, (3,H,W) uint8 (exact, but for the clipping at black and white)."""
+        """The oracle: the mean of `shot` over cover and weather, (3,H,W) uint8 (exact, but for the clipping at black
+        and white).
+        """
         return _digitise(self.clear(cover))
 
     def shot(self, cover: np.ndarray, *when: object) -> np.ndarray:
-        """The (3,H,W) uint8 image of a cover in the weather of `when`: phenology, vigour of each field, haze, gain, noise."""
+        """The (3,H,W) uint8 image of a cover in the weather of `when`: phenology, vigour of each field, haze, gain,
+        noise.
+        """
         rng, loud = stream(*self.land.key, "weather", *when), self.land.climate.weather
         image = self.clear(cover) + loud * rng.normal(0, 0.45) * np.tensordot(PHENOLOGY.T, cover, 1)
         vigour = loud * rng.normal(0, 0.014, self.tint.shape)
@@ -86,8 +106,9 @@ def _digitise(image: np.ndarray, noise: np.ndarray | float = 0.0) -> np.ndarray:
 class Embedder:
     """AlphaEarth-like vectors of the land state: a class vector, bent by the object and by a slow yearly drift.
 
-    Classes of one family (crops; woodland; town; water) share half of their vector, as similar covers do in AlphaEarth. Where nothing
-    changes, the cosine from year to year has a median of about 0.97, as measured on real points.
+    Classes of one family (crops; woodland; town; water) share half of their vector, as similar covers do in
+    AlphaEarth. Where nothing changes, the cosine from year to year has a median of about 0.97, as measured on real
+    points.
     """
 
     FAMILY = np.array([0, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 0, 0])
@@ -137,15 +158,20 @@ def read_recipe(path: Path) -> dict:
 
 
 def write_world(recipe: dict, out: Path, progress: bool = True) -> str:
-    """Simulate every region of the recipe and write its GeoTIFFs under `out/<preset>/<Region>/` in the published layout.
+    """Simulate every region of the recipe and write its GeoTIFFs under `out/<preset>/<Region>/` in the published
+    layout.
 
     Returns the SHA-256 over all pixels in order, which is the same on every machine.
     """
     from tqdm import tqdm
 
     digest = hashlib.sha256()
-    jobs = [(preset, part, region) for preset, spec in recipe["presets"].items() for part in spec["parts"]
-            for region in recipe["regions"][part]]
+    jobs = [
+        (preset, part, region)
+        for preset, spec in recipe["presets"].items()
+        for part in spec["parts"]
+        for region in recipe["regions"][part]
+    ]
     for preset, _, region in tqdm(jobs, desc="world", unit="region", disable=not progress):
         spec = {k: v for k, v in recipe["presets"][preset].items() if k != "parts"}
         zone = 31 + int(stream(region).integers(0, 5))
@@ -163,8 +189,11 @@ def write_year(year: Year, folder: Path, zone: int) -> list[np.ndarray]:
     corner = (400_000 + 10 * int(place.integers(0, 20_000)), 5_200_000 + 10 * int(place.integers(0, 80_000)))
     layers = {f"s2_rgb_{name}_10km.tif": year.rgb, f"gee_embeddings_{name}_10km.tif": encode_alphaearth(year.embedding)}
     if year.process is not None:
-        layers |= {f"truth/oracle_mean_{name}.tif": year.oracle_mean, f"truth/oracle_sample_{name}.tif": year.oracle_sample,
-                   f"truth/process_{name}.tif": year.process[None]}
+        layers |= {
+            f"truth/oracle_mean_{name}.tif": year.oracle_mean,
+            f"truth/oracle_sample_{name}.tif": year.oracle_sample,
+            f"truth/process_{name}.tif": year.process[None],
+        }
     for file, array in layers.items():
         _write_tif(folder / file, array, zone, corner)
     return list(layers.values())
@@ -177,7 +206,18 @@ def _write_tif(path: Path, array: np.ndarray, zone: int, corner: tuple[int, int]
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = array.shape
     nodata = -128 if array.dtype == np.int8 else None
-    with rasterio.open(path, "w", driver="GTiff", count=count, height=height, width=width, dtype=array.dtype, nodata=nodata,
-                       crs=f"EPSG:{32600 + zone}", transform=from_origin(*corner, 10, 10), compress="deflate",
-                       interleave="pixel" if count <= 3 else "band") as tif:
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=count,
+        height=height,
+        width=width,
+        dtype=array.dtype,
+        nodata=nodata,
+        crs=f"EPSG:{32600 + zone}",
+        transform=from_origin(*corner, 10, 10),
+        compress="deflate",
+        interleave="pixel" if count <= 3 else "band",
+    ) as tif:
         tif.write(array)

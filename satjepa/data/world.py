@@ -1,12 +1,15 @@
-"""The demo world: a procedural land whose yearly change can be forecast in part, and whose best forecast is known exactly.
+"""The demo world: a procedural land whose yearly change can be forecast in part, and whose best forecast is known
+exactly.
 
-Every object of the land (field, forest stand, town block, reservoir) is a Markov chain over a few states that can be *seen*:
+Every object of the land (field, forest stand, town block, reservoir) is a Markov chain over a few states that can be
+*seen*:
     field      rape -> wheat -> maize -> fallow -> rape, with breaks; meadows and orchards stay
     stand      forest -> cut (beside a fresh cut) -> shrub -> young -> forest;  forest -> dry -> burnt -> shrub
     block      open -> building site (beside the town, along roads) -> built
     reservoir  its water line climbs or falls by one step; a marsh or a mud belt shows which
-`Land.transition()` is the one definition of that: `advance` samples from it, and `expected_cover` is its exact mean, the
-**oracle**: the cover next year in expectation, given the full state. What is drawn from them is in `satjepa.data.render`.
+`Land.transition()` is the one definition of that: `advance` samples from it, and `expected_cover` is its exact mean,
+the **oracle**: the cover next year in expectation, given the full state. What is drawn from them is in
+`satjepa.data.render`.
 
 All arithmetic is float64, so that the rounding to 8 bits gives the same pixels on every machine.
 """
@@ -21,8 +24,26 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.spatial import cKDTree
 
-CLASSES = ("water", "forest", "cut", "shrub", "young", "dry", "burnt", "rape", "wheat", "maize", "fallow", "meadow",
-           "orchard", "site", "built", "road", "mud", "marsh")
+CLASSES = (
+    "water",
+    "forest",
+    "cut",
+    "shrub",
+    "young",
+    "dry",
+    "burnt",
+    "rape",
+    "wheat",
+    "maize",
+    "fallow",
+    "meadow",
+    "orchard",
+    "site",
+    "built",
+    "road",
+    "mud",
+    "marsh",
+)
 INDEX = {name: i for i, name in enumerate(CLASSES)}
 FIELD = ("rape", "wheat", "maize", "fallow", "meadow", "orchard")
 STAND = ("forest", "cut", "shrub", "young", "dry", "burnt")
@@ -60,7 +81,9 @@ def fractal(rng: np.random.Generator, size: int, beta: float) -> np.ndarray:
 
 
 def _cells(points: np.ndarray, size: int, warp: np.ndarray | None = None) -> np.ndarray:
-    """Voronoi cell (index of the nearest point) of each pixel, (size, size) int; `warp` (2, size, size) bends the borders."""
+    """Voronoi cell (index of the nearest point) of each pixel, (size, size) int; `warp` (2, size, size) bends the
+    borders.
+    """
     grid = np.stack(np.mgrid[:size, :size]).astype(float)
     grid = grid if warp is None else grid + warp
     return cKDTree(points).query(grid.reshape(2, -1).T)[1].reshape(size, size)
@@ -202,7 +225,9 @@ class Land:
 
     def cover(self) -> np.ndarray:
         """(18, size, size) one-hot: the class of each pixel now."""
-        return self._compose(np.eye(6)[self.field], np.eye(6)[self.wood], np.eye(3)[self.town], np.eye(LEVELS)[self.level])
+        return self._compose(
+            np.eye(6)[self.field], np.eye(6)[self.wood], np.eye(3)[self.town], np.eye(LEVELS)[self.level]
+        )
 
     def expected_cover(self) -> np.ndarray:
         """(18, size, size): probability of each class of each pixel next year, given the full state now."""
@@ -210,7 +235,9 @@ class Land:
         return self._compose(odds["field"], odds["wood"], odds["town"], odds["level"])
 
     def _compose(self, field: np.ndarray, wood: np.ndarray, town: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """Objects drawn over each other: fields and forest, town, roads, reservoir, river; exact for independent objects."""
+        """Objects drawn over each other: fields and forest, town, roads, reservoir, river; exact for independent
+        objects.
+        """
         out = np.zeros((len(CLASSES), self.size, self.size))
         for i, name in enumerate(FIELD):
             out[INDEX[name]] = field[:, i][self.parcel] * ~self.forest
@@ -241,6 +268,7 @@ def _sample(rng: np.random.Generator, odds: np.ndarray) -> np.ndarray:
 
 def process_of_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """What changed between two class maps (H, W) int: an index into `PROCESSES`, (H, W) uint8, 0 where nothing did."""
+
     def touched(*names: str) -> np.ndarray:
         wanted = [INDEX[n] for n in names]
         return np.isin(before, wanted) | np.isin(after, wanted)

@@ -1,8 +1,8 @@
 """The frozen image generator: SD 3.5 Medium or the tiny one, loaded by the same lines, with LoRA on its attention.
 
-    latent = backbone.encode(rgb)                               RGB [0, 1] -> normalised latent
-    v      = backbone(latent, sigma, context, pooled)           velocity of flow matching
-    rgb    = backbone.decode(latent)                            and back to [0, 1]
+latent = backbone.encode(rgb)                               RGB [0, 1] -> normalised latent
+v      = backbone(latent, sigma, context, pooled)           velocity of flow matching
+rgb    = backbone.decode(latent)                            and back to [0, 1]
 """
 
 from __future__ import annotations
@@ -23,15 +23,19 @@ class BackboneError(RuntimeError):
 
 
 def load_part(cls: type, path: str, part: str, revision: str | None = None) -> nn.Module:
-    """`cls.from_pretrained(path, subfolder=part)` in float32; `BackboneError` in one clear sentence where that fails."""
+    """`cls.from_pretrained(path, subfolder=part)` in float32; `BackboneError` in one clear sentence where that fails.
+    """
     try:
         return cls.from_pretrained(path, subfolder=part, revision=revision, torch_dtype=torch.float32)
-    except (OSError, EnvironmentError, ValueError) as error:
-        here = Path(path).is_dir()
-        advice = (f"the folder has no usable `{part}/`: it must be in diffusers layout, as `assets/tiny_sd3`" if here else
-                  "it is neither a folder nor to be had from the model hub: for Stable Diffusion 3.5 Medium accept its licence on the hub, "
-                  "log in (`hf auth login`) and be online once, or set backbone.path in params.yaml to a local copy; "
-                  "`assets/tiny_sd3` needs neither")
+    except (OSError, ValueError) as error:
+        if Path(path).is_dir():
+            advice = f"the folder has no usable `{part}/`: it must be in diffusers layout, as `assets/tiny_sd3`"
+        else:
+            advice = (
+                "it is neither a folder nor to be had from the model hub: for Stable Diffusion 3.5 Medium accept its"
+                " licence there, log in (`hf auth login`) and be online once, or set backbone.path in params.yaml to a"
+                " local copy; `assets/tiny_sd3` needs neither"
+            )
         raise BackboneError(f"cannot load `{part}` of backbone {path!r}: {advice}") from error
 
 
@@ -45,7 +49,9 @@ class Backbone(nn.Module):
         source: path or hub id, recorded in checkpoints.
     """
 
-    def __init__(self, transformer: SD3Transformer2DModel, vae: AutoencoderKL, shift: float = 1.0, source: str = "") -> None:
+    def __init__(
+        self, transformer: SD3Transformer2DModel, vae: AutoencoderKL, shift: float = 1.0, source: str = ""
+    ) -> None:
         super().__init__()
         self.transformer, self.vae = transformer.requires_grad_(False), vae.requires_grad_(False).eval()
         self.shift, self.source = shift, source
@@ -60,7 +66,10 @@ class Backbone(nn.Module):
         from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
         path = str(path)
-        parts = [load_part(c, path, name, revision) for c, name in ((SD3Transformer2DModel, "transformer"), (AutoencoderKL, "vae"))]
+        parts = [
+            load_part(c, path, name, revision)
+            for c, name in ((SD3Transformer2DModel, "transformer"), (AutoencoderKL, "vae"))
+        ]
         try:
             scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(path, subfolder="scheduler", revision=revision)
         except OSError as error:
@@ -68,10 +77,13 @@ class Backbone(nn.Module):
         return cls(*parts, shift=float(scheduler.config.shift), source=path)
 
     def add_lora(self, rank: int, alpha: float, targets: Sequence[str]) -> Backbone:
-        """Put LoRA (W + alpha/rank · B A, B = 0 at the start) on the named linear layers of every block; returns self."""
+        """Put LoRA (W + alpha/rank · B A, B = 0 at the start) on the named linear layers of every block; returns self.
+        """
         from peft import LoraConfig
 
-        self.transformer.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True))
+        self.transformer.add_adapter(
+            LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True)
+        )
         return self
 
     @property
@@ -95,7 +107,9 @@ class Backbone(nn.Module):
 
     def frozen_state(self) -> dict[str, torch.Tensor]:
         """Every tensor that must never change, under the names it had before LoRA was added."""
-        return {name.replace(".base_layer", ""): tensor for name, tensor in self.state_dict().items() if "lora_" not in name}
+        return {
+            name.replace(".base_layer", ""): tensor for name, tensor in self.state_dict().items() if "lora_" not in name
+        }
 
     @torch.no_grad()
     def encode(self, rgb: torch.Tensor) -> torch.Tensor:
@@ -109,7 +123,9 @@ class Backbone(nn.Module):
         latent = latent / self.vae.config.scaling_factor + self.vae.config.shift_factor
         return (self.vae.decode(latent).sample / 2 + 0.5).clamp(0, 1)
 
-    def forward(self, latent: torch.Tensor, sigma: torch.Tensor, context: torch.Tensor, pooled: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, latent: torch.Tensor, sigma: torch.Tensor, context: torch.Tensor, pooled: torch.Tensor
+    ) -> torch.Tensor:
         """Velocity noise - x0 at noise level sigma.
 
         Args:

@@ -32,8 +32,8 @@ class CaptionForecaster(nn.Module):
 
     x: the words of t, read through ``layers`` of cross-attention to the tokens of t+1. ``delta`` and ``change`` are
     zero at the start: the forecaster starts as the identity (the published one claims that, and is not). All L
-    positions are forecast, as the caption of t+1 may be longer than that of t: past the end of t's caption the base is zero, and
-    the question a learned position. Padding is never attended.
+    positions are forecast, as the caption of t+1 may be longer than that of t: past the end of t's caption the base is
+    zero, and the question a learned position. Padding is never attended.
     """
 
     def __init__(

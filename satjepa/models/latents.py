@@ -36,8 +36,12 @@ class LatentStore:
         return torch.from_numpy(self.latents[self.rows[key]].astype(np.float32))
 
     @classmethod
-    def write(cls, folder: str | Path, backbone: Backbone, batches: Iterable[tuple[list[tuple], torch.Tensor]]) -> LatentStore:
-        """Encode batches of (keys, rgb (B,3,H,W) in [0,1]) and write them; the index last, so that a half-written store never opens."""
+    def write(
+        cls, folder: str | Path, backbone: Backbone, batches: Iterable[tuple[list[tuple], torch.Tensor]]
+    ) -> LatentStore:
+        """Encode batches of (keys, rgb (B,3,H,W) in [0,1]) and write them; the index last, so that a half-written
+        store never opens.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "index.parquet").unlink(missing_ok=True)
@@ -51,12 +55,14 @@ class LatentStore:
         return cls(folder)
 
 
-def image_batches(sources: Iterable[tuple[PairDataset, list[tuple]]], size: int) -> Iterator[tuple[list[tuple], torch.Tensor]]:
+def image_batches(
+    sources: Iterable[tuple[PairDataset, list[tuple]]], size: int
+) -> Iterator[tuple[list[tuple], torch.Tensor]]:
     """(keys, rgb (B,3,H,W)) of the images of some datasets, each image once."""
     seen: set[tuple] = set()
     for data, keys in sources:
         fresh = [key for key in keys if key not in seen]
         seen.update(fresh)
         for start in range(0, len(fresh), size):
-            part = fresh[start:start + size]
+            part = fresh[start : start + size]
             yield [tuple(key) for key in part], torch.stack([data.image(key)[0] for key in part])

@@ -1,4 +1,4 @@
-"""Captions by a vision-language model, with a real LLaVA of transformers that is tiny and random: it says nonsense, but all of it runs."""
+"""Captions by a vision-language model: a real LLaVA, tiny and random. It says nonsense, but all of it runs."""
 
 from pathlib import Path
 
@@ -24,8 +24,8 @@ def tiny_processor() -> object:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
                                    unk_token="<unk>", additional_special_tokens=["<image>"])
     images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    return LlavaProcessor(images, fast, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1,
-                          chat_template=CHAT)
+    return LlavaProcessor(images, fast, patch_size=8, vision_feature_select_strategy="default",
+                          num_additional_image_tokens=1, chat_template=CHAT)
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +33,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     path, processor = tmp_path_factory.mktemp("vlm"), tiny_processor()
-    eye = CLIPVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8,
-                           projection_dim=16)
-    tongue = LlamaConfig(vocab_size=len(processor.tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                         num_attention_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.4)
+    small = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    eye = CLIPVisionConfig(hidden_size=16, intermediate_size=32, image_size=32, patch_size=8, **small)
+    tongue = LlamaConfig(vocab_size=len(processor.tokenizer), hidden_size=32, intermediate_size=64, pad_token_id=0,
+                         bos_token_id=1, eos_token_id=2, initializer_range=0.4, **small)
     torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(LlavaConfig(eye, tongue, image_token_id=4))
+    model = LlavaForConditionalGeneration(LlavaConfig(vision_config=eye, text_config=tongue, image_token_id=4))
     with torch.no_grad():
         for weight in model.model.multi_modal_projector.parameters():
             weight.mul_(20)  # so that a random model minds what it sees
@@ -66,7 +66,7 @@ def test_three_answers_that_depend_on_the_image_and_repeat(captioner: VlmCaption
         assert "<" not in text and text == " ".join(text.split())
 
 
-def test_answers_do_not_depend_on_the_other_prompts_of_the_batch(captioner: VlmCaptioner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_do_not_depend_on_the_other_prompts(captioner: VlmCaptioner, monkeypatch: pytest.MonkeyPatch) -> None:
     together = captioner(image(0))
     monkeypatch.setattr(vlm, "PROMPTS", vlm.Captions(*[vlm.PROMPTS.geometric] * 3))  # no padding: all of one length
     assert captioner(image(0)).geometric == together.geometric

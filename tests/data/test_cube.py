@@ -46,7 +46,7 @@ def test_coordinates_are_pixel_centres(make_cube) -> None:
 def test_values_are_read_when_used(make_cube) -> None:
     cube = make_cube("Alpha", [2018, 2019])
     assert not cube["emb"].variable._in_memory
-    assert cube["emb"].values.dtype == np.int8 and cube["emb"].values is cube["emb"].values  # then kept, once
+    assert np.shares_memory(cube["emb"].values, cube["emb"].values)  # then kept, once
 
 
 def test_other_scales_become_float32(tmp_path, make) -> None:
@@ -67,7 +67,7 @@ def test_a_year_without_embedding_is_masked(tmp_path, make) -> None:
     cube = build_cube(find_scenes(tmp_path), tmp_path / "a.zarr")
     assert (cube["emb"][0] == -128).all() and (cube["emb"][1] != -128).all()
     make.emb_path(tmp_path, "Alpha", 2019).unlink()
-    assert "emb" not in build_cube(find_scenes(tmp_path), tmp_path / "a.zarr")
+    assert "emb" not in build_cube(find_scenes(tmp_path, ["Alpha"]), tmp_path / "a.zarr")
 
 
 def test_a_rotated_grid_has_no_axes_but_a_transform(tmp_path, make) -> None:

@@ -43,7 +43,7 @@ def test_d4_are_eight_different_symmetries() -> None:
 def test_augmentation_is_fixed_and_spread() -> None:
     found = [augmentation(region, x, y) for region in "ABCD" for x in range(0, 320, 32) for y in range(0, 320, 32)]
     assert np.bincount(found, minlength=8).min() > 30  # of 400; 50 expected
-    assert [augmentation("Alpha", x, 0) for x in (0, 32, 64)] == [7, 5, 7]  # the same on every machine
+    assert [augmentation("Alpha", x, 0) for x in (0, 32, 64)] == [0, 7, 5]  # the same on every machine
 
 
 def test_batch_contract(make_cube) -> None:
@@ -142,7 +142,7 @@ def test_no_sample_is_an_error_that_says_why(make_cube) -> None:
 
 @pytest.fixture
 def holed(tmp_path, make):
-    """Reflectance of three years, 32x32: half of the first window of 2018 is NaN, and a corner of the second of 2017."""
+    """Three years of reflectance, 32x32: half of the first window of 2018 is NaN, a corner of the second of 2017."""
     for year in 2017, 2018, 2019:
         values = np.full((3, 32, 32), (year - 2000) / 100, np.float32)
         if year == 2018:
@@ -259,7 +259,8 @@ def test_a_cube_is_read_once_and_kept_as_stored(make_cube) -> None:
     assert not cube["emb"].variable._in_memory and not cube["rgb"].variable._in_memory
     train[0], test[0]
     kept = train.places[0]["emb"]
-    assert kept.dtype == np.int8 and kept is test.places[0]["emb"] and kept is cube["emb"].values
+    assert kept.dtype == np.int8 and train.places[0]["rgb"].dtype == np.uint8
+    assert kept is train.places[0]["emb"] and np.shares_memory(kept, test.places[0]["emb"])
 
 
 def test_a_patch_of_64_pixels_is_quick(make_cube) -> None:

@@ -1,6 +1,7 @@
 """The demo world: its oracle is exact, its pixels are the same everywhere, its change has the size it claims."""
 
 import hashlib
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,7 +28,11 @@ def years_of(preset: str, region: str, count: int = 4) -> list:
 
 @pytest.fixture(scope="module")
 def test_years() -> dict[str, list]:
-    return {f"{preset}/{name}": years_of(preset, name) for preset in ("strong", "gentle") for name in RECIPE["regions"]["test"][-2:]}
+    return {
+        f"{preset}/{name}": years_of(preset, name)
+        for preset in ("strong", "gentle")
+        for name in RECIPE["regions"]["test"][-2:]
+    }
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -75,9 +80,10 @@ def test_same_pixels_everywhere() -> None:
 def test_change_has_the_size_the_recipe_claims(test_years: dict[str, list]) -> None:
     scores = {"strong": [], "gentle": []}
     for name, years in test_years.items():
-        for before, after in zip(years, years[1:], strict=False):
-            scores[name.split("/")[0]].append((psnr(before.rgb, after.rgb), psnr(after.oracle_mean, after.rgb),
-                                               psnr(after.oracle_sample, after.rgb)))
+        for before, after in pairwise(years):
+            scores[name.split("/")[0]].append(
+                (psnr(before.rgb, after.rgb), psnr(after.oracle_mean, after.rgb), psnr(after.oracle_sample, after.rgb))
+            )
     strong, gentle = (np.mean(scores[p], 0) for p in ("strong", "gentle"))
     assert 15.5 < strong[0] < 20
     assert strong[1] > strong[0] + 6
@@ -107,9 +113,18 @@ def test_embedding_drift_compares_with_alphaearth(shared) -> None:
     assert abs(np.median((ours[0].embedding * ours[1].embedding).sum(0)) - median) < 0.02
 
 
-@pytest.mark.parametrize(("before", "after", "process"), [
-    ("wheat", "maize", "crop"), ("forest", "cut", "forest"), ("meadow", "site", "town"), ("mud", "fallow", "water"),
-    ("dry", "burnt", "fire"), ("burnt", "shrub", "fire"), ("forest", "forest", "none")])
+@pytest.mark.parametrize(
+    ("before", "after", "process"),
+    [
+        ("wheat", "maize", "crop"),
+        ("forest", "cut", "forest"),
+        ("meadow", "site", "town"),
+        ("mud", "fallow", "water"),
+        ("dry", "burnt", "fire"),
+        ("burnt", "shrub", "fire"),
+        ("forest", "forest", "none"),
+    ],
+)
 def test_process_of_change(before: str, after: str, process: str) -> None:
     maps = [np.array([[INDEX[name]]]) for name in (before, after)]
     assert PROCESSES[process_of_change(*maps)[0, 0]] == process

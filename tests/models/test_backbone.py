@@ -1,0 +1,104 @@
+"""The backbone: one way in for the tiny and the big one, frozen, with a LoRA that starts as nothing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from satjepa.models.backbone import Backbone, BackboneError
+from satjepa.models.tiny_sd3 import (
+    JOINT_DIM,
+    POOLED_DIM,
+    build_transformer,
+    build_vae,
+    fold_normalisation,
+    save_pipeline,
+)
+
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("tiny")
+    save_pipeline(path, build_vae((8, 8, 8, 8)), build_transformer(layers=2, heads=1))
+    return path
+
+
+@pytest.fixture
+def backbone(folder: Path) -> Backbone:
+    return Backbone.from_pretrained(folder)
+
+
+def inputs() -> tuple[torch.Tensor, ...]:
+    g = torch.Generator().manual_seed(1)
+    shapes = ((2, 16, 8, 8), (2, 70, JOINT_DIM), (2, POOLED_DIM))
+    z, context, pooled = (torch.randn(s, generator=g) for s in shapes)
+    return z, torch.tensor([0.2, 0.9]), context, pooled
+
+
+def test_folder_has_the_layout_of_sd35(folder: Path) -> None:
+    assert {p.name for p in folder.iterdir()} == {"transformer", "vae", "scheduler", "model_index.json"}
+    assert (folder / "transformer/diffusion_pytorch_model.safetensors").exists()
+
+
+def test_latents_and_images_have_the_right_shape_and_range(backbone: Backbone) -> None:
+    rgb = torch.rand(2, 3, 64, 64)
+    latent = backbone.encode(rgb)
+    assert (
+        latent.shape
+        == (2, backbone.latent_channels, backbone.latent_size(64), backbone.latent_size(64))
+        == (2, 16, 8, 8)
+    )
+    decoded = backbone.decode(100 * torch.randn_like(latent))
+    assert decoded.shape == rgb.shape
+    assert decoded.min() >= 0
+    assert decoded.max() <= 1
+    assert backbone(*inputs()).shape == (2, 16, 8, 8)
+
+
+def test_lora_starts_as_nothing_and_is_all_that_trains(backbone: Backbone) -> None:
+    before, names = backbone(*inputs()), set(backbone.frozen_state())
+    backbone.add_lora(4, 8, TARGETS)
+    assert torch.equal(backbone(*inputs()), before)
+    trained = [name for name, p in backbone.named_parameters() if p.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)
+    assert set(backbone.frozen_state()) == names
+
+
+def test_frozen_state_survives_a_step_of_lora(backbone: Backbone) -> None:
+    backbone.add_lora(4, 8, TARGETS)
+    before = {k: v.clone() for k, v in backbone.frozen_state().items()}
+    optimizer = torch.optim.AdamW([p for p in backbone.parameters() if p.requires_grad], 1e-2)
+    out = backbone(*inputs())
+    for _ in range(2):  # B is zero at first, so A moves in the second step only
+        optimizer.zero_grad()
+        backbone(*inputs()).square().mean().backward()
+        optimizer.step()
+    assert not torch.equal(backbone(*inputs()), out)
+    assert all(torch.equal(before[k], v) for k, v in backbone.frozen_state().items())
+
+
+def test_missing_backbone_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(BackboneError, match=r"transformer.*licence.*assets/tiny_sd3"):
+        Backbone.from_pretrained("stabilityai/not-there")
+    with pytest.raises(BackboneError, match="diffusers layout"):
+        Backbone.from_pretrained(tmp_path)
+
+
+def test_folding_the_normalisation_changes_latents_but_not_images() -> None:
+    torch.manual_seed(0)
+    vae, x = build_vae((8, 8, 8, 8)).eval(), 2 * torch.rand(16, 3, 64, 64) - 1
+    with torch.no_grad():
+        raw = vae.encode(x).latent_dist
+        image = vae.decode(raw.mode()).sample
+        fold_normalisation(vae, raw.mode())
+        folded = vae.encode(x).latent_dist
+        assert torch.allclose(folded.mode().std((0, 2, 3)), torch.ones(16), atol=1e-4)
+        assert torch.allclose(vae.decode(folded.mode()).sample, image, atol=1e-4)
+        assert torch.allclose(
+            folded.std / raw.std, (folded.mode() / raw.mode()).abs().mean((0, 2, 3))[:, None, None], rtol=1e-2
+        )

@@ -1,0 +1,113 @@
+"""The whole pipeline at smoke size, in a scratch checkout with a DVC cache of its own (`make smoke`)."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from satjepa.experiment import lay_out
+from satjepa.typed import with_keys
+
+REPO = Path(__file__).resolve().parents[2]
+SMOKE = yaml.safe_load((REPO / "tests/pipeline/smoke.yaml").read_text())
+ARMS = {f"ablate@{arm}-0" for arm in yaml.safe_load((REPO / "params.yaml").read_text())["ablate"]["arms"]}
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(1800)]
+
+
+class Scratch:
+    """A checkout in which DVC can be run and files can be changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def dvc(self, *arguments: str) -> str:
+        """The output of a dvc command that must succeed."""
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        command = [sys.executable, "-m", "dvc", *arguments]
+        env = {name: value for name, value in os.environ.items() if name != "SATJEPA_PARAMS"} | {"PATH": path}
+        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"dvc {' '.join(arguments)}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+        return done.stdout
+
+    def repro(self, *arguments: str) -> set[str]:
+        """Run `dvc repro`; the stages that ran."""
+        return set(re.findall(r"^Running stage '(.+)':$", self.dvc("repro", *arguments), re.MULTILINE))
+
+    def set(self, name: str, changes: dict) -> None:
+        """Change dotted keys of a YAML file."""
+        values = yaml.safe_load((self.folder / name).read_text())
+        (self.folder / name).write_text(yaml.safe_dump(with_keys(dict, values, changes), sort_keys=False))
+
+    def lock(self) -> str:
+        """The bytes that dvc.lock promises."""
+        return (self.folder / "dvc.lock").read_text()
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
+    """The work tree laid out anew, at smoke size, nothing run yet."""
+    checkout = Scratch(tmp_path_factory.mktemp("smoke") / "satjepa")
+    lay_out(checkout.folder, (REPO / "params.yaml").read_text())
+    (checkout.folder / ".dvc/config.local").unlink()  # its own cache: here everything must be computed
+    for name, changes in SMOKE.items():
+        checkout.set(name, changes)
+    return checkout
+
+
+def test_everything_runs_once(scratch: Scratch):
+    ran = scratch.repro()  # but the frozen backbone
+    assert ran == {"data", "captions", "embeddings", "train@0", "ablations", "figures"} | ARMS
+    with open(scratch.folder / "reports/table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert rows and all(row["model"] for row in rows)
+    for name in ["runs/joint-0/model", "reports/figures", "reports/notebooks/05_ablate"]:
+        assert any((scratch.folder / name).iterdir())
+
+
+def test_a_second_run_runs_nothing(scratch: Scratch):
+    before = scratch.lock()
+    assert scratch.repro() == set()
+    assert scratch.lock() == before
+
+
+def test_equal_runs_give_equal_bytes(scratch: Scratch):
+    before = scratch.lock()
+    assert scratch.repro("--force", "--single-item", "data", "train@0") == {"data", "train@0"}
+    assert scratch.lock() == before
+
+
+def test_a_changed_arm_runs_that_arm_again_and_the_figures(scratch: Scratch):
+    arms = yaml.safe_load((scratch.folder / "params.yaml").read_text())["ablate"]["arms"]
+    arms["no_jepa"] |= {"loss.caption": 0.25}
+    scratch.set("params.yaml", {"ablate.arms": arms})
+    assert scratch.repro() == {"ablate@no_jepa-0", "ablations", "figures"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stages"),
+    [
+        ("train.steps", 5, {"train@0", "figures"}),
+        ("ablate.steps", 3, {"figures"} | ARMS),
+        ("loss.caption", 0.25, {"train@0"} | ARMS),
+        ("captions.prompt_version", 2, {"captions"}),
+        ("captions.max_length", 40, {"embeddings", "train@0", "ablations", "figures"} | ARMS),
+        ("backbone.lora_rank", 8, {"train@0"} | ARMS),
+        ("data.on_bad_scene", "exclude", {"data"}),
+    ],
+)
+def test_a_changed_parameter_touches_what_reads_it(scratch: Scratch, key: str, value: object, stages: set[str]):
+    """Directly; what stands after those stages follows by their outs."""
+    kept = (scratch.folder / "params.yaml").read_text()
+    scratch.set("params.yaml", {key: value})
+    try:
+        changed = json.loads(scratch.dvc("status", "--json"))
+    finally:
+        (scratch.folder / "params.yaml").write_text(kept)
+    assert {name for name in changed if name != "data.dvc"} == stages

@@ -1,0 +1,98 @@
+"""An experiment: a second checkout with other parameters, the same cache, a clock, and its results carried home."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from satjepa import experiment
+
+HOME = {"dvc.yaml": "stages: {}\n", "params.yaml": "seed: 0\n", "satjepa/a.py": "one", ".dvc/config": ""}
+HOME |= {".gitignore": "/runs\n/.work\n"}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small git repository as the current folder; half of it is not yet added."""
+    for name, text in (HOME | {"runs/x": "made", "reports/table.csv": "the demo's", "dvc.lock": "the demo's"}).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "add", "dvc.yaml", "params.yaml"], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_lay_out_copies_sources_and_keeps_results(home: Path):
+    folder = home / "runs/there"
+    experiment.lay_out(folder, "seed: 1\n")
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and ".git/" not in str(p)}
+    assert files == {*HOME, ".dvc/config.local"}  # nothing that a run made here
+    assert (folder / "params.yaml").read_text() == "seed: 1\n"
+    assert json.loads((folder / ".dvc/config.local").read_text().partition("dir = ")[2]) == str(home / ".dvc/cache")
+    assert (folder / ".git").is_dir()
+    (folder / "dvc.lock").write_text("the experiment's")
+    (home / "satjepa/a.py").write_text("two")
+    experiment.lay_out(folder, "seed: 2\n")
+    assert (folder / "dvc.lock").read_text() == "the experiment's"
+    assert (folder / "satjepa/a.py").read_text() == "two"
+    assert (folder / "params.yaml").read_text() == "seed: 2\n"
+
+
+def stand_in_for_dvc(home: Path, code: str) -> None:
+    """A module `dvc` that repro will find before the real one."""
+    (home / "dvc.py").write_text(code)
+
+
+def test_repro_gives_the_status_and_sets_the_scene(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SATJEPA_PARAMS", "params.table.yaml")
+    stand_in_for_dvc(home, "import json, os, sys\njson.dump((sys.argv[1:], dict(os.environ)), open('said', 'w'))\nsys.exit(3)")
+    assert experiment.repro(home) == 3
+    arguments, environment = json.loads((home / "said").read_text())
+    assert arguments == ["repro"]
+    assert "SATJEPA_PARAMS" not in environment
+    assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+def test_the_clock_interrupts_and_waits(home: Path):
+    stand_in_for_dvc(
+        home,
+        "import time\nopen('started', 'w')\ntry:\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    open('stopped', 'w').write('cleanly')\n    raise",
+    )
+    start = time.monotonic()
+    assert experiment.repro(home, minutes=1 / 60) == experiment.NOT_DONE
+    assert time.monotonic() - start < 30
+    assert not (home / "started").exists() or (home / "stopped").read_text() == "cleanly"
+
+
+def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.CaptureFixture, monkeypatch):
+    (home / "params.table.yaml").write_text("seed: 7\n")
+    statuses = iter([experiment.NOT_DONE, 5, 0])
+
+    def repro(folder: Path, minutes: float | None) -> int:
+        status = next(statuses)
+        for name in ("dvc.lock", "reports/table.csv", "reports/figures/a.png"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(f"made by part {status}")
+        (folder / ".dvc/tmp").mkdir(exist_ok=True)
+        return status
+
+    monkeypatch.setattr(experiment, "repro", repro)
+    target = home / "experiments/table"
+    assert experiment.main(["params.table.yaml", "--minutes", "30"]) == experiment.NOT_DONE
+    assert "30 minutes: the same command goes on" in capsys.readouterr().err
+    assert experiment.main(["params.table.yaml"]) == 5
+    assert not target.exists()
+    assert experiment.main(["params.table.yaml"]) == 0
+    assert (target / "params.yaml").read_text() == "seed: 7\n"
+    assert (target / "dvc.lock").read_text() == (target / "table.csv").read_text() == "made by part 0"
+    assert (target / "figures/a.png").exists()
+    machine = yaml.safe_load((target / "machine.yaml").read_text())
+    assert machine["parts"] == 3 and machine["cores"] == os.cpu_count() and machine["minutes"] >= 0
+    assert (home / "reports/table.csv").read_text() == "the demo's"

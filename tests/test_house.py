@@ -1,0 +1,118 @@
+"""The rules of the house (DESIGN): small rooms, words on the door, imports that go down only, no pickles."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from reach import REPO, for_types_only
+
+FILES = sorted((REPO / "satjepa").rglob("*.py"))
+TESTS = sorted((REPO / "tests").rglob("*.py"))
+# The floors, from the ground up; what is not named is on the floor of train, forecast and evaluate.
+FLOORS = {
+    **dict.fromkeys(["config", "typed", "paths", "nb", "experiment"], 0),
+    "data": 1,
+    "captions": 2,
+    **dict.fromkeys(["models", "flow", "losses", "schedules", "metrics", "perceptual"], 3),
+    **dict.fromkeys(["captions.run"], 4),  # a stage's work: it opens data sets as the stages after it do
+    **dict.fromkeys(["notebook", "cli"], 5),
+}
+HEAVY = {"diffusers", "rasterio", "rioxarray", "dvc", "papermill", "lpips", "nbformat", "torch_fidelity"}
+IDS = {"ids": lambda path: str(path.relative_to(REPO))}
+
+
+def lines_of(node: ast.FunctionDef) -> int:
+    """Lines of a function without its docstring."""
+    size = node.end_lineno - node.lineno + 1
+    if ast.get_docstring(node):
+        size -= node.body[0].end_lineno - node.body[0].lineno + 1
+    return size
+
+
+def defined(path: Path) -> list[tuple[str, ast.AST, bool]]:
+    """(name, node, public) of every class and function of a file; one inside a function is not public."""
+    found = []
+
+    def walk(node: ast.AST, prefix: str, public: bool) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                shown = public and not child.name.startswith("_")
+                found.append((prefix + child.name, child, shown))
+                walk(child, f"{prefix}{child.name}.", shown and isinstance(child, ast.ClassDef))
+            else:
+                walk(child, prefix, public)
+
+    walk(ast.parse(path.read_text()), "", True)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES + TESTS, **IDS)
+def test_a_file_is_no_longer_than_300_lines(path: Path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("path", FILES, **IDS)
+def test_functions_are_short(path: Path):
+    functions = [(name, node) for name, node, _ in defined(path) if not isinstance(node, ast.ClassDef)]
+    assert not [(name, lines_of(node)) for name, node in functions if lines_of(node) > 60]
+    forwards = [(name, node) for name, node in functions if name.split(".")[-1] == "forward"]
+    assert not [(name, lines_of(node)) for name, node in forwards if lines_of(node) > 30]
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.read_text().strip()], **IDS)
+def test_what_is_public_has_a_docstring_and_types(path: Path):
+    assert ast.get_docstring(ast.parse(path.read_text())), "the module itself"
+    public = [(name, node) for name, node, shown in defined(path) if shown]
+    assert not [name for name, node in public if not ast.get_docstring(node)]
+    functions = [(name, node) for name, node in public if not isinstance(node, ast.ClassDef)]
+    assert not [name for name, node in functions if node.returns is None]
+    arguments = [(name, a) for name, f in functions for a in [*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs]]
+    assert not [f"{name}({a.arg})" for name, a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+
+
+def runtime_imports(path: Path) -> list[tuple[str, int]]:
+    """(dotted name, column) of every import that is not for type checking only; column 0 is the top level."""
+    found = []
+
+    def walk(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                found.extend((alias.name, child.col_offset) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                found.extend((f"{child.module}.{alias.name}", child.col_offset) for alias in child.names)
+            if not for_types_only(child):
+                walk(child)
+
+    walk(ast.parse(path.read_text()))
+    return found
+
+
+def floor_of(dotted: str) -> int:
+    """The floor of a name below satjepa: that of its longest prefix in FLOORS."""
+    parts = dotted.split(".")
+    known = [".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in FLOORS]
+    return FLOORS[known[0]] if known else 4
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.name != "__init__.py"], **IDS)
+def test_imports_go_down_only(path: Path):
+    own = floor_of(".".join(path.relative_to(REPO / "satjepa").with_suffix("").parts))
+    reached = [name.removeprefix("satjepa.") for name, _ in runtime_imports(path) if name.startswith("satjepa.")]
+    assert not [name for name in reached if floor_of(name) > own]
+
+
+@pytest.mark.parametrize("path", FILES, **IDS)
+def test_heavy_packages_are_imported_where_they_are_used(path: Path):
+    """So that `import satjepa.x` is quick, and works on a machine that lacks them."""
+    assert not [name for name, column in runtime_imports(path) if column == 0 and name.split(".")[0] in HEAVY]
+
+
+@pytest.mark.parametrize("path", FILES + [p for p in TESTS if p.name != "test_house.py"], **IDS)
+def test_a_pickle_is_read_with_weights_only(path: Path):
+    pickles = {name.split(".")[0] for name, _ in runtime_imports(path)} & {"pickle", "joblib", "dill", "cloudpickle"}
+    assert not pickles or path in TESTS
+    for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+        options = {word.arg: getattr(word.value, "value", None) for word in call.keywords}
+        assert options.get("allow_pickle") is not True
+        if isinstance(call.func, ast.Attribute) and ast.unparse(call.func) == "torch.load":
+            assert options.get("weights_only") is True, f"{path.name}:{call.lineno}"
