@@ -193,11 +193,11 @@ def _verified(folder: Path, with_optimizer: bool = True) -> Checkpoint:
 def make_header(config: Json, split: str, backbone: str) -> Json:
     """Header of a checkpoint from `Params.as_dict()` and the sha256 of the split and of the frozen backbone.
 
-    `config` is kept whole but for its list of ablations, which has no part in this run: editing that list must not change
-    the bytes of a checkpoint that is made again.
+    `config` is kept whole but for its list of ablations, which has no part in this run: editing that list must not
+    change the bytes of a checkpoint that is made again.
     """
     config = json.loads(json.dumps(config))  # tuples as JSON gives them back
-    config |= {"ablate": {"steps": config["train"]["steps"], "seeds": [], "arms": {}}} if "ablate" in config else {}
+    config["ablate"] = {"steps": config["train"]["steps"], "seeds": [config["seed"]], "arms": {}}
     digest = hashlib.sha256(json.dumps(_compared(config), sort_keys=True).encode()).hexdigest()
     return {"config": config, "config_digest": digest, "code": code_digest(), "split": split, "backbone": backbone}
 
@@ -230,7 +230,7 @@ def require_same(checkpoint: Checkpoint, header: Json) -> None:
 
 
 def restore(found: Checkpoint, model: SatJepa) -> SatJepa:
-    """Give a model built from `found.header["config"]` its weights, for forecasts; CheckpointError for another backbone."""
+    """Give a model built from `found.header["config"]` its weights; CheckpointError if it has another backbone."""
     here = hash_module(model.backbone, frozen_only=True)
     if here != found.header["backbone"]:
         path = found.header["config"]["backbone"]["path"]

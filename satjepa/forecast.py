@@ -153,7 +153,7 @@ def forecast_raster(
     """Forecast the image of the year after the last of `paths`; write it as a GeoTIFF with mean and spread.
 
     Args:
-        paths: RGB GeoTIFFs of one grid, one a year, oldest first: the last is year t; before it, up to `history` years count.
+        paths: RGB GeoTIFFs of one grid, one a year, oldest first: year t is the last; up to `history` before it count.
         patch: side of the model's patch in pixels; tiles overlap by `overlap`, by default a quarter of it.
         embed: turns captions into embeddings (`caption_embedder`); None for a forecaster that reads none.
         years: of the last image or of each; default: from the file names (`years_of`).
@@ -172,10 +172,8 @@ def forecast_raster(
     white, why = display_white(paths[-1], white)
     stack = read_stack(paths, known, white)
     height, width = stack.valid.shape[1:]
-    used = stack.years[1 : 1 + _years_back(stack, history)]
-    log(
-        f"year {known[-1]}: {paths[-1].name}, {width}x{height} px, {stack.valid[0].mean():.1%} valid; history {list(used)}"
-    )
+    share, used = stack.valid[0].mean(), list(stack.years[1 : 1 + _years_back(stack, history)])
+    log(f"year {known[-1]}: {paths[-1].name}, {width}x{height} px, {share:.1%} valid; history {used}")
     log(f"white {white:g}, {why}; {stack.saturated:.1%} of the pixels are brighter and clipped")
     stack = _padded(stack, patch)
     boxes = tiles(*stack.valid.shape[1:], patch, overlap)

@@ -248,8 +248,9 @@ def train_generator(
     batch: int,
     lr: float,
     log: Log,
+    keep: Callable[[int, Generator], None] = lambda step, averaged: None,
 ) -> Generator:
-    """Pre-train on n windows and return the averaged weights.
+    """Pre-train on n windows and return the averaged weights; `keep` is shown them after every step.
 
     latents (n,16,h,w), cells (n,h·w,256), ids: token ids (n,3,...) of the three captions, of which each draw reads one
     at random.
@@ -257,13 +258,14 @@ def train_generator(
     parameters = [p for p in generator.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.05, final_div_factor=100)
-    average = Average(generator, 0.999)
+    average = Average(generator, 0.995)
     for step in range(steps):
         pick, which = torch.randint(len(latents), (batch,)), torch.randint(3, (batch,))
         loss = generator(latents[pick].float(), cells[pick].float(), {k: v[pick, which] for k, v in ids.items()}, empty)
         _step(loss, parameters, optimizer, schedule)
         average.update()
         log(step + 1, {"loss": loss.item()})
+        keep(step + 1, average.module)
     return average.module
 
 

@@ -95,17 +95,14 @@ def valid_keys(kind: type) -> tuple[str, ...]:
 
 
 def unknown_key(kind: type, key: str) -> ConfigError:
-    """The error for a dotted `key` that `kind` does not have, with the nearest that it has: a slip of the pen in the
-    same section first, then the same name in another section, then whatever is spelled most alike."""
+    """The error for a dotted `key` that `kind` does not have.
+
+    Nearest to it is the same name in another section, else whatever is spelled most alike.
+    """
     keys = valid_keys(kind)
     section, _, leaf = key.rpartition(".")
-    siblings = [k for k in keys if k.rpartition(".")[0] == section]
-    nearest = (
-        difflib.get_close_matches(key, siblings, 1, 0.7)
-        or [k for k in keys if k.rpartition(".")[2] == leaf]
-        or difflib.get_close_matches(key, keys, 1)
-    )
-    names = siblings or [k for k in keys if "." not in k]
+    names = [k for k in keys if k.rpartition(".")[0] == section] or [k for k in keys if "." not in k]
+    nearest = [k for k in keys if k.rpartition(".")[2] == leaf] or difflib.get_close_matches(key, keys, 1)
     return ConfigError(key, "an unknown key", ", ".join(names), nearest[0] if nearest else None)
 
 

@@ -161,6 +161,14 @@ def test_a_tile_never_sees_a_hole_and_an_empty_one_is_not_computed(tmp_path: Pat
     assert not batch["valid_t"][0, 0, 10:20, 10:20].any() and batch["valid_t"][0].sum() == 64 * 64 - 100
 
 
+def test_a_small_scene_goes_on_as_its_mirror_image(tmp_path: Path) -> None:
+    seen, data = Sees(), image(20, 31)
+    forecast_raster(write(tmp_path / "a_2019.tif", data), tmp_path / "o.tif", seen, patch=64, **quiet)
+    expected = np.pad(data, [(0, 0), (0, 44), (0, 33)], mode="reflect") / np.float32(255)
+    np.testing.assert_allclose(seen.batches[0]["rgb_t"][0].numpy(), expected, atol=1e-6)
+    assert seen.batches[0]["valid_t"].all()
+
+
 def test_noise_belongs_to_the_place_not_to_batch_order_or_name(tmp_path: Path) -> None:
     stack, boxes = stack_of(np.full((1, 3, 90, 70), 0.5)), tiles(90, 70, 32, 8)
     mean, spread = blended(stack, Noise(), boxes, samples=3, seed=1, batch=4)

@@ -55,7 +55,7 @@ class SatJepa(nn.Module):
     (L,), "pooled" (P,); its L is the length of every caption. layout: state dict of the backbone's pre-trained layout
     tokens (`tiny_sd3.Layout`: positions, embedding.*, position.*), None for a backbone without.
 
-    ``model.use_jepa`` or ``model.use_captions`` false: that stream is left out, by dropping it for every sample.
+    ``model.use_jepa`` or ``model.use_captions`` false: that stream is left out, as if dropped for every sample.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class SatJepa(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """All that is known -> context (B,N+L,joint), pooled (B,P). Pixels of t enter only with model.coarse_rgb."""
         m = self.params.model
-        drops = Drops(drops.text | (not m.use_captions), drops.tokens | (not m.use_jepa))
+        drops = drops._replace(tokens=drops.tokens | (not m.use_jepa))
         emb = layer_norm0(projected.unflatten(-1, (-1, 64))).flatten(2)  # as in the pre-training of the layout tokens
         coarse = F.adaptive_avg_pool2d(2 * batch["rgb_t"] - 1, m.coarse_rgb) if m.coarse_rgb else None
         return self.adapter(tokens, emb, captions, drops, self.remember(batch), coarse)

@@ -16,6 +16,11 @@ def test_alphaearth_code_on_real_vectors(shared) -> None:
     np.testing.assert_array_equal(decode_alphaearth(points["q"], axis=-1), np.moveaxis(decoded, 0, -1))
 
 
+def test_alphaearth_code_of_large_values() -> None:
+    codes = encode_alphaearth(np.array([0.9, -0.9, 1, 0]))  # sqrt(0.9) 127.5 = 120.96
+    assert codes.tolist() == [121, -121, 127, 0] and codes.dtype == np.int8
+
+
 def test_alphaearth_masked_and_zero_vectors_are_zero() -> None:
     q = np.full((64, 2, 2), 45, np.int8)
     q[3, 0, 0], q[:, 1, 1] = -128, 0

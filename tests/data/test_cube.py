@@ -104,6 +104,7 @@ def test_an_interrupted_write_leaves_the_old_cube_and_no_rest(tmp_path, make, mo
         patch.setattr(xr.Dataset, "to_zarr", interrupted)
         build_cube(scenes, out)
     assert open_cube(out)["year"].values.tolist() == [2018]
+    assert [path.name for path in out.parent.iterdir()] == ["Alpha.zarr"]
     assert build_cube(scenes, out)["year"].values.tolist() == [2018, 2019]
     assert [path.name for path in out.parent.iterdir()] == ["Alpha.zarr"]
 

@@ -26,9 +26,13 @@ def test_no_truncation_goes_unseen(tmp_path, make, options) -> None:
             read_rgb(cut)
 
 
-def test_a_window_of_a_truncated_file_is_refused_too(tmp_path, make) -> None:
-    path = make.tif(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 255, (3, 400, 64), np.uint8))
-    path.write_bytes(path.read_bytes()[:-1000])
+def test_a_window_of_a_damaged_file_is_refused_too(tmp_path, make) -> None:
+    path = make.tif(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 255, (3, 64, 64), np.uint8), **TILED)
+    with rasterio.open(path) as tif:
+        last = int(tif.get_tag_item("BLOCK_OFFSET_3_3", "TIFF", bidx=1))
+    data = bytearray(path.read_bytes())
+    data[last : last + 20] = b"x" * 20
+    path.write_bytes(data)
     with pytest.raises(CorruptRasterError):
         read_rgb(path, (0, 0, 8, 8))  # the damage is at the other end
 
@@ -113,7 +117,10 @@ def test_zero_in_all_bands_is_a_hole_of_uint16_only(tmp_path, make) -> None:
     values = np.full((3, 8, 8), 200)
     values[:, 1, 1], values[0, 4, 4], values[:, 0, 0] = 0, 0, 255
     assert read_rgb(make.tif(tmp_path / "a.tif", values.astype(np.uint8)))[1].all()
-    assert np.argwhere(~read_rgb(make.tif(tmp_path / "b.tif", (values * 10).astype(np.uint16)))[1]).tolist() == [[1, 1]]
+    assert read_rgb(make.tif(tmp_path / "b.tif", (values / 255).astype(np.float32)))[1].all()
+    numbers = (values * 10).astype(np.uint16)
+    assert np.argwhere(~read_rgb(make.tif(tmp_path / "c.tif", numbers))[1]).tolist() == [[1, 1]]
+    assert read_rgb(make.tif(tmp_path / "d.tif", numbers, nodata=65535))[1].all()
 
 
 def test_a_scene_without_any_valid_pixel_is_all_hole(tmp_path, make) -> None:

@@ -63,9 +63,9 @@ def test_region_split_refuses_what_cannot_be() -> None:
         make_split(some, val=["Alpha"])
     with pytest.raises(ValueError, match="is it 'Romania'"):
         make_split([xr.Dataset(coords={"year": YEARS}, attrs={"region": "Romania"})], val=["Rumania"])
-    for val, test in ((1, 4), (3, 3), (["A", "B"], 3)):
+    for val, test, train in ((1, 4, None), (3, 3, None), (["A", "B"], 3, None), (1, 4, ["A"])):
         with pytest.raises(ValueError, match="too few"):
-            make_split(some, val=val, test=test)
+            make_split(some, val=val, test=test, train=train)
     with pytest.raises(LeakError, match="B stands in"):
         make_split(some, val=["B"], test=["B", "C"])
 
@@ -73,7 +73,7 @@ def test_region_split_refuses_what_cannot_be() -> None:
 def test_year_split_holds_out_the_last_pair_of_each_region() -> None:
     some = cubes("A", YEARS) + cubes("B", [2015, 2016, 2018, 2019]) + cubes("C", [2020, 2021]) + cubes("D", [2020])
     split = make_split(some, "year")
-    assert split.test == ("A/2020", "B/2018", "C/2020")
+    assert split.test == ("A/2020", "B/2018", "C/2020") and split == make_split(some[::-1], "year")
     assert split.val == ("A/2019",)
     assert split.train == ("A/2017", "A/2018", "B/2015")
     everything = samples("A", YEARS)

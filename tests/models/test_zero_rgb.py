@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from satjepa.flow import noisy
+from satjepa.models.adapter import Drops
 
 B, SIDE = 4, 32
 
@@ -30,13 +31,14 @@ def test_the_image_initialised_mode_of_the_published_system_fails_that(model, ba
 
 def test_conditions_know_pixels_only_through_tokens_and_captions(model, batch, monkeypatch):
     """With tokens and memory held, any image gives the same conditions; without holding them it does not."""
-    other = batch | {"rgb_t": batch["rgb_t"].flip(-1), "history": batch["history"].flip(-1)}
-    base = model.condition(batch)
-    assert not any(torch.equal(a, b) for a, b in zip(base[:2], model.condition(other)[:2], strict=True))
+    base, pixels = model.condition(batch), {name: torch.rand(batch[name].shape) for name in ("rgb_t", "history")}
+    for name, value in pixels.items():
+        changed = model.condition(batch | {name: value})
+        assert not torch.equal(changed.context, base.context) and not torch.equal(changed.pooled, base.pooled)
     tokens, memory = model.predict(batch["rgb_t"]), model.remember(batch)
     monkeypatch.setattr(model, "predict", lambda rgb: tokens)
     monkeypatch.setattr(model, "remember", lambda batch: memory)
-    assert all(torch.equal(a, b) for a, b in zip(base, model.condition(other), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(base, model.condition(batch | pixels), strict=True))
 
 
 def test_the_coarse_rgb_ablation_does_carry_pixels(batch, monkeypatch, trained):
@@ -111,6 +113,10 @@ def test_arms_train_and_forecast_without_the_stream_they_lack(batch, arm, traine
     kinds = {name.split(".")[0] for name in named}
     assert kinds == {"loss", "flow", "ijepa", "readout", "caption"} - missing
     assert model.forecast(batch, 1).isfinite().all()
+    lost = "text" if "use_captions" in arm else "tokens"  # the arm is that drop for every sample
+    named = Drops.all(batch["rgb_t"], False)._replace(**{lost: torch.ones(B) > 0})
+    told = (batch, *model.predict(batch["rgb_t"]), model.foresee(batch, batch["rgb_t"].new_zeros(B, 16, 16)))
+    assert torch.equal(model.adapt(*told, Drops.all(batch["rgb_t"], False))[0], model.adapt(*told, named)[0])
     if "use_jepa" in arm:  # the image of t then plays no part at all
         black = batch | {"rgb_t": 0 * batch["rgb_t"]}
         assert torch.equal(model.condition(batch).context, model.condition(black).context)
