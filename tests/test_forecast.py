@@ -247,7 +247,7 @@ def test_years_come_from_names_or_are_given() -> None:
 
 
 def test_the_scale_is_told_by_type_and_range(tmp_path: Path) -> None:
-    assert display_white(write(tmp_path / "a.tif", image(9, 9)))[0] == 1.0
+    assert display_white(write(tmp_path / "a.tif", image(9, 9) // 4)) == (1.0, "uint8 display imagery")
     assert display_white(write(tmp_path / "b.tif", image(9, 9, "uint16")))[0] == 0.3558
     dark = image(30, 30, "float32")
     dark[0, 0, 0] = 0.95  # one bright roof changes nothing

@@ -105,6 +105,17 @@ def test_ssim_leaves_out_just_the_windows_that_touch_a_hole(pair) -> None:
     torch.testing.assert_close(ours, metrics.ssim(pred[..., 1:], target[..., 1:], padding="valid"))
 
 
+def test_gradients_at_a_hole_do_not_set_the_scale_of_gssim() -> None:
+    side, generator = 64, torch.Generator().manual_seed(0)
+    distance = torch.minimum(torch.arange(side), side - 1 - torch.arange(side)).float()
+    slope = (torch.minimum(distance, distance[:, None]) / 24).clamp(max=1)  # dark at the border, bright in the middle
+    target, noise = (torch.rand(1, 3, side, side, generator=generator) for _ in range(2))
+    target, pred = ((0.8 + 0.2 * x) * slope for x in (target, (target + noise) / 2))
+    valid = torch.ones(1, 1, side, side, dtype=torch.bool)
+    valid[..., 30:32, 30:32] = False
+    assert float(metrics.gssim(pred, target, valid)) == pytest.approx(float(metrics.gssim(pred, target)), abs=0.02)
+
+
 @pytest.mark.parametrize("metric", PATCH_METRICS)
 def test_without_a_valid_pixel_there_is_no_number(metric, pair) -> None:
     valid = torch.ones(3, 1, 40, 48, dtype=torch.bool)
@@ -219,3 +230,11 @@ def test_nodata_enters_no_ensemble_number(holes) -> None:
     ranks = metrics.rank_histogram(draw[1:], draw[0], holes)
     assert torch.equal(ranks, metrics.rank_histogram(spoilt[1:], spoilt[0], holes))
     torch.testing.assert_close(ranks.sum(1), 3.0 * holes.flatten(1).sum(1).double())
+
+
+def test_ensembles_are_clamped() -> None:
+    members, target = (2 * x - 0.5 for x in ensemble(4))
+    inside = members.clamp(0, 1), target.clamp(0, 1)
+    assert torch.equal(metrics.crps(members, target), metrics.crps(*inside))
+    assert torch.equal(metrics.spread(members), metrics.spread(inside[0]))
+    assert torch.equal(metrics.rank_histogram(members, target), metrics.rank_histogram(*inside))

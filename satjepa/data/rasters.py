@@ -191,6 +191,7 @@ def rgb_scale(path: str | Path) -> tuple[float, float]:
       if what results lies in -0.2..2; it is clipped to [0, 1].
 
     The decision is made on the whole file, never on a window. NaN, infinity and nodata take no part in it.
+    What no number shows is not corrected: the 1000 that Sentinel-2 products add since 2022 wants harmonised exports.
     """
     seen = facts(path, bands=3)
     if seen.low > seen.high:  # not one valid pixel: any scale, all of it masked

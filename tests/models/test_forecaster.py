@@ -46,6 +46,17 @@ def test_padding_changes_nothing_bit_for_bit(trained, caption, tokens):
     assert torch.equal(clean["hidden"], dirty["hidden"]) and torch.equal(clean["pooled"], dirty["pooled"])
 
 
+def test_what_is_asked_past_the_end_does_not_touch_the_words(trained, caption, tokens):
+    """The positions past the end of the caption are asked, but nobody listens to them."""
+    before = trained(caption, tokens)
+    with torch.no_grad():
+        trained.positions[:, 4:] += torch.randn(16)
+    after = trained(caption, tokens)
+    assert torch.equal(before["hidden"][0, :4], after["hidden"][0, :4])
+    assert torch.equal(before["pooled"][0], after["pooled"][0])
+    assert not torch.equal(before["hidden"][0, 4:], after["hidden"][0, 4:])
+
+
 def test_every_position_and_the_pooled_vector_follow_the_tokens(trained, caption, tokens):
     """Past the end of the caption of t too: that of t+1 may be longer."""
     a, b = trained(caption, tokens), trained(caption, tokens.flip(0))
