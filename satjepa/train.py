@@ -107,7 +107,8 @@ def train(
 
     Args:
         dataset: `dataset[i]` are samples for `satjepa.data.pairs.collate`; read in this process, without workers.
-        resume: "auto" goes on from <run_dir>/resume if there is one, "no" begins anew, a path must be a checkpoint.
+        resume: "auto" returns at once if <run_dir>/model is this very run, finished, and goes on from <run_dir>/resume
+            if there is one; "no" begins anew; a path must be a checkpoint.
         progress: a bar with rate and ETA on a terminal, elsewhere a line for each line of the log.
         split: sha256 of the split, kept in the checkpoint: evaluation refuses to score with another one. Default: that
             of artifacts/split.json.
@@ -131,6 +132,10 @@ def train(
     plan = _plan(model, dataset, params, accelerator)
     split = open_split().sha256 if split is None else split
     header = checkpoint.make_header(params.as_dict(), split, checkpoint.hash_module(model.backbone, frozen_only=True))
+    if resume == "auto" and _is_finished(run, header):
+        print(f"{run} has been trained to its end before: nothing to train")
+        checkpoint.restore(checkpoint.load(run / "model"), model)
+        return run / "model"
     report = Report(run, how, progress, _facts(accelerator, plan, named), accelerator.is_main_process)
     set_seed(params.seed)
     start, found = 0, _find(run, resume, header, plan)
@@ -220,6 +225,14 @@ def _plan(model: SatJepa, dataset: Any, params: Params, accelerator: Accelerator
     return Plan(len(dataset), shape, params.train, params.seed, accelerator.process_index, world)
 
 
+def _is_finished(run: Path, header: dict[str, Any]) -> bool:
+    folder = run / "model"
+    if not checkpoint.exists(folder) or checkpoint.differences(found := checkpoint.read_header(folder), header):
+        return False
+    _tell_of_other_code(folder, found, header)
+    return True
+
+
 def _find(run: Path, resume: str | Path, header: dict[str, Any], plan: Plan) -> Checkpoint | None:
     """The checkpoint to go on from, None to begin; CheckpointError where it is missing or of another run."""
     folder = run / "resume" if resume == "auto" else Path(resume)
@@ -231,9 +244,13 @@ def _find(run: Path, resume: str | Path, header: dict[str, Any], plan: Plan) -> 
         raise CheckpointError(f"{folder} is the end of a run: nothing is left to train")
     if (was := found.state["sampler"]["samples"]) != plan.samples:
         raise CheckpointError(f"{folder} was trained on {was} samples, there are {plan.samples} now: begin anew")
-    if found.header["code"] != header["code"]:
-        print(f"note: the code of model or training has changed since {folder} was saved")
+    _tell_of_other_code(folder, found.header, header)
     return found
+
+
+def _tell_of_other_code(folder: Path, found: dict[str, Any], header: dict[str, Any]) -> None:
+    if found["code"] != header["code"]:
+        print(f"note: the code of model or training has changed since {folder} was saved")
 
 
 def _facts(accelerator: Accelerator, plan: Plan, named: dict[str, nn.Parameter]) -> dict[str, Any]:

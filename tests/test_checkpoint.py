@@ -16,6 +16,7 @@ from satjepa import checkpoint
 from satjepa.checkpoint import CheckpointError
 from satjepa.train_state import optimizer_tensors, restore_optimizer, rng_state, set_rng_state
 
+OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree"}
 CONFIG = {
     "seed": 0,
     "data": {"root": "data", "patch": 64},
@@ -75,43 +76,55 @@ def test_equal_contents_give_equal_bytes(tmp_path: Path) -> None:
     assert list(head["__metadata__"]) == ["satjepa"]
 
 
-def killed_at(line: int, folder: Path) -> int:
-    """Save value 2 in a child that is killed before the `line`-th different line of checkpoint.py; its status."""
+def killed_at(point: int, folder: Path) -> int:
+    """Save value 2 in a child killed before its `point`-th operation on files (open, rename, ...); its status."""
     child = os.fork()
     if child == 0:
-        seen = set()
+        left = point
 
-        def trace(frame, event, arg):
-            if frame.f_code.co_filename != checkpoint.__file__:
-                return None
-            seen.update({frame.f_lineno} if event == "line" else ())
-            if len(seen) > line:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return trace
+        def audit(event: str, args: tuple) -> None:
+            nonlocal left
+            if event in OPERATIONS and str(folder.parent) in str(args):
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
-        sys.settrace(trace)
+        sys.addaudithook(audit)
         write(folder, 2.0)
         os._exit(0)
     return os.waitpid(child, 0)[1]
 
 
-def test_a_kill_before_any_line_leaves_a_loadable_checkpoint(tmp_path: Path) -> None:
-    first, seen, fallback = write(tmp_path / "first", 1.0), set(), 0
-    for line in range(200):
-        folder = Path(shutil.copytree(first, tmp_path / f"{line}"))
-        status = killed_at(line, folder)
-        fallback += not folder.exists()  # killed between the two renames: the previous one is beside it
+@pytest.mark.parametrize("gap", [False, True])
+def test_a_kill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path, gap: bool) -> None:
+    """gap: the save before was itself killed between its two renames, so only m.previous is there."""
+    first, seen, between = write(tmp_path / "first", 1.0), set(), 0
+    for point in range(100):
+        folder = tmp_path / f"{point}"
+        shutil.copytree(first, tmp_path / f"{point}.previous" if gap else folder)
+        status = killed_at(point, folder)
+        between += not folder.exists()
         seen.add(value := consistent(folder))
         assert checkpoint.exists(folder)
-        if line % 4 == 0 or fallback == 1:
-            write(folder, 3.0)  # and the next save cleans up
-            assert consistent(folder) == 3.0
-            assert [p.name for p in tmp_path.glob(f"{line}*")] == [f"{line}"]
         if status == 0:
             break
         assert os.WTERMSIG(status) == signal.SIGKILL
-    assert status == 0 and value == 2.0 and line > 40, line
-    assert seen == {1.0, 2.0} and fallback > 0
+        if point % 4 == 0:
+            write(folder, 3.0)  # the next save cleans up
+            assert consistent(folder) == 3.0
+            assert [p.name for p in tmp_path.glob(f"{point}*")] == [f"{point}"]
+    assert status == 0 and value == 2.0 and point > 15, point
+    assert seen == {1.0, 2.0} and between > 0
+
+
+def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, calls, fsync, replace = write(tmp_path / "m", 1.0), [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(Path(os.readlink(f"/proc/self/fd/{fd}"))), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append((a.name, b.name)), replace(a, b)))
+    write(folder, 2.0)
+    new = tmp_path / "m.tmp"
+    written = [new / checkpoint.MODEL, new / checkpoint.OPTIMIZER, new / checkpoint.STATE, new]
+    assert calls == [*written, ("m", "m.previous"), ("m.tmp", "m"), tmp_path]
 
 
 def test_a_failing_disk_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

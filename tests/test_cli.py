@@ -164,13 +164,13 @@ def test_a_bug_keeps_its_traceback_and_an_interrupt_its_status(monkeypatch: pyte
 
 
 def test_caption_describes_the_pixels(tmp_path: Path) -> None:
-    path = tmp_path / "lake.tif"
-    water = np.broadcast_to(np.array([13, 23, 26], np.uint8)[:, None, None], (3, 64, 64))
+    path = tmp_path / "field.tif"
+    field = np.broadcast_to(np.array([66, 120, 51], np.uint8)[:, None, None], (3, 64, 64))
     with rasterio.open(path, "w", driver="GTiff", count=3, height=64, width=64, dtype="uint8", crs="EPSG:32633",
                        transform=rasterio.Affine(10, 0, 0, 0, -10, 0)) as dst:  # fmt: skip
-        dst.write(water)
+        dst.write(field)
     result = run("caption", path)
-    assert result.exit_code == 0 and "informative  Water 100 percent" in result.output, result.output
+    assert result.exit_code == 0 and "informative  Green crops 100 percent" in result.output, result.output
     assert "geometric" in result.output and "semantic" in result.output
 
 

@@ -73,7 +73,8 @@ def executed(clock: str, cell_id: str, address: str, tree: str, pieces: list[str
     progress = new_output("stream", name="stderr", text=f"100% {clock}")
     paths = f"code: satjepa/ tree {tree}\n{nb.root()}/runs/a and {nb.root()}\n"
     tree_line = new_output("stream", name="stdout", text=paths)
-    result = new_output("execute_result", {"text/plain": f"<object at {address}>", "image/png": "aGVsbG8="})
+    shown = {"text/plain": f"<object at {address}>", "image/png": "aGVsbG8=", "application/json": {"a": 1}}
+    result = new_output("execute_result", shown)
     result.metadata["execution"] = clock
     cell.outputs = [stream[0], progress, *stream[1:], result, tree_line]
     return nb.scrub(book)
@@ -85,7 +86,7 @@ def test_scrub_makes_equal_runs_equal():
     assert one == two
     stdout, result, tree = one.cells[2].outputs
     assert stdout.text == "loss 1\nloss 2\n"
-    assert result.data == {"text/plain": "<object>", "image/png": "aGVsbG8="}
+    assert result.data == {"text/plain": "<object>", "image/png": "aGVsbG8=", "application/json": {"a": 1}}
     assert tree.text == "code: satjepa/ tree of the commit whose dvc.lock lists this file\nruns/a and .\n"
 
 

@@ -5,9 +5,11 @@ import csv
 import json
 import math
 import os
+import random
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,7 +36,7 @@ def tiny(**changes: object) -> Params:
 
 
 class Samples:
-    """A dataset in memory; `at` maps the number of a fetch to something to do before it."""
+    """A dataset in memory that uses the global random generators; `at`: number of a fetch -> what happens before it."""
 
     def __init__(self, count: int = SAMPLES, at: dict | None = None) -> None:
         self.items, self.at, self.fetched = [sample(i) for i in range(count)], at or {}, []
@@ -45,7 +47,8 @@ class Samples:
     def __getitem__(self, index: int) -> dict:
         self.at.get(len(self.fetched), lambda: None)()
         self.fetched.append(index)
-        return self.items[index]
+        haze = (torch.rand(1).item() + random.random() + np.random.rand()) / 30
+        return self.items[index] | {"rgb_t": self.items[index]["rgb_t"] + haze}
 
 
 def sample(i: int) -> dict:
@@ -114,7 +117,7 @@ def stopped_here() -> None:
 def test_resume_is_exact(backbone: Backbone, whole: tuple, tmp_path: Path, death, raises: type, at: int) -> None:
     with pytest.raises(raises):
         train(build(backbone, tiny()), Samples(at={2 * at: death}), tiny(), tmp_path, progress=False, split="s")
-    torch.rand(3)  # another process has other global random numbers
+    torch.rand(3), random.random(), np.random.rand()  # another process has other global random numbers
     step = checkpoint.load(tmp_path / "resume").state["step"]
     assert step == at + (raises is Interrupted)  # the step in hand was ended
     assert not (tmp_path / "model").exists()
@@ -127,6 +130,19 @@ def test_resume_is_exact(backbone: Backbone, whole: tuple, tmp_path: Path, death
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.csv", "model", "run.json", "speed.csv"]
 
 
+def test_a_finished_run_is_taken_as_it_is(
+    backbone: Backbone, whole: tuple, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = build(backbone, tiny()), Samples()
+    assert train(model, data, tiny(sample__steps=7), whole[0], split="s") == whole[0] / "model"
+    assert data.fetched == [] and "nothing to train" in (said := capsys.readouterr().out) and "note:" not in said
+    trained = dict(whole[1].named_parameters())
+    assert all(torch.equal(p, trained[name]) for name, p in model.named_parameters())
+    monkeypatch.setattr(checkpoint, "code_digest", lambda: "other")
+    train(model, data, tiny(), whole[0], split="s")
+    assert "note: the code of model or training has changed" in capsys.readouterr().out
+
+
 def test_only_what_should_train_trains(backbone: Backbone, whole: tuple) -> None:
     start, (run, model, _) = build(backbone, tiny()), whole
     assert checkpoint.hash_module(model.backbone, True) == checkpoint.hash_module(start.backbone, True)
@@ -136,7 +152,7 @@ def test_only_what_should_train_trains(backbone: Backbone, whole: tuple) -> None
     assert changed <= trained | {n for n in after if n.startswith("target_encoder.")}
     assert any("lora_B" in n for n in changed) and any(n.startswith("adapter.") for n in changed)
     assert any(n.startswith("target_encoder.") for n in changed) and len(changed) > 0.8 * len(trained)
-    found = checkpoint.load(run / "model")
+    found = checkpoint.load(run / "model", with_optimizer=True)
     assert not any(n.startswith("backbone.vae") for n in found.tensors) and found.optimizer == {}
     assert found.header["backbone"] == checkpoint.hash_module(start.backbone, True) and found.header["split"] == "s"
     assert found.header["config"]["train"]["lr"] == tiny().train.lr and len(found.header["code"]) == 64
@@ -294,17 +310,15 @@ def test_decay_is_for_the_weights_of_layers_only(backbone: Backbone) -> None:
     assert "encoder.patches.weight" in decayed and "encoder.norm.weight" in free and "encoder.patches.bias" in free
 
 
-def test_bf16_is_close_to_float32(backbone: Backbone, whole: tuple, tmp_path: Path) -> None:
+def test_bf16_is_close_to_float32(backbone: Backbone, tmp_path: Path) -> None:
     from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state(True)  # one precision a process, says accelerate
-    try:
-        params = tiny(train__precision="bf16", train__steps=2)
+    for precision in ("bf16", "no"):
+        AcceleratorState._reset_state(True)  # one precision a process, says accelerate
+        params = tiny(train__precision=precision, train__steps=2)
         model = build(backbone, params)
-        train(model, Samples(), params, tmp_path, progress=False, split="")
-    finally:
-        AcceleratorState._reset_state(True)
-    row, exact = rows_of(tmp_path)[0], rows_of(whole[0])[0]
+        train(model, Samples(), params, tmp_path / precision, progress=False, split="")
+        assert model.forward.__func__ is SatJepa.forward  # accelerate's autocast is taken off again
+    (row,), (exact,) = rows_of(tmp_path / "bf16"), rows_of(tmp_path / "no")
     assert row["loss"] != exact["loss"] and float(row["loss"]) == pytest.approx(float(exact["loss"]), rel=0.02)
     assert all(p.dtype == torch.float32 for p in model.parameters())
-    assert model.forward.__func__ is SatJepa.forward  # accelerate's autocast is taken off again

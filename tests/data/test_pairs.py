@@ -142,11 +142,11 @@ def test_no_sample_is_an_error_that_says_why(make_cube) -> None:
 
 @pytest.fixture
 def holed(tmp_path, make):
-    """Three years of reflectance, 32x32: half of the first window of 2018 is NaN, a corner of the second of 2017."""
+    """32x32 pixels, three years: half of the lower left window of 2018 is NaN, a corner of the upper right of 2017."""
     for year in 2017, 2018, 2019:
         values = np.full((3, 32, 32), (year - 2000) / 100, np.float32)
         if year == 2018:
-            values[:, :16, :9] = np.nan
+            values[:, 16:, :9] = np.nan
         if year == 2017:
             values[:, :4, 28:] = np.nan
         make.tif(make.rgb_path(tmp_path, "Alpha", year), values)
@@ -156,10 +156,10 @@ def holed(tmp_path, make):
 def test_windows_with_little_to_see_are_dropped_and_counted(holed) -> None:
     data = PairDataset([holed], None, 16)
     assert data.dropped == 2  # 9 of 16 columns are holes in 2018, which is t+1 of one pair and t of the other
-    assert [m[1:] for m in metas(data)] == [(t, x, y) for t in (2017, 2018) for x, y in ((16, 0), (0, 16), (16, 16))]
+    assert [m[1:] for m in metas(data)] == [(t, x, y) for t in (2017, 2018) for x, y in ((0, 0), (16, 0), (16, 16))]
     assert PairDataset([holed], None, 16, min_valid=0.4).dropped == 0
     with pytest.raises(ValueError, match="1 of them valid in less than 1"):
-        PairDataset([holed], part("test", "published", "Alpha/2017/0/0"), 16, min_valid=1)
+        PairDataset([holed], part("test", "published", "Alpha/2017/0/16"), 16, min_valid=1)
 
 
 def test_masks_travel_and_holes_are_zero(holed) -> None:

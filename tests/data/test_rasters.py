@@ -123,8 +123,9 @@ def test_zero_in_all_bands_is_a_hole_of_uint16_only(tmp_path, make) -> None:
     assert read_rgb(make.tif(tmp_path / "d.tif", numbers, nodata=65535))[1].all()
 
 
-def test_a_scene_without_any_valid_pixel_is_all_hole(tmp_path, make) -> None:
-    rgb, valid = read_rgb(make.tif(tmp_path / "a.tif", np.full((3, 8, 8), np.nan, np.float32)))
+@pytest.mark.parametrize(("dtype", "value"), [("float32", np.nan), ("uint16", 0)])
+def test_a_scene_without_any_valid_pixel_is_all_hole(tmp_path, make, dtype, value) -> None:
+    rgb, valid = read_rgb(make.tif(tmp_path / "a.tif", np.full((3, 8, 8), value, dtype)))
     assert not valid.any() and (rgb == 0).all()
 
 
