@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -73,3 +74,23 @@ def parameter_table(model: Any) -> pd.DataFrame:
     frame = pd.DataFrame(rows).T
     frame.loc["total"] = frame.sum()
     return frame
+
+
+class Printer:
+    """A log that prints its means `lines` times in a run, with rate and time to go."""
+
+    def __init__(self, steps: int, lines: int = 40) -> None:
+        self.steps, self.every, self.seen, self.start = steps, max(1, steps // lines), [], time.monotonic()
+
+    def __call__(self, step: int, parts: dict[str, float]) -> None:
+        self.seen.append(parts)
+        if step % self.every and step != self.steps:
+            return
+        pace = (time.monotonic() - self.start) / step
+        means = {name: sum(p[name] for p in self.seen) / len(self.seen) for name in parts}
+        print(
+            f"{step}/{self.steps} " + " ".join(f"{k} {v:.4f}" for k, v in means.items()) + f"  {pace:.2f} s a step, "
+            f"{(self.steps - step) * pace / 60:.0f} min to go",
+            flush=True,
+        )
+        self.seen = []

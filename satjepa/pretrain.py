@@ -7,10 +7,8 @@ or minutes on a GPU; what they made is shipped in `assets/tiny_sd3`.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,26 +16,6 @@ import torch.nn.functional as F
 from torch import nn
 
 Log = Callable[[int, dict[str, float]], None]
-
-
-class Printer:
-    """A log that prints its means `lines` times in a run, with rate and time to go."""
-
-    def __init__(self, steps: int, lines: int = 40) -> None:
-        self.steps, self.every, self.seen, self.start = steps, max(1, steps // lines), [], time.monotonic()
-
-    def __call__(self, step: int, parts: dict[str, float]) -> None:
-        self.seen.append(parts)
-        if step % self.every and step != self.steps:
-            return
-        pace = (time.monotonic() - self.start) / step
-        means = {name: sum(p[name] for p in self.seen) / len(self.seen) for name in parts}
-        print(
-            f"{step}/{self.steps} " + " ".join(f"{k} {v:.4f}" for k, v in means.items()) + f"  {pace:.2f} s a step, "
-            f"{(self.steps - step) * pace / 60:.0f} min to go",
-            flush=True,
-        )
-        self.seen = []
 
 
 class Average:
@@ -312,12 +290,3 @@ def draw(
         "layout": drawn(mute, False),
         "caption": drawn(told, True),
     }
-
-
-def save_layout(folder: Path, layout: nn.Module) -> None:
-    """Write the layout tokens' weights (bfloat16; the position table float32) for the adapter's warm start."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v if k == "positions" else v.to(torch.bfloat16) for k, v in layout.state_dict().items()}
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / "layout.safetensors")

@@ -67,7 +67,7 @@ def test_the_clock_interrupts_and_waits(home: Path):
     )
     start = time.monotonic()
     assert experiment.repro(home, minutes=1 / 60) == experiment.NOT_DONE
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 300
     assert not (home / "started").exists() or (home / "stopped").read_text() == "cleanly"
 
 

@@ -104,6 +104,7 @@ def test_a_notebook_runs_in_this_checkout_with_this_interpreter(checkout: Path):
     command = [sys.executable, "-m", "satjepa.nb", "01_a.ipynb", "../out/deep/01_a.ipynb", "-p", "seed", "3"]
     command += ["-p", "overrides", "{train.steps: 4}"]
     env = os.environ | {"PYTHONPATH": str(checkout), "JUPYTER_DATA_DIR": str(checkout / "user")}
+    env |= {"JUPYTER_PREFER_ENV_PATH": "0"}
     done = subprocess.run(command, cwd=checkout / "notebooks", env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said = [checkout, sys.executable, checkout / "satjepa/__init__.py", 3, {"train.steps": 4}]

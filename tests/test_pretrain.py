@@ -51,7 +51,7 @@ def test_vae_loss_falls() -> None:
         1e-2,
         lambda _, p: losses.append(p["loss"]),
     )
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:3])
 
 
 class Words(torch.nn.Module):

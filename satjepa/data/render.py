@@ -201,7 +201,7 @@ def write_year(year: Year, folder: Path, zone: int) -> list[np.ndarray]:
 
 def _write_tif(path: Path, array: np.ndarray, zone: int, corner: tuple[int, int]) -> None:
     import rasterio
-    from rasterio.transform import from_origin
+    from affine import Affine
 
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = array.shape
@@ -216,7 +216,7 @@ def _write_tif(path: Path, array: np.ndarray, zone: int, corner: tuple[int, int]
         dtype=array.dtype,
         nodata=nodata,
         crs=f"EPSG:{32600 + zone}",
-        transform=from_origin(*corner, 10, 10),
+        transform=Affine(10, 0, corner[0], 0, -10, corner[1]),
         compress="deflate",
         interleave="pixel" if count <= 3 else "band",
     ) as tif:

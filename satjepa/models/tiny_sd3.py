@@ -154,3 +154,12 @@ def save_pipeline(
         "tokenizer_3": ["transformers", "T5TokenizerFast"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def save_layout(folder: Path, layout: nn.Module) -> None:
+    """Write the layout tokens' weights (bfloat16; the position table float32) for the adapter's warm start."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: v if k == "positions" else v.to(torch.bfloat16) for k, v in layout.state_dict().items()}
+    save_file({k: v.contiguous() for k, v in state.items()}, folder / "layout.safetensors")

@@ -81,6 +81,7 @@ def test_frozen_state_survives_a_step_of_lora(backbone: Backbone) -> None:
     assert all(torch.equal(before[k], v) for k, v in backbone.frozen_state().items())
 
 
+@pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument:UserWarning")  # diffusers passes it
 def test_missing_backbone_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(BackboneError, match=r"transformer.*licence.*assets/tiny_sd3"):
