@@ -54,7 +54,7 @@ smoke: setup  ## the whole pipeline at smoke size in a scratch clone
 	$(PY) -m pytest tests/pipeline -m pipeline
 
 lab: setup  ## Jupyter Lab on the notebooks, in the same environment
-	jupyter lab notebooks
+	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks  # root: in a container
 
 lint: setup  ## ruff
 	ruff check
