@@ -53,8 +53,9 @@ test: setup  ## the tests, a few minutes
 smoke: setup  ## the whole pipeline at smoke size in a scratch clone
 	$(PY) -m pytest tests/pipeline -m pipeline
 
+# Jupyter refuses root unless told; in a container one is root.
 lab: setup  ## Jupyter Lab on the notebooks, in the same environment
-	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks  # root: in a container
+	jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 lint: setup  ## ruff
 	ruff check

@@ -61,12 +61,16 @@ def existing(folder: Path | None) -> Path:
 def trained_model(folder: Path, **sample: Any) -> tuple[SatJepa, str]:
     """The model of a checkpoint, with other values in its `sample` section (where not None), and its id."""
     from satjepa import checkpoint
-    from satjepa.assemble import build_model
+    from satjepa.assemble import build_model, local
     from satjepa.config import from_dict
 
     found = checkpoint.load(folder)
     config = found.header["config"]
     config["sample"] |= {key: value for key, value in sample.items() if value is not None}
+    if Path(local(config["backbone"]["path"])).is_dir():  # nothing to download, so no bars for files read in a blink
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
     return checkpoint.restore(found, build_model(from_dict(config))), found.state["sha256"][checkpoint.MODEL][:12]
 
 

@@ -23,7 +23,7 @@ import yaml
 from satjepa.paths import root
 
 NOT_DONE = 75  # EX_TEMPFAIL: run the same command again
-RESULTS = ("params.yaml", "dvc.lock", "reports/table.csv", "reports/figures")
+RESULTS = ("params.yaml", "dvc.lock", "reports/table.csv", "reports/table.settings.json", "reports/figures")
 
 
 def lay_out(folder: Path, params: str) -> None:

@@ -129,7 +129,8 @@ def _inception_file() -> Path | str:
         with _patience():
             torch.hub.download_url_to_file(FID_URL, str(path), hash_prefix=FID_SHA256, progress=False)
     except OSError as error:
-        return f"Inception weights could not be downloaded ({error}); set eval.fid_weights to {FID_FILE}"
+        reason = getattr(error, "reason", error)
+        return f"Inception weights could not be downloaded ({reason}); set eval.fid_weights to {FID_FILE}"
     return path
 
 

@@ -51,7 +51,8 @@ def stand_in_for_dvc(home: Path, code: str) -> None:
 
 def test_repro_gives_the_status_and_sets_the_scene(home: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SATJEPA_PARAMS", "params.table.yaml")
-    stand_in_for_dvc(home, "import json, os, sys\njson.dump((sys.argv[1:], dict(os.environ)), open('said', 'w'))\nsys.exit(3)")
+    code = "import json, os, sys\njson.dump((sys.argv[1:], dict(os.environ)), open('said', 'w'))\nsys.exit(3)"
+    stand_in_for_dvc(home, code)
     assert experiment.repro(home) == 3
     arguments, environment = json.loads((home / "said").read_text())
     assert arguments == ["repro"]
@@ -77,7 +78,7 @@ def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.Ca
 
     def repro(folder: Path, minutes: float | None) -> int:
         status = next(statuses)
-        for name in ("dvc.lock", "reports/table.csv", "reports/figures/a.png"):
+        for name in ("dvc.lock", "reports/table.csv", "reports/table.settings.json", "reports/figures/a.png"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(f"made by part {status}")
         (folder / ".dvc/tmp").mkdir(exist_ok=True)
