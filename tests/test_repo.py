@@ -32,8 +32,10 @@ def listed() -> list[Path]:
 
 
 def stages(name: str = "dvc.yaml") -> dict[str, dict]:
-    """The stages of dvc.yaml or dvc.lock."""
-    return yaml.safe_load((REPO / name).read_text())["stages"]
+    """The stages of dvc.yaml or dvc.lock, read as DVC does: YAML 1.2, in which `no` is a word."""
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe").load((REPO / name).read_text())["stages"]
 
 
 def one_of(entry: str | dict) -> str:
