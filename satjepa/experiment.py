@@ -50,7 +50,8 @@ def repro(folder: Path, minutes: float | None = None) -> int:
     """`dvc repro` in the folder, stopped after `minutes`; returns its exit status, or NOT_DONE if stopped."""
     env = {name: value for name, value in os.environ.items() if name != "SATJEPA_PARAMS"}
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])  # the stages say `python`
-    process = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=folder, env=env, start_new_session=True)
+    command = [sys.executable, "-m", "dvc", "repro"]
+    process = subprocess.Popen(command, cwd=folder, env=env, start_new_session=True, preexec_fn=_hear_interrupts)
     try:
         return process.wait(None if minutes is None else 60 * minutes)
     except (subprocess.TimeoutExpired, KeyboardInterrupt) as stop:
@@ -59,6 +60,11 @@ def repro(folder: Path, minutes: float | None = None) -> int:
         if isinstance(stop, KeyboardInterrupt):
             raise
         return NOT_DONE
+
+
+def _hear_interrupts() -> None:
+    """A job started in the background of a shell ignores SIGINT, and so would what it starts: undo that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def collect(folder: Path, target: Path, seconds: list[float]) -> None:

@@ -63,7 +63,7 @@ def test_repro_gives_the_status_and_sets_the_scene(home: Path, monkeypatch: pyte
 def test_the_clock_interrupts_and_waits(home: Path):
     stand_in_for_dvc(
         home,
-        "import time\nopen('started', 'w')\ntry:\n    time.sleep(60)\n"
+        "import time\ntry:\n    open('started', 'w')\n    time.sleep(60)\n"
         "except KeyboardInterrupt:\n    open('stopped', 'w').write('cleanly')\n    raise",
     )
     start = time.monotonic()
