@@ -73,7 +73,9 @@ def executed(clock: str, cell_id: str, address: str, tree: str, pieces: list[str
     progress = new_output("stream", name="stderr", text=f"100% {clock}")
     paths = f"code: satjepa/ tree {tree}\n{nb.root()}/runs/a and {nb.root()}\n"
     tree_line = new_output("stream", name="stdout", text=paths)
-    shown = {"text/plain": f"<object at {address}>", "image/png": "aGVsbG8=", "application/json": {"a": 1}}
+    ids = [f"{cell_id}{cell_id}-0000-1111-2222-{n:012d}" for n in (7, 8, 7)]
+    shown = {"text/plain": f"<object at {address}>", "text/html": " ".join(ids)}
+    shown |= {"image/png": "aGVsbG8=", "application/json": {"a": 1}}
     result = new_output("execute_result", shown)
     result.metadata["execution"] = clock
     cell.outputs = [stream[0], progress, *stream[1:], result, tree_line]
@@ -86,6 +88,8 @@ def test_scrub_makes_equal_runs_equal():
     assert one == two
     stdout, result, tree = one.cells[2].outputs
     assert stdout.text == "loss 1\nloss 2\n"
+    first, second, third = result.data.pop("text/html").split()
+    assert first == third != second
     assert result.data == {"text/plain": "<object>", "image/png": "aGVsbG8=", "application/json": {"a": 1}}
     assert tree.text == "code: satjepa/ tree of the commit whose dvc.lock lists this file\nruns/a and .\n"
 
