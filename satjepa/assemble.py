@@ -119,11 +119,10 @@ def load_model(folder: str | Path) -> SatJepa:
     from satjepa.config import from_dict
 
     saved = checkpoint.load(folder)
-    model = build_model(from_dict(saved.header["config"]))
-    model.load_state(saved.tensors)
+    model = checkpoint.restore(saved, build_model(from_dict(saved.header["config"])))
     model.trained_on = open_split()
     if model.trained_on.sha256 != saved.header["split"]:
         raise checkpoint.CheckpointError(
             f"{folder} was trained on another split than artifacts/split.json: its scores would leak"
         )
-    return model.eval()
+    return model

@@ -16,25 +16,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from satjepa.baselines import Forecaster
 from satjepa.captions.rules import Captions, caption
 from satjepa.stack import ForecastError, Stack, display_white, read_stack, years_of
 
 BANDS = ("mean red", "mean green", "mean blue", "spread red", "spread green", "spread blue")
 Box = tuple[int, int, np.ndarray]  # first row, first column, weights (patch, patch)
 Embed = Callable[[Sequence[Captions]], dict[str, Tensor]]
-
-
-class Forecaster(Protocol):
-    """Anything that forecasts a batch: (samples, B, 3, H, W) float32 in [0, 1] on the CPU."""
-
-    def forecast(self, batch: dict[str, Any], samples: int, seed: int) -> Tensor:
-        """Noise depends on seed, sample and place alone."""
 
 
 def caption_embedder(encoders: Any, max_length: int) -> Embed:

@@ -53,9 +53,9 @@ def scrub(notebook: Any) -> Any:
     """Take out of an executed notebook what differs between two equal runs; returns the same object.
 
     What goes: papermill's clock and timings, the random id of the injected cell, everything on stderr (progress bars:
-    the log of the run has them), how stdout was cut into pieces, object addresses, random ids in HTML, the folder of
-    the checkout, and the git tree that `satjepa.notebook.begin` prints (the commit that records the hash of this copy
-    answers for it).
+    the log of the run has them), how stdout was cut into pieces, the pace of training, object addresses, random ids in
+    HTML, the folder of the checkout, and the git tree that `satjepa.notebook.begin` prints (the commit that records
+    the hash of this copy answers for it).
     """
     import nbformat
 
@@ -95,6 +95,7 @@ def _scrub_output(output: Any) -> None:
 
 
 def _scrub_text(text: str) -> str:
+    text = re.sub(r"  \S+ images/s  \S+ to go\b", "", text)  # the pace of training, as train_log prints it
     text = re.sub(r" at 0x[0-9a-f]+", "", text).replace(f"{root()}/", "").replace(str(root()), ".")
     ids: dict[str, str] = {}  # of xarray's folding sections: still different from each other, but the same in every run
     uuid = "-".join(f"[0-9a-f]{{{length}}}" for length in (8, 4, 4, 4, 12))

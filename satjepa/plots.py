@@ -145,6 +145,7 @@ def captioned(data: PairDataset, count: int = 4) -> Figure:
 
 def reconstructions(images: torch.Tensor, decoded: torch.Tensor, limit: int = 8) -> Figure:
     """Originals above what the VAE makes of them, (B,3,H,W) each, and below them the error ten times enlarged."""
+    limit = min(limit, len(images))
     fig, axes = figure(3, limit, 1.25 * limit, 4.0)
     for column in range(limit):
         picture(axes[0, column], images[column])

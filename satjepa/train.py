@@ -141,7 +141,7 @@ def train(
     start, found = 0, _find(run, resume, header, plan)
     if found is not None:
         start = found.state["step"]
-        model.load_state({name: found.tensors[name].to(accelerator.device) for name in _in_order(found.tensors, named)})
+        model.load_state({name: tensor.to(accelerator.device) for name, tensor in found.tensors.items()})
         restore_optimizer(optimizer, named, found.optimizer)
         set_rng_state(found.optimizer)
         report.restore(found.state["log"])
@@ -210,11 +210,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         {"name": "decay", "params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},
         {"name": "no_decay", "params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
     ]
-
-
-def _in_order(tensors: dict[str, Tensor], named: dict[str, nn.Parameter]) -> list[str]:
-    """Names of a saved state with averages in the model's order, as it pairs them up: safetensors sorts."""
-    return [name for name in tensors if not name.startswith("average.")] + [f"average.{name}" for name in named]
 
 
 def _plan(model: SatJepa, dataset: Any, params: Params, accelerator: Accelerator) -> Plan:

@@ -245,7 +245,7 @@ class SatJepa(nn.Module):
         trained = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
         if not self._average:
             self._average = {name: p.clone() for name, p in trained.items()}
-        ema_update(list(self._average.values()), list(trained.values()), momentum)
+        ema_update([self._average[name] for name in trained], list(trained.values()), momentum)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
