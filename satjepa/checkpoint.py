@@ -1,7 +1,7 @@
 """Checkpoints: a folder of safetensors and JSON, replaced as one piece, never a pickle.
 
     <folder>/model.safetensors       what is trained, target encoder, weight average; its header says what made it
-    <folder>/optimizer.safetensors   AdamW moments by parameter name, states of the random generators
+    <folder>/optimizer.safetensors   optimiser moments by parameter name, states of the random generators
     <folder>/state.json              step, sampler position, sha256 of the two files beside it
 
 A save writes `<folder>.tmp`, flushes it to the disk, reads it back and verifies it; only then is the old folder renamed

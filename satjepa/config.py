@@ -134,6 +134,7 @@ class Loss:
     feature: Weight
     temperature: Positive
     ijepa: Weight
+    readout: Weight
     sd: Weight
     caption: Weight
 
@@ -145,6 +146,7 @@ class Train:
     steps: Count
     batch: Count
     lr: Positive
+    muon_lr: Positive | None
     warmup: Share
     weight_decay: Weight
     grad_clip: Positive

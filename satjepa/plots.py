@@ -76,8 +76,7 @@ def years(cubes: Mapping[str, Sequence[xr.Dataset]], years: int = 5, regions: in
 
 
 def processes(rows: Sequence[dict[str, Any]], model: str) -> Figure:
-    """Share of the pixels that each process changes, and share of a model's squared error that lies there, by preset.
-    """
+    """Share of the pixels each process changes, and share of a model's squared error that lies there, by preset."""
     rows = [row for row in rows if row["model"] == model and "share_crop" in row]
     fig, axes = figure(1, 2, 8, 2.8, sharey=True)
     place, thick = np.arange(len(PROCESS_NAMES)), 0.8 / max(len(rows), 1)
@@ -209,8 +208,7 @@ def bars(table: pd.DataFrame, columns: Mapping[str, str], highlight: str | None 
 
 
 def ranks(counts: Sequence[float], title: str = "") -> Figure:
-    """Rank histogram of an ensemble: flat where the truth is like one more member, a U where the ensemble is too sure.
-    """
+    """Rank histogram of an ensemble: flat if the truth is like another member, a U where the ensemble is too sure."""
     share = np.asarray(counts, float) / np.sum(counts)
     fig, axes = figure(1, 1, 4.5, 2.4)
     axes[0, 0].bar(range(len(share)), share, color=ACCENT)

@@ -30,7 +30,7 @@ from satjepa.flow import sample_sigmas
 from satjepa.models.satjepa import sample_drops
 from satjepa.schedules import linear, warmup_cosine
 from satjepa.train_log import Report, Stop, git_revision
-from satjepa.train_state import optimizer_tensors, restore_optimizer, rng_state, set_rng_state
+from satjepa.train_state import optimizer_tensors, restore_optimizers, rng_state, set_rng_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -128,7 +128,7 @@ def train(
     how, run, accelerator = params.train, Path(run_dir), Accelerator(mixed_precision=params.train.precision)
     wrapped = accelerator.prepare_model(model.train())
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(parameter_groups(model, how.weight_decay), how.lr)
+    optimizers = make_optimizers(model, how)
     plan = _plan(model, dataset, params, accelerator)
     split = open_split().sha256 if split is None else split
     header = checkpoint.make_header(params.as_dict(), split, checkpoint.hash_module(model.backbone, frozen_only=True))
@@ -142,13 +142,15 @@ def train(
     if found is not None:
         start = found.state["step"]
         model.load_state({name: tensor.to(accelerator.device) for name, tensor in found.tensors.items()})
-        restore_optimizer(optimizer, named, found.optimizer)
+        restore_optimizers(optimizers, named, found.optimizer)
         set_rng_state(found.optimizer)
         report.restore(found.state["log"])
 
     def save(step: int, reason: str) -> None:
         state = {"step": step, "sampler": plan.position(step), "log": report.state()}
-        checkpoint.save(run / "resume", model.state(), header, state, optimizer_tensors(optimizer, named) | rng_state())
+        checkpoint.save(
+            run / "resume", model.state(), header, state, optimizer_tensors(optimizers, named) | rng_state()
+        )
         report.write_run(reason, step)
 
     with report.open(start), Stop(max_seconds) as stop:
@@ -158,7 +160,7 @@ def train(
 
             # forward, backward; nothing that is not finite goes on
             loss, parts = wrapped(batch, noise, sigma, drops)
-            optimizer.zero_grad(set_to_none=True)
+            model.zero_grad(set_to_none=True)
             accelerator.backward(loss)
             parts["grad_norm"] = accelerator.clip_grad_norm_(named.values(), how.grad_clip)
             each = parts["flow.each"].tolist()  # (B,)
@@ -169,15 +171,16 @@ def train(
                 raise NonFiniteError(_complaint(step, values, batch["meta"], run))
 
             # step; target encoder and averaged weights follow
-            rate = warmup_cosine(step + 1, how.steps + 1, how.warmup * how.steps, 0.0, how.lr, 0.0)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            optimizer.step()
+            share = warmup_cosine(step + 1, how.steps + 1, how.warmup * how.steps, 0.0, 1.0, 0.0)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = share * group["peak_lr"]
+                optimizer.step()
             model.update_target(linear(step, how.steps, *how.target_ema))
             model.average_weights(min(how.weight_ema, (1 + step) / (10 + step)))  # a short memory at the start
 
             # log, save, stop if asked (any process may be)
-            report.add(step + 1, rate, values, sigma.tolist(), each)
+            report.add(step + 1, share * how.lr, values, sigma.tolist(), each)
             if stop.reason:
                 accelerator.set_trigger()
             stopping = accelerator.check_trigger()
@@ -198,18 +201,37 @@ def train(
     return run / "model"
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two named groups: weights of linear and convolution layers decay; norms, biases, mask
-    tokens, learned positions and stream embeddings do not."""
+def parameter_groups(model: nn.Module, weight_decay: float) -> dict[str, dict[str, Any]]:
+    """Trainable parameters in named groups of optimiser arguments: "hidden", the matrices inside the transformer blocks
+    of ours, and "decay", the other weights of linear and convolution layers, decay; "no_decay" (norms, biases, mask
+    tokens, learned positions, stream embeddings) does not.
+    """
     layers = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
-    decayed = {
+    weights = {
         id(p) for m in model.modules() if isinstance(m, layers) for p in m.parameters(recurse=False) if p.ndim > 1
     }
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"name": "decay", "params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},
-        {"name": "no_decay", "params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
-    ]
+    groups: dict[str, dict[str, Any]] = {
+        name: {"params": [], "weight_decay": decay}
+        for name, decay in (("hidden", weight_decay), ("decay", weight_decay), ("no_decay", 0.0))
+    }
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            inside = p.ndim == 2 and (".blocks." in name or ".layers." in name) and not name.startswith("backbone.")
+            groups["no_decay" if id(p) not in weights else "hidden" if inside else "decay"]["params"].append(p)
+    return groups
+
+
+def make_optimizers(model: nn.Module, how: Train) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024: momentum, orthogonalised) for the hidden matrices and AdamW for the rest; AdamW for all
+    where `train.muon_lr` is null. Each group keeps its highest learning rate as "peak_lr", which a schedule scales.
+    """
+    groups = parameter_groups(model, how.weight_decay)
+    hidden = [groups.pop("hidden")] if how.muon_lr is not None else []
+    made = [torch.optim.AdamW([g for g in groups.values() if g["params"]], how.lr)]
+    made += [torch.optim.Muon(hidden, how.muon_lr)] if hidden and hidden[0]["params"] else []
+    for group in (group for optimizer in made for group in optimizer.param_groups):
+        group["peak_lr"] = group["lr"]
+    return made
 
 
 def _plan(model: SatJepa, dataset: Any, params: Params, accelerator: Accelerator) -> Plan:

@@ -13,27 +13,31 @@ from satjepa.checkpoint import CheckpointError
 Tensors = dict[str, Tensor]
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter]) -> Tensors:
-    """The optimiser's moments as `adam/<parameter>/<moment>` -> tensor (learning rates come from the schedule)."""
+def optimizer_tensors(optimizers: list[torch.optim.Optimizer], named: dict[str, nn.Parameter]) -> Tensors:
+    """The optimisers' moments as `optimizer/<parameter>/<moment>` -> tensor (learning rates come from the schedule)."""
     return {
-        f"adam/{name}/{key}": value.clone()
+        f"optimizer/{name}/{key}": value.clone()
+        for optimizer in optimizers
         for name, parameter in named.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, named: dict[str, nn.Parameter], tensors: Tensors) -> None:
+def restore_optimizers(
+    optimizers: list[torch.optim.Optimizer], named: dict[str, nn.Parameter], tensors: Tensors
+) -> None:
     """Inverse of `optimizer_tensors`; other names are left alone.
 
     Raises CheckpointError naming a parameter that this model does not have.
     """
-    for full in (name for name in tensors if name.startswith("adam/")):
+    owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    for full in (name for name in tensors if name.startswith("optimizer/")):
         (_, name, key), value = full.split("/"), tensors[full]
         if name not in named:
             raise CheckpointError(f"the optimiser state has {name!r}, which this model does not train")
         parameter = named[name]
         device = "cpu" if key == "step" else parameter.device  # AdamW counts its steps on the CPU
-        optimizer.state[parameter][key] = value.to(device)
+        owner[parameter].state[parameter][key] = value.to(device)
 
 
 def rng_state() -> Tensors:

@@ -14,7 +14,7 @@ import torch
 
 from satjepa import checkpoint
 from satjepa.checkpoint import CheckpointError
-from satjepa.train_state import optimizer_tensors, restore_optimizer, rng_state, set_rng_state
+from satjepa.train_state import optimizer_tensors, restore_optimizers, rng_state, set_rng_state
 
 OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree"}
 CONFIG = {
@@ -242,20 +242,20 @@ def test_optimizer_and_random_generators_come_back_exactly() -> None:
     named, optimizer = make()
     step(named, optimizer)
     random.gauss(0, 1), np.random.randn()  # both keep half a pair in hand
-    tensors, states = optimizer_tensors(optimizer, named), rng_state()
+    tensors, states = optimizer_tensors([optimizer], named), rng_state()
     weights = {k: p.detach().clone() for k, p in named.items()}
     step(named, optimizer)
     expected = [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.rand(1).item()]
     other, again = make()
     for name, p in other.items():
         p.data.copy_(weights[name])
-    restore_optimizer(again, other, tensors)
+    restore_optimizers([again], other, tensors)
     set_rng_state(states)
     step(other, again)
     assert all(torch.equal(named[k], other[k]) for k in named)
     assert [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.rand(1).item()] == expected
     with pytest.raises(CheckpointError, match="has 'bias', which this model does not train"):
-        restore_optimizer(again, {"weight": other["weight"]}, tensors)
+        restore_optimizers([again], {"weight": other["weight"]}, tensors)
 
 
 def test_the_digest_of_the_code_follows_what_trains_and_nothing_else(

@@ -18,7 +18,7 @@ from satjepa.checkpoint import CheckpointError
 from satjepa.config import Params, load_params
 from satjepa.models.backbone import Backbone
 from satjepa.models.satjepa import SatJepa
-from satjepa.train import Interrupted, NonFiniteError, Plan, parameter_groups, train
+from satjepa.train import Interrupted, NonFiniteError, Plan, make_optimizers, parameter_groups, train
 
 SIDE, LENGTH, TEXT, SAMPLES = 32, 5, 128, 7  # 4x4 locations, latents 16x4x4
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
@@ -296,18 +296,29 @@ def test_every_epoch_shows_each_sample_once_whatever_the_number_of_processes() -
 def test_decay_is_for_the_weights_of_layers_only(backbone: Backbone) -> None:
     model = build(backbone, tiny())
     names = {id(p): n for n, p in model.named_parameters()}
-    decay, rest = parameter_groups(model, 0.02)
-    assert (decay["name"], decay["weight_decay"], rest["name"], rest["weight_decay"]) == (
-        "decay",
-        0.02,
-        "no_decay",
-        0.0,
-    )
-    decayed, free = ({names[id(p)] for p in group["params"]} for group in (decay, rest))
-    assert decayed | free == set(model.trainable_names()) and not decayed & free
+    groups = parameter_groups(model, 0.02)
+    assert {n: g["weight_decay"] for n, g in groups.items()} == {"hidden": 0.02, "decay": 0.02, "no_decay": 0.0}
+    hidden, decay, free = ({names[id(p)] for p in groups[name]["params"]} for name in ("hidden", "decay", "no_decay"))
+    decayed = hidden | decay
+    assert decayed | free == set(model.trainable_names())
+    assert len(hidden) + len(decay) + len(free) == len(model.trainable_names())
+    assert {n.split(".")[0] for n in hidden} == {"encoder", "predictor", "forecaster", "adapter"}
+    assert all(n.endswith("weight") for n in hidden) and "encoder.blocks.0.attn.q.weight" in hidden
     assert all(n.endswith("weight") and "norm" not in n for n in decayed) and any("lora_A" in n for n in decayed)
     assert {"predictor.mask_token", "adapter.null", "adapter.streams", "forecaster.positions"} <= free
     assert "encoder.patches.weight" in decayed and "encoder.norm.weight" in free and "encoder.patches.bias" in free
+
+
+def test_muon_moves_the_hidden_matrices_and_adamw_the_rest(backbone: Backbone) -> None:
+    model = build(backbone, tiny())
+    count = len(model.trainable_names())
+    adamw, muon = make_optimizers(model, tiny(train__muon_lr=0.5, train__lr=0.1).train)
+    assert type(muon) is torch.optim.Muon and {g["peak_lr"] for g in muon.param_groups} == {0.5}
+    assert type(adamw) is torch.optim.AdamW and {g["peak_lr"] for g in adamw.param_groups} == {0.1}
+    sizes = [sum(len(g["params"]) for g in optimizer.param_groups) for optimizer in (adamw, muon)]
+    assert sizes[1] == len(parameter_groups(model, 0.0)["hidden"]["params"]) and sum(sizes) == count
+    (alone,) = make_optimizers(model, tiny(train__muon_lr=None).train)
+    assert sum(len(g["params"]) for g in alone.param_groups) == count
 
 
 def test_bf16_is_close_to_float32(backbone: Backbone, tmp_path: Path) -> None:

@@ -23,8 +23,7 @@ class BackboneError(RuntimeError):
 
 
 def load_part(cls: type, path: str, part: str, revision: str | None = None) -> nn.Module:
-    """`cls.from_pretrained(path, subfolder=part)` in float32; `BackboneError` in one clear sentence where that fails.
-    """
+    """`cls.from_pretrained(path, subfolder=part)` in float32; `BackboneError` in one sentence where that fails."""
     try:
         return cls.from_pretrained(path, subfolder=part, revision=revision, torch_dtype=torch.float32)
     except (OSError, ValueError) as error:
@@ -77,8 +76,7 @@ class Backbone(nn.Module):
         return cls(*parts, shift=float(scheduler.config.shift), source=path)
 
     def add_lora(self, rank: int, alpha: float, targets: Sequence[str]) -> Backbone:
-        """Put LoRA (W + alpha/rank · B A, B = 0 at the start) on the named linear layers of every block; returns self.
-        """
+        """Put LoRA (W + alpha/rank · B A, B = 0 at the start) on the named layers of every block; returns self."""
         from peft import LoraConfig
 
         self.transformer.add_adapter(

@@ -56,10 +56,15 @@ class Predictor(nn.Module):
 
     Without masks all N tokens are context and all N places are targets, in training as at inference. (The published
     code trains on random blocks that never touch the last row and column, and predicts all places at inference.)
+
+    ``seeded``: each target starts from the token of t at its own place, added to the mask token. The land of t+1 is the
+    land of t with changes; a bare mask token has to find its own place among the context by attention first, which
+    takes thousands of steps. With masks given, targets are never seeded (as published).
     """
 
-    def __init__(self, grid: int, token_dim: int, dim: int, depth: int, heads: int) -> None:
+    def __init__(self, grid: int, token_dim: int, dim: int, depth: int, heads: int, seeded: bool = False) -> None:
         super().__init__()
+        self.seeded = seeded
         self.embed = nn.Linear(token_dim, dim)
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, dim))
         self.register_buffer("positions", sincos_2d(dim, grid), persistent=False)  # (N,dim)
@@ -70,11 +75,12 @@ class Predictor(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None, target: Tensor | None = None) -> Tensor:
         """x (c*B,k,D), context (c,B,k), target (t,B,m) indices -> (t*c*B,m,D); without masks (B,N,D) -> (B,N,D)."""
         everywhere = torch.arange(len(self.positions), device=x.device).expand(1, len(x), -1)  # (1,B,N)
+        seeded = self.seeded and context is None and target is None
         context = everywhere if context is None else context
         target = everywhere if target is None else target
         table = self.positions.expand(context.shape[1], -1, -1)  # (B,N,dim)
         x = self.embed(x) + gather_tokens(table, context)  # (c*B,k,dim)
-        asked = self.mask_token + gather_tokens(table, target, repeat=len(context))  # (t*c*B,m,dim)
+        asked = self.mask_token + (x if seeded else gather_tokens(table, target, repeat=len(context)))  # (t*c*B,m,dim)
         x = torch.cat([x.repeat(len(target), 1, 1), asked], 1)  # (t*c*B,k+m,dim)
         for block in self.blocks:
             x = block(x)

@@ -77,7 +77,7 @@ class SatJepa(nn.Module):
         if m.use_jepa:
             self.encoder = Encoder(side, m.encoder.patch, dim, m.encoder.depth, m.encoder.heads)
             self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
-            self.predictor = Predictor(grid, dim, m.predictor.dim, m.predictor.depth, m.predictor.heads)
+            self.predictor = Predictor(grid, dim, m.predictor.dim, m.predictor.depth, m.predictor.heads, seeded=True)
             self.projection = ProjectionHead(dim, self.cells)
             self.readout = nn.Linear(dim, backbone.latent_channels * (backbone.latent_size(side) // grid) ** 2)
         if m.use_captions:
@@ -107,7 +107,7 @@ class SatJepa(nn.Module):
         losses = {"flow": (weights.sd, flow_loss(velocity, velocity_target(latent, noise)))}
         if self.params.model.use_jepa:
             losses["ijepa"] = (weights.ijepa, self.ijepa_loss(batch, tokens, projected))
-            losses["readout"] = (1.0, flow_loss(self.read_out(tokens.detach()), latent))  # reaches the readout alone
+            losses["readout"] = (weights.readout, flow_loss(self.read_out(tokens), latent))
         if self.params.model.use_captions:
             losses["caption"] = (weights.caption, self.caption_loss(batch, captions))
         loss = sum(scale * value for scale, (value, _) in losses.values())
@@ -155,7 +155,7 @@ class SatJepa(nn.Module):
         return batch["latent_tp1"] if "latent_tp1" in batch else self.backbone.encode(batch["rgb_tp1"])
 
     def read_out(self, tokens: Tensor) -> Tensor:
-        """Linear reading of the latent (B,C,h,w) from tokens (B,N,D): a probe of what they know, to be decoded."""
+        """Linear reading of the expected latent (B,C,h,w) from tokens (B,N,D): decoded, it shows what they know."""
         grid = isqrt(tokens.shape[1])
         fine = self.readout(tokens).transpose(1, 2).unflatten(2, (grid, grid))  # (B,C f^2,g,g)
         return F.pixel_shuffle(fine, isqrt(fine.shape[1] // self.backbone.latent_channels))

@@ -21,7 +21,7 @@ def params(**model):
                "forecaster": {"dim": 16, "layers": 1, "heads": 2}, "adapter": {"dim": 16, "layers": 1, "heads": 2},
                "use_jepa": True, "use_captions": True, "coarse_rgb": 0} | model,
         loss={"l1": 20.0, "cosine": 2.0, "contrastive": 0.5, "spatial": 2.0, "feature": 5.0, "temperature": 0.1,
-              "ijepa": 1.0, "sd": 1.0, "caption": 0.5},
+              "ijepa": 1.0, "readout": 5.0, "sd": 1.0, "caption": 0.5},
         sample={"steps": 3, "guidance": 1.0, "strength": 1.0},
     )  # fmt: skip
 
@@ -118,5 +118,3 @@ def _step(model, batch, seed=0, drops=None):
     noise = torch.randn(B, 16, 4, 4, generator=generator)
     sigma = torch.rand(B, generator=generator)
     return model(batch, noise, sigma, drops or Drops.all(sigma, False))
-
-

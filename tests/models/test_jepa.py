@@ -81,6 +81,24 @@ def test_masked_tokens_are_the_published_ones(jepa, case):
     close(gather_tokens(g[f"{case}.target_table"], target, repeat=len(context)), g[f"{case}.target_gathered"])
 
 
+@torch.no_grad()
+def test_seeded_targets_start_from_the_token_of_their_place():
+    """Without attention (both projections silent) a target knows its own place and nothing else."""
+    torch.manual_seed(0)
+    bare, seeded = (Predictor(4, 24, 16, 2, 2, seeded=s) for s in (False, True))
+    seeded.load_state_dict(bare.state_dict())
+    for block in (*bare.blocks, *seeded.blocks):
+        block.attn.proj.weight.zero_()
+    x, other = torch.randn(2, 16, 24), torch.randn(24)
+    moved = x.clone()
+    moved[:, 5] = other
+    changed = (seeded(moved) - seeded(x)).abs().amax((0, 2)) > 0
+    assert changed.tolist() == [n == 5 for n in range(16)]
+    assert torch.equal(bare(moved), bare(x))
+    everywhere = torch.arange(16).expand(1, 2, -1)
+    assert torch.equal(seeded(x, everywhere, everywhere), bare(x))  # with masks: as published
+
+
 def test_position_tables_are_the_published_ones(jepa):
     g, encoder, predictor = jepa
     close(encoder.positions, g["encoder.pos_embed"][0])

@@ -41,7 +41,7 @@ def test_loss_is_the_weighted_sum_of_its_named_parts(model, batch, step):
     ijepa = sum(scale * parts[f"ijepa.{name}"] for name, scale in w.items())
     c = {"mse": 1, "cosine": 0.5, "contrastive": 0.1, "pooled": 0.5, "silence": 1}
     caption = sum(scale * parts[f"caption.{name}"] for name, scale in c.items())
-    total = ijepa + parts["flow.mse"] + 0.5 * caption + parts["readout.mse"]
+    total = ijepa + parts["flow.mse"] + 0.5 * caption + 5 * parts["readout.mse"]
     torch.testing.assert_close(loss.detach(), total)
     assert parts["loss"] == loss and not any(part.requires_grad for part in parts.values())
 
@@ -53,15 +53,17 @@ def grads(model, loss):
 
 
 def test_where_each_gradient_goes(model, batch, step):
-    """Diffusion reaches I-JEPA; the caption loss stops at the forecaster; the readout reaches nothing else."""
+    """Diffusion reaches I-JEPA; the caption loss stops at the forecaster; the readout reaches the tokens."""
     weights = model.params.loss
-    for name in ("ijepa", "sd", "caption"):
+    for name in ("ijepa", "sd", "caption", "readout"):
         setattr(weights, name, 0.0)
-    assert grads(model, step(model, batch)[0]) == {"readout"}
-    weights.caption = 1.0
-    assert grads(model, step(model, batch)[0]) == {"readout", "forecaster"}
+    assert grads(model, step(model, batch)[0]) == set()
+    weights.readout = 1.0
+    assert grads(model, step(model, batch)[0]) == {"readout", "encoder", "predictor"}
+    weights.readout, weights.caption = 0.0, 1.0
+    assert grads(model, step(model, batch)[0]) == {"forecaster"}
     weights.caption, weights.sd = 0.0, 1.0
-    expected = {"readout", "forecaster", "adapter", "backbone", "encoder", "predictor", "projection"}
+    expected = {"forecaster", "adapter", "backbone", "encoder", "predictor", "projection"}
     assert grads(model, step(model, batch)[0]) == expected
 
 
