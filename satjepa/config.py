@@ -77,6 +77,7 @@ class Pretrain:
     steps: Count
     batch: Count
     lr: Positive
+    muon_lr: Positive
     drop_text: Share
     drop_layout: Share
 

@@ -221,7 +221,7 @@ def training(log: pd.DataFrame) -> Figure:
     """The curves that tell whether a joint run is healthy; those of switched-off streams are left out."""
     parts = {
         "flow.mse": "flow: velocity error",
-        "readout.mse": "probe: tokens to latent",
+        "readout.mse": "read-out: tokens to latent",
         "ijepa.cosine": "AlphaEarth: 1 - cosine",
         "ijepa.feature": "features of t+1",
         "caption.cosine": "caption: 1 - cosine",

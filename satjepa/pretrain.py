@@ -7,8 +7,9 @@ or minutes on a GPU; what they made is shipped in `assets/tiny_sd3`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -113,18 +114,19 @@ def train_vae(vae: nn.Module, crops: Crops, steps: int, batch: int, lr: float, l
     average = Average(vae, 0.998)
     for step in range(steps):
         loss, parts = vae_loss(vae, to_signed(crops(batch)[0]))
-        _step(loss, vae.parameters(), optimizer, schedule)
+        _step(loss, vae.parameters(), [optimizer], [schedule])
         average.update()
         log(step + 1, parts)
     return average.module
 
 
-def _step(loss: torch.Tensor, parameters: object, optimizer: torch.optim.Optimizer, schedule: object) -> None:
-    optimizer.zero_grad(set_to_none=True)
+def _step(loss: torch.Tensor, parameters: Iterable[nn.Parameter], optimizers: list, schedules: list) -> None:
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(parameters, 1.0)
-    optimizer.step()
-    schedule.step()
+    for each in (*optimizers, *schedules):
+        each.step()
 
 
 def layout_cells(embedding: torch.Tensor, cells: int = 2) -> torch.Tensor:
@@ -225,22 +227,30 @@ def train_generator(
     steps: int,
     batch: int,
     lr: float,
+    muon_lr: float,
     log: Log,
     keep: Callable[[int, Generator], None] = lambda step, averaged: None,
 ) -> Generator:
     """Pre-train on n windows and return the averaged weights; `keep` is shown them after every step.
 
+    Muon moves the matrices of attention and feed-forward of the transformer's blocks, AdamW all else, one cycle each.
     latents (n,16,h,w), cells (n,h·w,256), ids: token ids (n,3,...) of the three captions, of which each draw reads one
     at random.
     """
     parameters = [p for p in generator.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.05, final_div_factor=100)
+    blocks = generator.transformer.transformer_blocks.named_parameters()
+    hidden = [p for name, p in blocks if p.ndim == 2 and ".norm" not in name]
+    inside = {id(p) for p in hidden}
+    rest = [p for p in parameters if id(p) not in inside]
+    adamw = torch.optim.AdamW(rest, lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    muon = torch.optim.Muon(hidden, muon_lr, weight_decay=0.01)
+    cycle = partial(torch.optim.lr_scheduler.OneCycleLR, total_steps=steps, pct_start=0.05, final_div_factor=100)
+    schedules = [cycle(adamw, lr), cycle(muon, muon_lr, cycle_momentum=False)]
     average = Average(generator, 0.995)
     for step in range(steps):
         pick, which = torch.randint(len(latents), (batch,)), torch.randint(3, (batch,))
         loss = generator(latents[pick].float(), cells[pick].float(), {k: v[pick, which] for k, v in ids.items()}, empty)
-        _step(loss, parameters, optimizer, schedule)
+        _step(loss, parameters, [adamw, muon], schedules)
         average.update()
         log(step + 1, {"loss": loss.item()})
         keep(step + 1, average.module)

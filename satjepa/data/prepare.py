@@ -8,6 +8,7 @@ from pathlib import Path
 
 from satjepa.config import Params
 from satjepa.data.cube import build_cube, open_cube
+from satjepa.data.manifest import write_manifest
 from satjepa.data.render import read_recipe, write_world
 from satjepa.data.scenes import find_scenes
 from satjepa.data.splits import make_split
@@ -36,7 +37,8 @@ class Report:
 def prepare(params: Params, progress: bool = True) -> Report:
     """Fill `artifacts/scenes` (demo world only), `artifacts/cubes` and `artifacts/split.json` from `data.root`.
 
-    With `world.yaml` in `data.root` its regions are simulated and its split is used. Otherwise `data.root` holds
+    With `world.yaml` in `data.root` its regions are simulated, listed in a manifest (`satjepa data verify` reads it),
+    and its split is used. Otherwise `data.root` holds
     region folders, which make one preset named after the first of `data.presets`. Raises SceneError for bad input,
     unless `data.on_bad_scene` is "exclude".
     """
@@ -48,6 +50,8 @@ def prepare(params: Params, progress: bool = True) -> Report:
         shutil.rmtree(scenes, ignore_errors=True)
         report.pixels = write_world(recipe, scenes, progress)
         folders = {preset: scenes / preset for preset in params.data.presets}
+        for folder in folders.values():
+            write_manifest(folder)
         named = recipe["regions"]
     else:
         folders = {params.data.presets[0]: source}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from satjepa.data.manifest import verify_manifest
 from satjepa.experiment import lay_out
 from satjepa.typed import with_keys
 
@@ -69,6 +70,13 @@ def test_everything_runs_once(scratch: Scratch):
     assert rows and all(row["model"] for row in rows)
     for name in ["runs/joint-0/model", "reports/figures", "reports/notebooks/05_ablate"]:
         assert any((scratch.folder / name).iterdir())
+
+
+def test_rendered_scenes_are_those_of_their_manifest(scratch: Scratch):
+    for preset in ("strong", "gentle"):
+        folder = scratch.folder / "artifacts/scenes" / preset
+        files = sum(path.is_file() for path in folder.rglob("*")) - 1
+        assert verify_manifest(folder) == files > 0
 
 
 def test_a_second_run_runs_nothing(scratch: Scratch):
