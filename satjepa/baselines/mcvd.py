@@ -11,7 +11,7 @@ either year are left out of the loss, and the past is one frame, or 1 + `history
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -150,7 +150,7 @@ class Denoiser(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
         self.mask = nn.Embedding(2, width // 2) if mask_embedding else None
         self.conv_in = conv3(channels + cond - seen, width)
-        self.down, self.up, c, skips = nn.ModuleList(), nn.ModuleList(), width, [width]
+        self.down, c, skips = nn.ModuleList(), width, [width]
         for level, (out, head) in enumerate(zip(widths, heads, strict=True)):
             self.down.extend(block(i, out, head=head) for i in [c] + [out] * (blocks - 1))
             c, skips = out, skips + [out] * blocks
@@ -158,6 +158,7 @@ class Denoiser(nn.Module):
                 self.down.append(block(out, out, resample="down"))
                 skips.append(out)
         self.middle = nn.ModuleList([block(c, c, head=width), block(c, c)])
+        self.up = nn.ModuleList()
         for level in reversed(range(len(mult))):
             out = widths[level]
             for i in range(blocks + 1):
@@ -248,6 +249,10 @@ class MCVD(nn.Module):
         x = a.sqrt() * x0 + (1 - a).sqrt() * noise
         return noise - self.net(x, labels, past * kept[:, None, None, None], kept)
 
+    def eps(self, past: Tensor) -> Callable[[Tensor, int], Tensor]:
+        """The network told `past` (B,3(1+history),H,W), as `mcvd_sampling.sample` asks it: eps(x (B,3,H,W), level)."""
+        return lambda x, level: self.net(x, torch.full((len(x),), level, device=x.device), past)
+
     @torch.no_grad()
     def forecast(self, batch: dict[str, Any], samples: int = 1, seed: int = 0) -> Tensor:
         """Forecaster protocol: (samples,B,3,H,W) float32 in [0, 1] on the CPU.
@@ -255,10 +260,7 @@ class MCVD(nn.Module):
         All noise, that of the start and that of each step, belongs to (seed, sample, place).
         """
         device, metas, shape = self.net.conv_in.weight.device, batch["meta"], batch["rgb_t"].shape[1:]
-        past = self.past(batch).to(device)  # (B,3(1+history),H,W)
-
-        def eps(x: Tensor, level: int) -> Tensor:
-            return self.net(x, torch.full((len(x),), level, device=device), past)
+        eps = self.eps(self.past(batch).to(device))
 
         def noise(number: int) -> Tensor:
             return patch_noise(metas, number, seed, shape).to(device)
