@@ -41,10 +41,10 @@ def open_split() -> Split:
 
 
 def dataset(
-    params: Params, part: str, preset: str | None = None, *, text: bool = True, latents: bool = False
+    params: Params, part: str, preset: str | None = None, *, text: bool = True, latents: bool = False, emb: bool = True
 ) -> PairDataset:
     """The samples of a part ("train", "val", "test") of a preset (default: the first), with captions and latents if
-    asked for.
+    asked for; without `emb`, AlphaEarth is neither read nor decoded and counts as masked.
 
     Training windows overlap and are turned and mirrored; the others are neither. Truth layers come along outside
     training.
@@ -55,8 +55,9 @@ def dataset(
 
     d, home, training = params.data, root() / ARTIFACTS, part == "train"
     words = {"captions": read_table(home / "captions.parquet"), "text": TextStore.open(home / "text")} if text else {}
+    cubes = cubes_of(preset or d.presets[0])
     return PairDataset(
-        cubes_of(preset or d.presets[0]),
+        cubes if emb else [cube.drop_vars("emb", errors="ignore") for cube in cubes],
         open_split().part(part),
         d.patch,
         d.stride,
@@ -119,7 +120,7 @@ def load_model(folder: str | Path) -> SatJepa:
     from satjepa.config import from_dict
 
     saved = checkpoint.load(folder)
-    model = checkpoint.restore(saved, build_model(from_dict(saved.header["config"])))
+    model = checkpoint.restore(saved, build_model(from_dict(saved.header["config"] | {"baselines": {}})))
     model.trained_on = open_split()
     if model.trained_on.sha256 != saved.header["split"]:
         raise checkpoint.CheckpointError(

@@ -193,10 +193,11 @@ def _verified(folder: Path, with_optimizer: bool = True) -> Checkpoint:
 def make_header(config: Json, split: str, backbone: str) -> Json:
     """Header of a checkpoint from `Params.as_dict()` and the sha256 of the split and of the frozen backbone.
 
-    `config` is kept whole but for its list of ablations, which has no part in this run: editing that list must not
-    change the bytes of a checkpoint that is made again.
+    `config` is kept whole but for its lists of ablations and baselines, which have no part in this run: editing those
+    must not change the bytes of a checkpoint that is made again.
     """
     config = json.loads(json.dumps(config))  # tuples as JSON gives them back
+    config.pop("baselines", None)
     config["ablate"] = {"steps": config["train"]["steps"], "seeds": [config["seed"]], "arms": {}}
     digest = hashlib.sha256(json.dumps(_compared(config), sort_keys=True).encode()).hexdigest()
     return {"config": config, "config_digest": digest, "code": code_digest(), "split": split, "backbone": backbone}
@@ -264,13 +265,13 @@ def hash_module(module: nn.Module, frozen_only: bool = False) -> str:
     return digest.hexdigest()
 
 
-def code_digest() -> str:
+def code_digest(modules: Iterable[str] = TRAINING_CODE) -> str:
     """sha256 over the source of the modules that decide what training makes of its data: model, losses, loop.
 
     It stands in place of the git revision (that is in run.json), which any commit of text or results would change, and
     with it the bytes of a checkpoint that is made again.
     """
     digest = hashlib.sha256()
-    for name in TRAINING_CODE:
+    for name in modules:
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     return digest.hexdigest()

@@ -65,7 +65,7 @@ def trained_model(folder: Path, **sample: Any) -> tuple[SatJepa, str]:
     from satjepa.config import from_dict
 
     found = checkpoint.load(folder)
-    config = found.header["config"]
+    config = found.header["config"] | {"baselines": {}}
     config["sample"] |= {key: value for key, value in sample.items() if value is not None}
     if Path(local(config["backbone"]["path"])).is_dir():  # nothing to download, so no bars for files read in a blink
         from transformers.utils.logging import disable_progress_bar

@@ -16,14 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
+from satjepa.config_baselines import check_baselines
 from satjepa.paths import root
-from satjepa.typed import ConfigError, Range, build, read_yaml, with_keys
-
-Count = Annotated[int, Range(1)]
-Whole = Annotated[int, Range(0)]
-Positive = Annotated[float, Range(0, above=True)]
-Weight = Annotated[float, Range(0)]
-Share = Annotated[float, Range(0, 1)]
+from satjepa.typed import ConfigError, Count, Positive, Range, Share, Weight, Whole, build, read_yaml, with_keys
 
 
 @dataclass(frozen=True)
@@ -194,7 +189,7 @@ class Ablate:
 
 @dataclass(frozen=True)
 class Params:
-    """Everything in params.yaml, checked."""
+    """Everything in params.yaml, checked. What `baselines` holds: `satjepa.config_baselines`; {} for none."""
 
     seed: Whole
     data: Data
@@ -207,6 +202,7 @@ class Params:
     sample: Sample
     eval: Eval
     ablate: Ablate
+    baselines: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain dicts, lists and scalars, as YAML or JSON hold them."""
@@ -257,6 +253,7 @@ def from_dict(values: Any) -> Params:
     ]:
         if not fine:
             raise ConfigError(key, repr(found), accepted)
+    check_baselines(params.baselines, params.data.patch, params.data.history)
     return params
 
 

@@ -13,14 +13,11 @@ them.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +27,7 @@ from satjepa.flow import sample_sigmas
 from satjepa.models.satjepa import sample_drops
 from satjepa.schedules import linear, warmup_cosine
 from satjepa.train_log import Report, Stop, git_revision
-from satjepa.train_state import optimizer_tensors, restore_optimizers, rng_state, set_rng_state
+from satjepa.train_state import batch_indices, optimizer_tensors, restore_optimizers, rng_state, seed_of, set_rng_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -64,9 +61,7 @@ class Plan:
 
     def indices(self, step: int) -> list[int]:
         """This process's share of the step's batch: the next piece of an endless row of permutations, one per epoch."""
-        first = step * self.how.batch
-        places = range(first + self.rank, first + self.how.batch, self.world)
-        return [int(_permutation(self.seed, p // self.samples, self.samples)[p % self.samples]) for p in places]
+        return batch_indices(self.seed, step, self.how.batch, self.samples, self.rank, self.world)
 
     def position(self, step: int) -> dict[str, int]:
         """Where the sampler stands before a step: epoch, samples of it already seen, samples of an epoch."""
@@ -75,21 +70,12 @@ class Plan:
 
     def draw(self, step: int) -> tuple[Tensor, Tensor, Drops]:
         """This process's share of noise (B,C,h,w), noise levels (B,) and drops (B,), drawn for the whole batch."""
-        generator, how = torch.Generator().manual_seed(_seed("step", self.seed, step)), self.how
+        generator, how = torch.Generator().manual_seed(seed_of("step", self.seed, step)), self.how
         noise = torch.randn(how.batch, *self.shape, generator=generator)
         sigma = sample_sigmas(how.batch, how.timestep_mean, how.timestep_std, generator)
         drops = sample_drops(how.batch, how.caption_dropout, how.token_dropout, generator)
         mine = slice(self.rank, None, self.world)
         return noise[mine], sigma[mine], type(drops)(*(drop[mine] for drop in drops))
-
-
-def _seed(*key: object) -> int:
-    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
-
-
-@lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, samples: int) -> np.ndarray:
-    return np.random.default_rng(_seed("epoch", seed, epoch)).permutation(samples)
 
 
 def train(

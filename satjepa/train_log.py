@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -20,6 +20,7 @@ from satjepa.paths import root
 
 if TYPE_CHECKING:
     from satjepa.config import Train
+    from satjepa.config_baselines import Fit
 
 BINS = 10  # of the noise level
 
@@ -55,15 +56,19 @@ class Stop:
 
 
 class Report:
-    """Means of every named value since the last line, written every log_every steps to <run>/log.csv.
+    """Means of every named value since the last line, written every so many steps to <run>/log.csv.
 
-    how: the `train` section. facts: copied to run.json. main: False in all processes but one, which write nothing.
+    how: the `train` section, its `log_every` the length of a line unless `every` is given. facts: copied to run.json.
+    main: False in all processes but one, which write nothing.
     log.csv is the same for equal runs, stopped and resumed or not, as its state is part of the checkpoint; what depends
     on the machine and the hour goes to <run>/speed.csv and <run>/run.json.
     """
 
-    def __init__(self, run: Path, how: Train, progress: bool, facts: dict[str, Any], main: bool = True) -> None:
-        self.run, self.steps, self.every, self.batch, self.facts = run, how.steps, how.log_every, how.batch, facts
+    def __init__(
+        self, run: Path, how: Train | Fit, progress: bool, facts: dict[str, Any], main: bool = True, every: int = 0
+    ) -> None:
+        self.run, self.steps, self.batch, self.facts = run, how.steps, how.batch, facts
+        self.every, self.binned = every or how.log_every, False
         self.main, self.progress, self.terminal = main, progress and main, sys.stderr.isatty()
         self.rows: list[dict[str, str]] = []
         self.sums: dict[str, list[float]] = {}  # name -> [sum, count] since the last line
@@ -95,8 +100,14 @@ class Report:
             self.write_run("running", start)
             yield
 
-    def add(self, step: int, lr: float, values: dict[str, float], sigma: list[float], flow: list[float]) -> None:
-        """Count one step: its values, and the flow loss of each of its samples, by noise level."""
+    def add(
+        self, step: int, lr: float, values: dict[str, float], sigma: Sequence[float] = (), flow: Sequence[float] = ()
+    ) -> None:
+        """Count one step: its values, and the flow loss of each of its samples, by noise level, where there is one.
+
+        A line has the names of its last step, so that a value of every line's last step alone is logged as it is.
+        """
+        self.binned = bool(sigma)
         binned = [(f"flow.s{min(int(BINS * s), BINS - 1)}", each) for s, each in zip(sigma, flow, strict=True)]
         for name, value in [*values.items(), *binned]:
             total = self.sums.setdefault(name, [0.0, 0])
@@ -107,7 +118,7 @@ class Report:
             self._end_line(step, lr, list(values))
 
     def _end_line(self, step: int, lr: float, names: list[str]) -> None:
-        names = [*names, *(f"flow.s{i}" for i in range(BINS))]
+        names += [f"flow.s{i}" for i in range(BINS)] if self.binned else []
         means = {name: self.sums[name][0] / self.sums[name][1] if name in self.sums else None for name in names}
         row = {"step": str(step), "lr": f"{lr:.6g}"} | {k: "" if v is None else f"{v:.6g}" for k, v in means.items()}
         self.rows.append(row)
@@ -120,10 +131,11 @@ class Report:
         self.files[1].write(f"{step},{self.before + now - self.began:.1f},{rate:.1f}\n")
         for file in self.files:
             file.flush()
-        self.bar.set_postfix_str(f"loss {means['loss']:.3f}, {rate:.1f} images/s")
+        told = " ".join(f"{k} {means[k]:.{3 if means[k] > 0.1 else 5}f}" for k in ("loss", "val_loss") if k in means)
+        self.bar.set_postfix_str(f"{told}, {rate:.1f} images/s")
         if self.progress and not self.terminal:
             when = f"{left // 60:.0f}:{left % 60:02.0f} to go"
-            print(f"step {step:>6}/{self.steps}  loss {means['loss']:.3f}  {rate:.1f} images/s  {when}", flush=True)
+            print(f"step {step:>6}/{self.steps}  {told}  {rate:.1f} images/s  {when}", flush=True)
 
     def write_run(self, reason: str, step: int) -> None:
         """Write run.json: how far the run is, why it stands there, how long it took, and on what machine."""

@@ -1,8 +1,12 @@
-"""What training needs beside weights to go on exactly, as tensors: optimiser moments and random generators."""
+"""What training needs beside weights to go on exactly: the order of the samples as a function of the step, and as
+tensors optimiser moments and random generators.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import random
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,6 +15,24 @@ from torch import Tensor, nn
 from satjepa.checkpoint import CheckpointError
 
 Tensors = dict[str, Tensor]
+
+
+def seed_of(*key: object) -> int:
+    """A seed for a random generator, a hash of the key: (what it is for, seed of the run, step) and the like."""
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, samples: int) -> np.ndarray:
+    return np.random.default_rng(seed_of("epoch", seed, epoch)).permutation(samples)
+
+
+def batch_indices(seed: int, step: int, batch: int, samples: int, rank: int = 0, world: int = 1) -> list[int]:
+    """The samples of a step: the next `batch` of an endless row of permutations, one per epoch; of them, those of
+    process `rank` of `world`."""
+    first = step * batch
+    places = range(first + rank, first + batch, world)
+    return [int(_permutation(seed, p // samples, samples)[p % samples]) for p in places]
 
 
 def optimizer_tensors(optimizers: list[torch.optim.Optimizer], named: dict[str, nn.Parameter]) -> Tensors:

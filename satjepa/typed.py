@@ -1,7 +1,8 @@
 """Plain data -> strict frozen dataclasses; fields and types are the schema, a mistake is a `ConfigError` saying where.
 
-A field is int, float, str, bool, `X | None`, Literal of texts, tuple[X, ...] (one or more, none twice), tuple[X, Y],
-dict[str, X], Any, another dataclass, or Annotated[number, Range(...)]. Every field must be given.
+A field is int, float, str, bool, `X | None`, Literal of texts, tuple[X, ...] (one or more, none twice), list[X] (one or
+more; a tuple, too, in the dataclass), tuple[X, Y], dict[str, X], Any, another dataclass, or Annotated[number,
+Range(...)]. Every field must be given.
 """
 
 import copy
@@ -35,6 +36,13 @@ class Range:
     def __str__(self) -> str:
         low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
         return low if self.high == math.inf else f"{low} and at most {self.high:g}"
+
+
+Count = Annotated[int, Range(1)]
+Whole = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, above=True)]
+Weight = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
 
 
 class ConfigError(ValueError):
@@ -138,6 +146,8 @@ def _value(kind: Any, value: Any, key: str) -> Any:
         return _choice(args, value, key)
     if origin in (Union, types.UnionType):
         return None if value is None else _value(args[0], value, key)
+    if origin is list:
+        return _list((*args, Ellipsis), value, key, twice=True)
     if origin is tuple:
         return _list(args, value, key)
     if origin is dict:
@@ -154,13 +164,13 @@ def _choice(choices: tuple[str, ...], value: Any, key: str) -> str:
     raise ConfigError(key, _words(value), " | ".join(choices) + quote)
 
 
-def _list(args: tuple[Any, ...], value: Any, key: str) -> tuple[Any, ...]:
+def _list(args: tuple[Any, ...], value: Any, key: str, twice: bool = False) -> tuple[Any, ...]:
     free = args[-1] is Ellipsis
     if not isinstance(value, list | tuple) or (not value if free else len(value) != len(args)):
         raise ConfigError(key, _words(value), "a list of one or more" if free else f"a list of {len(args)}")
     kinds = args[:1] * len(value) if free else args
     items = tuple(_value(kind, item, f"{key}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
-    if free and any(item in items[:i] for i, item in enumerate(items)):
+    if free and not twice and any(item in items[:i] for i, item in enumerate(items)):
         raise ConfigError(key, _words(value), "a list in which nothing stands twice")
     return items
 

@@ -18,7 +18,8 @@ NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 CARD = {"torch", "diffusers", "transformers", "peft", "jupyterlab", "papermill", "rasterio", "xarray", "lpips"}
 CARD |= {"matplotlib", "dvc"}
 # Reached by every notebook, and no reason to run it again: what they read is in `params`, what they print is no result.
-PLUMBING = {f"satjepa/{name}.py" for name in ("__init__", "config", "typed", "paths", "nb", "notebook")}
+PLUMBING = {"__init__", "config", "config_baselines", "typed", "paths", "nb", "notebook"}
+PLUMBING = {f"satjepa/{name}.py" for name in PLUMBING}
 # Reached by name only: a data set without text opens neither the captions' store nor the latents'.
 STORES = {"satjepa/captions/text.py", "satjepa/models/backbone.py", "satjepa/models/latents.py"}
 NOT_RUN = {"data": STORES | {"satjepa/captions/table.py"}, "captions": STORES}

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 
-def _repeat(image: Tensor, samples: int) -> Tensor:
-    """(B, 3, H, W) -> (samples, B, 3, H, W): a deterministic forecast gives the same answer each time."""
+def repeated(image: Tensor, samples: int) -> Tensor:
+    """(B, 3, H, W) -> (samples, B, 3, H, W), clamped, on the CPU: a deterministic forecast gives the same each time."""
     return image.detach().float().cpu().clamp(0.0, 1.0).expand(samples, *image.shape)
 
 
@@ -20,7 +20,7 @@ class Persistence:
 
     def forecast(self, batch: dict, samples: int = 1, seed: int = 0) -> Tensor:
         """`rgb_t`, `samples` times: (samples, B, 3, H, W)."""
-        return _repeat(batch["rgb_t"], samples)
+        return repeated(batch["rgb_t"], samples)
 
 
 class MeanColour:
@@ -30,7 +30,7 @@ class MeanColour:
         """The mean colour of `rgb_t`, `samples` times: (samples, B, 3, H, W). Black where no pixel is valid."""
         rgb, valid = batch["rgb_t"], batch["valid_t"]
         total = torch.where(valid, rgb, 0.0).sum((2, 3), keepdim=True)  # (B, 3, 1, 1)
-        return _repeat((total / valid.sum((2, 3), keepdim=True).clamp_min(1)).expand_as(rgb), samples)
+        return repeated((total / valid.sum((2, 3), keepdim=True).clamp_min(1)).expand_as(rgb), samples)
 
 
 class OracleMean:
@@ -38,7 +38,7 @@ class OracleMean:
 
     def forecast(self, batch: dict, samples: int = 1, seed: int = 0) -> Tensor:
         """`oracle_mean`, `samples` times: (samples, B, 3, H, W). KeyError for data without a known truth."""
-        return _repeat(_truth(batch, "oracle_mean"), samples)
+        return repeated(_truth(batch, "oracle_mean"), samples)
 
 
 class OracleSample:
@@ -48,4 +48,4 @@ class OracleSample:
         """`oracle_sample`: (1, B, 3, H, W). KeyError for data without a known truth; ValueError for samples > 1."""
         if samples != 1:
             raise ValueError(f"the demo world holds one oracle sample of each year, not {samples}")
-        return _repeat(_truth(batch, "oracle_sample"), 1)
+        return repeated(_truth(batch, "oracle_sample"), 1)

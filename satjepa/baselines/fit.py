@@ -1,0 +1,273 @@
+"""Training of the baselines: one plain loop for all of them, exact to the bit when it is stopped and resumed.
+
+What the loop asks of a model, an `nn.Module`:
+
+    Model(**sizes)                          `sizes` are the keys of the arm's `model` section in params.yaml
+    loss(batch, generator, step) -> (loss, parts)
+        batch       dict of `satjepa.data.pairs.collate`, its tensors on the device of the model
+        generator   torch.Generator on the CPU, a function of (seed, step): noise, noise levels, masks are drawn from
+                    it and then moved; the global generator is seeded likewise, for dropout
+        step        optimiser steps made so far, from 0
+        loss        scalar with a gradient; only pixels valid in both years have a part in it
+        parts       name -> detached scalar, a column of log.csv; not "grad_norm", "val_loss"
+        In eval mode (`self.training` is False) the loss is what the weights are selected by: it is then asked without
+        gradient and with the same generators each time, and `step` is the one just made.
+    forecast(batch, samples, seed) -> (samples, B, 3, H, W) float32 in [0, 1] on the CPU, in eval mode, no gradient
+
+What a run leaves in its folder is that of `satjepa.train`; the model's checkpoint holds the weights with the lowest
+validation loss, of their moving average where there is one. Frozen parameters are neither trained nor saved.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from satjepa import checkpoint
+from satjepa.checkpoint import Checkpoint, CheckpointError
+from satjepa.schedules import one_cycle, warmup_constant
+from satjepa.train import Interrupted, NonFiniteError
+from satjepa.train_log import Report, Stop, git_revision
+from satjepa.train_state import batch_indices, optimizer_tensors, restore_optimizers, seed_of
+
+if TYPE_CHECKING:
+    from satjepa.config_baselines import Fit
+
+Tensors = dict[str, Tensor]
+
+
+def fit(
+    model: nn.Module,
+    data: Any,
+    validation: list[dict[str, Any]],
+    how: Fit,
+    run_dir: str | Path,
+    header: dict[str, Any],
+    seed: int,
+    progress: bool = True,
+    max_seconds: float | None = None,
+) -> Path:
+    """Train what the model lets train; returns the folder of the finished checkpoint, whose weights the model then has.
+
+    Args:
+        data: `data[i]` are samples for `satjepa.data.pairs.collate`; read in this process.
+        validation: batches, the same at each validation.
+        header: of the checkpoint, from `make_header`. A run finished under an equal one is taken as it is, one that is
+            not finished goes on.
+        progress, max_seconds: as in `satjepa.train.train`, which also says when Interrupted, NonFiniteError and
+            CheckpointError are raised.
+    """
+    from accelerate.utils import send_to_device
+
+    from satjepa.data.pairs import collate
+
+    run, device = Path(run_dir), the_device()
+    model.to(device).train()
+    if _is_finished(run, header):
+        print(f"{run} has been trained to its end before: nothing to train")
+        return _finished(run, model)
+    state = _State(model, how)
+    report = Report(run, how, progress, _facts(device, len(data), state.named), every=how.val_every)
+    start, found = 0, _unfinished(run, header, len(data))
+    if found is not None:
+        start = found.state["step"]
+        state.restore(found)
+        report.restore(found.state["log"])
+
+    with report.open(start), Stop(max_seconds) as stop:
+        for step in range(start, how.steps):
+            # forward, backward; nothing that is not finite goes on
+            batch = send_to_device(collate([data[i] for i in batch_indices(seed, step, how.batch, len(data))]), device)
+            loss, parts = model.loss(batch, _seeded("step", seed, step), step)
+            norm = state.gradient(loss)
+            values = {name: float(part) for name, part in {"loss": loss.detach(), **parts, "grad_norm": norm}.items()}
+            _require_finite(values, step, batch["meta"], run, report)
+
+            # step, judge
+            rate = state.step(step)
+            if (step + 1) % how.val_every == 0:
+                values["val_loss"] = state.judge(validation, step)
+                _require_finite(values, step, batch["meta"], run, report)
+
+            # log, save, stop if asked
+            report.add(step + 1, rate, values)
+            if stop.reason or (step + 1) % how.checkpoint_every == 0:
+                noted = {"step": step + 1, "samples": len(data), "best": state.best, "log": report.state()}
+                checkpoint.save(run / "resume", state.tensors(), header, noted, state.moments())
+                report.write_run(f"stopped: {stop.reason}" if stop.reason else "running", step + 1)
+            if stop.reason:
+                raise Interrupted(f"stopped ({stop.reason}) after step {step + 1} of {how.steps}: run again to go on")
+
+    checkpoint.save(run / "model", state.kept, header, state.best, {})
+    checkpoint.remove(run / "resume")
+    report.write_run("finished", how.steps)
+    return _finished(run, model)
+
+
+class _State:
+    """All that changes in a run: weights, optimiser's moments, moving average, and the best weights so far (`kept`)."""
+
+    def __init__(self, model: nn.Module, how: Fit) -> None:
+        self.model, self.how = model, how
+        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(self.named.values(), how.lr, weight_decay=how.weight_decay)  # 0: Adam
+        self.average = {name: p.detach().clone() for name, p in self.named.items()} if how.ema else {}
+        self.best: dict[str, float] = {}
+        self.kept: Tensors = {}
+
+    def gradient(self, loss: Tensor) -> Tensor:
+        """Backward, and the norm of the gradient before it is clipped."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return nn.utils.clip_grad_norm_(self.named.values(), self.how.grad_clip or math.inf)
+
+    def step(self, step: int) -> float:
+        """Move the weights and their average; returns the learning rate."""
+        how = self.how
+        rate, beta1 = warmup_constant(step, how.warmup, how.lr), 0.9
+        if how.schedule == "onecycle":
+            rate, beta1 = one_cycle(step, how.steps, how.lr)
+        for group in self.optimizer.param_groups:
+            group["lr"], group["betas"] = rate, (beta1, 0.999)
+        self.optimizer.step()
+        for name, mean in self.average.items():
+            mean.lerp_(self.named[name].detach(), 1 - min(how.ema, (1 + step) / (10 + step)))  # a short memory at first
+        return rate
+
+    def judge(self, validation: list[dict[str, Any]], step: int) -> float:
+        """Loss of the averaged weights on the validation batches; they are kept if there was none lower."""
+        with self._averaged():
+            loss = validation_loss(self.model, validation, step)
+            if loss < self.best.get("val_loss", math.inf):
+                self.best = {"step": step + 1, "val_loss": loss}
+                self.kept = {name: tensor.clone() for name, tensor in trained_tensors(self.model).items()}
+        return loss
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within, the model has the averaged weights, where there are any."""
+        own = {name: self.named[name].detach().clone() for name in self.average}
+        self._copy(self.average)
+        yield
+        self._copy(own)
+
+    @torch.no_grad()
+    def _copy(self, weights: Tensors) -> None:
+        for name, tensor in weights.items():
+            self.named[name].copy_(tensor)
+
+    def tensors(self) -> Tensors:
+        """What a checkpoint of an unfinished run holds."""
+        groups = {"model": trained_tensors(self.model), "average": self.average, "kept": self.kept}
+        return {f"{group}/{name}": tensor for group, part in groups.items() for name, tensor in part.items()}
+
+    def moments(self) -> Tensors:
+        """Those of the optimiser."""
+        return optimizer_tensors([self.optimizer], self.named)
+
+    def restore(self, found: Checkpoint) -> None:
+        """Go on from a checkpoint of `tensors` and `moments`."""
+        groups: dict[str, Tensors] = {"model": {}, "average": {}, "kept": {}}
+        for full, tensor in found.tensors.items():
+            group, name = full.split("/")
+            groups[group][name] = tensor.to(the_device())
+        load_trained(self.model, groups["model"])
+        self.average, self.kept, self.best = groups["average"], groups["kept"], found.state["best"]
+        restore_optimizers([self.optimizer], self.named, found.optimizer)
+
+
+def the_device() -> torch.device:
+    """Where baselines are trained and asked: the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.no_grad()
+def validation_loss(model: nn.Module, batches: list[dict[str, Any]], step: int) -> float:
+    """Mean over the samples of the loss in eval mode; each batch has a generator of its own, the same each time."""
+    from accelerate.utils import send_to_device
+
+    model.eval()
+    total = sum(
+        len(batch["meta"]) * float(model.loss(send_to_device(batch, the_device()), _seeded("val", i), step)[0])
+        for i, batch in enumerate(batches)
+    )
+    model.train()
+    return total / sum(len(batch["meta"]) for batch in batches)
+
+
+def trained_tensors(model: nn.Module) -> Tensors:
+    """The tensors that training changes: parameters that are not frozen, and buffers (statistics of batch norm)."""
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+
+
+def load_trained(model: nn.Module, tensors: Tensors) -> None:
+    """Inverse of `trained_tensors`; CheckpointError unless the names are the same."""
+    if differing := sorted(tensors.keys() ^ trained_tensors(model).keys()):
+        raise CheckpointError(f"weights of another model: {differing[0]} and {len(differing) - 1} more differ")
+    model.load_state_dict(tensors, strict=False)
+
+
+def make_header(config: dict[str, Any], split: str, backbone: str, model: nn.Module) -> dict[str, Any]:
+    """Header of a checkpoint: all settings that decide the weights, sha256 of split, frozen backbone ("" for none) and
+    code of loop and model.
+    """
+    code = ("baselines/fit", "baselines/clips", type(model).__module__.removeprefix("satjepa.").replace(".", "/"))
+    config = json.loads(json.dumps(config))  # tuples as JSON gives them back
+    return {"config": config, "code": checkpoint.code_digest(code), "split": split, "backbone": backbone}
+
+
+def _seeded(*key: object) -> torch.Generator:
+    """A generator of a key, the global one being seeded alike."""
+    torch.manual_seed(seed_of("global", *key))
+    return torch.Generator().manual_seed(seed_of(*key))
+
+
+def _is_finished(run: Path, header: dict[str, Any]) -> bool:
+    folder = run / "model"
+    return checkpoint.exists(folder) and not checkpoint.differences(checkpoint.read_header(folder), header)
+
+
+def _finished(run: Path, model: nn.Module) -> Path:
+    load_trained(model, checkpoint.load(run / "model").tensors)
+    model.eval()
+    return run / "model"
+
+
+def _unfinished(run: Path, header: dict[str, Any], samples: int) -> Checkpoint | None:
+    """The checkpoint to go on from, None to begin; CheckpointError where it is of another run."""
+    if not checkpoint.exists(run / "resume"):
+        return None
+    found = checkpoint.load(run / "resume", with_optimizer=True)
+    checkpoint.require_same(found, header)
+    if (was := found.state["samples"]) != samples:
+        raise CheckpointError(f"{found.folder} was trained on {was} samples, there are {samples} now: remove it")
+    if found.header["code"] != header["code"]:
+        print(f"note: the code of model or training has changed since {found.folder} was saved")
+    return found
+
+
+def _facts(device: torch.device, samples: int, named: dict[str, nn.Parameter]) -> dict[str, Any]:
+    return {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "git": git_revision(),
+        "samples": samples,
+        "trained_parameters": sum(p.numel() for p in named.values()),
+    }
+
+
+def _require_finite(
+    values: dict[str, float], step: int, metas: list[dict[str, Any]], run: Path, report: Report
+) -> None:
+    if bad := ", ".join(name for name, value in values.items() if not math.isfinite(value)):
+        report.write_run(f"not finite: {bad}", step)
+        places = ", ".join("{preset}/{region}/{year}/{x}/{y}".format(**meta) for meta in metas)
+        raise NonFiniteError(f"step {step + 1}: {bad} not finite; samples {places}; what was saved is in {run}")

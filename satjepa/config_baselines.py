@@ -1,0 +1,230 @@
+"""The `baselines` section of params.yaml: what is compared with, one arm a row of the table.
+
+    baselines:
+      train: {...}                 # `Fit`: how all arms are trained ...
+      arms:
+        unet:
+          kind: unet               # a key of SIZES, below
+          model: {...}             # every key of that kind's sizes
+          train: {lr: 2.0e-3}      # ... but for what an arm says itself
+        sd35: {kind: sd35, model: {...}}   # not tuned, as it has no `train`
+        trend: {kind: trend}       # has no sizes, and nothing to train
+
+Strict, as all of params.yaml: a mistake is a `ConfigError` that names the dotted key.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from satjepa.typed import ConfigError, Count, Positive, Range, Share, Weight, Whole, build
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a baseline is trained.
+
+    Every `val_every` steps, a divisor of `steps`, a line of log.csv ends, with the loss on `val_patches` of the
+    validation part (0: all); the weights with the lowest are kept. schedule: of the learning rate; `warmup` is in steps
+    and for "warmup" alone. grad_clip 0: no clipping. ema 0: no averaged weights.
+    """
+
+    steps: Count
+    batch: Count
+    lr: Positive
+    schedule: Literal["onecycle", "warmup"]
+    warmup: Whole
+    weight_decay: Weight
+    grad_clip: Weight
+    ema: Share
+    val_every: Count
+    val_patches: Whole
+    checkpoint_every: Count
+
+
+@dataclass(frozen=True)
+class NoSizes:
+    """Of what has no sizes."""
+
+
+@dataclass(frozen=True)
+class PredRNNSizes:
+    """`satjepa.baselines.predrnn.PredRNN`."""
+
+    hidden: Count
+    layers: Count
+    kernel: Count
+    patch: Count
+    layer_norm: bool
+    decouple: Weight
+    sampling: Literal["none", "scheduled", "reverse"]
+    sampling_at: tuple[Count, Count, Count]
+    history: Whole
+
+
+@dataclass(frozen=True)
+class SimVPSizes:
+    """`satjepa.baselines.simvp.SimVP`."""
+
+    hid_s: Count
+    hid_t: Count
+    n_s: Annotated[int, Range(2)]
+    n_t: Annotated[int, Range(2)]
+    drop_path: Share | None
+    history: Whole
+
+
+@dataclass(frozen=True)
+class UNetSizes:
+    """`satjepa.baselines.unet.UNet`."""
+
+    width: Count
+    levels: Annotated[int, Range(2)]
+    history: Whole
+
+
+@dataclass(frozen=True)
+class MCVDSizes:
+    """`satjepa.baselines.mcvd.MCVD`."""
+
+    width: Count
+    mult: list[Count]
+    blocks: Count
+    attention: list[Count]
+    spade_dim: Whole
+    dropout: Share
+    mask_embedding: bool
+    history: Whole
+    mask: Share
+    sampler: Literal["ddpm", "ddim"]
+    steps: Count
+    denoise: Literal["off", "fixed", "reference"]
+    clip: bool
+
+
+@dataclass(frozen=True)
+class SD35Sizes:
+    """`satjepa.baselines.sd35.SD35`. levels: of the noise, "img2img" as in diffusers' pipeline, or "published" as in
+    Sat-JEPA-Diff. prompt: one for all places, null for the captions. timesteps, caption_dropout: for its training.
+    """
+
+    levels: Literal["img2img", "published"]
+    steps: Count
+    strength: Annotated[float, Range(0, 1, above=True)]
+    guidance: Weight
+    work_size: Whole
+    prompt: str | None
+    timesteps: tuple[float, Positive]
+    caption_dropout: Share
+
+
+SIZES = {
+    "climatology": NoSizes, "trend": NoSizes, "unet": UNetSizes, "simvp": SimVPSizes, "predrnn": PredRNNSizes,
+    "mcvd": MCVDSizes, "sd35": SD35Sizes,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One baseline. model: keyword arguments of its class. train: None where nothing is trained."""
+
+    kind: str
+    model: dict[str, Any]
+    train: Fit | None
+
+
+@dataclass(frozen=True)
+class _Section:
+    train: Fit
+    arms: dict[str, dict[str, Any]]
+
+
+def arm_names(section: dict[str, Any]) -> tuple[str, ...]:
+    """The names of the arms, in the order of the file."""
+    return tuple(section["arms"])
+
+
+def read_arm(section: dict[str, Any], name: str) -> Arm:
+    """One arm of the section, checked by itself. Raises ConfigError."""
+    if name not in section["arms"]:
+        raise ConfigError(f"baselines.arms.{name}", "an unknown arm", ", ".join(section["arms"]))
+    values = section["arms"][name]
+    with _below(f"baselines.arms.{name}"):
+        kind = values.get("kind")
+        if kind not in SIZES:
+            raise ConfigError("kind", repr(kind), " | ".join(SIZES))
+        if unknown := sorted(values.keys() - {"kind", "model", "train"}):
+            raise ConfigError(unknown[0], "an unknown key", "kind, model, train")
+        with _below("model"):
+            sizes = build(SIZES[kind], values.get("model", {}))
+        trains = kind not in ("climatology", "trend") and (kind != "sd35" or "train" in values)
+        if "train" in values and not trains:
+            raise ConfigError("train", "a mapping", f"nothing: {kind} is not trained")
+        own = values.get("train", {})
+        if not isinstance(own, dict):
+            raise ConfigError("train", repr(own), "a mapping with the keys that differ from baselines.train")
+        with _below("train"):
+            train = build(Fit, section["train"] | own) if trains else None
+    return Arm(kind, dataclasses.asdict(sizes), train)
+
+
+def check_baselines(section: dict[str, Any], side: int, history: int) -> None:
+    """Check every arm for patches of `side` pixels and `history` earlier years. {} is fine: no baselines.
+
+    Raises ConfigError.
+    """
+    if not section:
+        return
+    with _below("baselines"):
+        build(_Section, section)
+    for name in section["arms"]:
+        arm = read_arm(section, name)
+        for fine, key, found, accepted in _demands(name, arm, side, history):
+            if not fine:
+                raise ConfigError(f"baselines.arms.{name}{key}", repr(found), accepted)
+
+
+def _demands(name: str, arm: Arm, side: int, history: int) -> Iterator[tuple[bool, str, Any, str]]:
+    """(is it so, key, what was found, what is accepted) of what one field alone cannot know."""
+    yield bool(re.fullmatch(r"\w+", name)), "", name, "a name of letters, digits and _, for it names a folder"
+    sizes, train = arm.model, arm.train
+    if train is not None:
+        yield train.steps % train.val_every == 0, ".train.val_every", train.val_every, f"a divisor of {train.steps}"
+    if "history" in sizes:
+        yield sizes["history"] <= history, ".model.history", sizes["history"], f"at most data.history ({history})"
+    if arm.kind == "simvp":
+        yield sizes["n_s"] % 2 == 0, ".model.n_s", sizes["n_s"], "an even number"
+        yield _fits(side, 2 ** (sizes["n_s"] // 2)), ".model.n_s", sizes["n_s"], _times(side, "2^(n_s/2)")
+    if arm.kind == "unet":
+        yield sizes["width"] % 4 == 0, ".model.width", sizes["width"], "a multiple of 4, its groups"
+        yield _fits(side, 2 ** (sizes["levels"] - 1)), ".model.levels", sizes["levels"], _times(side, "2^(levels-1)")
+    if arm.kind == "predrnn":
+        yield _fits(side, sizes["patch"]), ".model.patch", sizes["patch"], _times(side, "patch")
+        yield sizes["kernel"] % 2 == 1, ".model.kernel", sizes["kernel"], "an odd number"
+        first, second, _ = sizes["sampling_at"]
+        yield first < second, ".model.sampling_at", sizes["sampling_at"], "[s1, s2, alpha] with s1 < s2"
+    if arm.kind == "mcvd":
+        levels = len(sizes["mult"])
+        yield _fits(side, 2 ** (levels - 1)), ".model.mult", sizes["mult"], _times(side, "2^(levels-1)")
+        yield 1000 % sizes["steps"] == 0, ".model.steps", sizes["steps"], "a divisor of 1000"
+
+
+def _fits(side: int, times: int) -> bool:
+    return side % times == 0
+
+
+def _times(side: int, what: str) -> str:
+    return f"such that data.patch ({side}) is a multiple of {what}"
+
+
+@contextmanager
+def _below(prefix: str) -> Iterator[None]:
+    """Within, a ConfigError names its key from `prefix` on."""
+    try:
+        yield
+    except ConfigError as error:
+        key = prefix if error.key == "(file)" else f"{prefix}.{error.key}"
+        raise ConfigError(key, error.found, error.accepted, error.nearest and f"{prefix}.{error.nearest}") from None
