@@ -56,9 +56,9 @@ class SD35(nn.Module):
     "hidden" (L,joint), "mask" (L,), "pooled" (P,): what guidance leads away from, and what a training sample is told
     instead of its caption with probability ``caption_dropout``. prompt: the same of one prompt for all places; None:
     the semantic caption of year t, from ``batch["text_t"]``. layout: state dict of the backbone's layout tokens, None
-    for a backbone without. guidance: 1 is without. work_size: side at which images are drawn, 0 for their own (SD 3.5
-    has never seen 128 px; it was trained at 512 and above). timesteps: mean and deviation of the logit of the noise
-    levels in training.
+    for a backbone without. guidance: 1 is without. work_size: side at which images are drawn, 0: their own (128 px is
+    far below the sizes that SD 3.5 is made for). timesteps: mean and deviation of the logit of the noise levels in
+    training.
     """
 
     def __init__(

@@ -236,6 +236,12 @@ def test_each_step_of_each_sample_has_its_own_noise(monkeypatch):
     assert len(numbers) == len(set(numbers)) == 3 * 4
 
 
+def test_what_the_sampler_makes_becomes_an_image_in_0_to_1(monkeypatch):
+    made = torch.tensor([-3.0, -1, 0, 0.5, 1, 3])
+    monkeypatch.setattr(mcvd, "sample", lambda *_: made)
+    assert small().forecast(make_batch())[0].tolist() == [0, 0, 0.5, 0.75, 1, 1]
+
+
 def test_two_steps_of_training_reach_every_weight():
     model, batch = small(lively=False, history=2), make_batch()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)

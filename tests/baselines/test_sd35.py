@@ -123,9 +123,9 @@ def test_one_step_from_a_stated_noise_level_as_the_pipeline(backbone, pipeline):
     assert model.path.tolist() == pytest.approx([0.35, 0])
     hidden, pooled = model.told(make_batch())
     start = torch.randn(3, 16, 4, 4)
-    unshifted = 0.35 / (SHIFT - (SHIFT - 1) * 0.35)
+    unshifted, known = 0.35 / (SHIFT - (SHIFT - 1) * 0.35), options(hidden, pooled, text(2), 1.0)
     theirs = pipeline(image=start, strength=1.0, sigmas=[unshifted], output_type="latent",
-                      generator=torch.Generator().manual_seed(5), **options(hidden, pooled, text(2), 1.0)).images  # fmt: skip
+                      generator=torch.Generator().manual_seed(5), **known).images  # fmt: skip
     noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(5))
     ours = img2img(model.guided(hidden, pooled), start, noise, model.path)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
