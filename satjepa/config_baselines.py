@@ -5,6 +5,7 @@
       arms:
         unet:
           kind: unet               # a key of SIZES, below
+          title: U-Net             # in the table; if left out, the name of the arm
           model: {...}             # every key of that kind's sizes
           train: {lr: 2.0e-3}      # ... but for what an arm says itself
         sd35: {kind: sd35, model: {...}}   # not tuned, as it has no `train`
@@ -129,9 +130,11 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Arm:
-    """One baseline. model: keyword arguments of its class. train: None where nothing is trained."""
+    """One baseline. title: in the table. model: keyword arguments of its class. train: None where nothing is trained.
+    """
 
     kind: str
+    title: str
     model: dict[str, Any]
     train: Fit | None
 
@@ -156,8 +159,11 @@ def read_arm(section: dict[str, Any], name: str) -> Arm:
         kind = values.get("kind")
         if kind not in SIZES:
             raise ConfigError("kind", repr(kind), " | ".join(SIZES))
-        if unknown := sorted(values.keys() - {"kind", "model", "train"}):
-            raise ConfigError(unknown[0], "an unknown key", "kind, model, train")
+        if unknown := sorted(values.keys() - {"kind", "title", "model", "train"}):
+            raise ConfigError(unknown[0], "an unknown key", "kind, title, model, train")
+        title = values.get("title", name)
+        if not isinstance(title, str):
+            raise ConfigError("title", repr(title), "a text")
         with _below("model"):
             sizes = build(SIZES[kind], values.get("model", {}))
         trains = kind not in ("climatology", "trend") and (kind != "sd35" or "train" in values)
@@ -168,7 +174,7 @@ def read_arm(section: dict[str, Any], name: str) -> Arm:
             raise ConfigError("train", repr(own), "a mapping with the keys that differ from baselines.train")
         with _below("train"):
             train = build(Fit, section["train"] | own) if trains else None
-    return Arm(kind, dataclasses.asdict(sizes), train)
+    return Arm(kind, title, dataclasses.asdict(sizes), train)
 
 
 def check_baselines(section: dict[str, Any], side: int, history: int) -> None:

@@ -97,9 +97,7 @@ def to_signed(image: torch.Tensor) -> torch.Tensor:
 
 
 def vae_loss(vae: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-    """L1 + 2·L2 + L1 of the image gradients (edges are what 8x compression loses first) + 1e-6·KL, of images in [-1,
-    1].
-    """
+    """L1 + 2·L2 + L1 of the gradients (edges are what 8x compression loses first) + 1e-6·KL, images in [-1, 1]."""
     posterior = vae.encode(x).latent_dist
     error = vae.decode(posterior.sample()).sample - x  # (B, 3, H, W)
     edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
@@ -143,9 +141,7 @@ def layout_cells(embedding: torch.Tensor, cells: int = 2) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Pool:
-    """Windows to pre-train the generator on. images (n,3,64,64) uint8, cells (n,64,256) float16, texts: n triples of
-    captions.
-    """
+    """Windows to pre-train on. images (n,3,64,64) uint8, cells (n,64,256) float16, texts: n triples of captions."""
 
     images: torch.Tensor
     cells: torch.Tensor
@@ -188,9 +184,8 @@ class Generator(nn.Module):
     loss.
 
     Args:
-        drop_text, drop_layout: share of samples that are told no caption, or no embedding (the positions are always
-        told), so that
-            the backbone can draw from text alone, from layout alone, and from neither.
+        drop_text, drop_layout: share of samples that are told no caption, or no embedding (positions are always told),
+            so that the backbone can draw from text alone, from layout alone, and from neither.
     """
 
     def __init__(
@@ -269,9 +264,7 @@ def draw(
     seed: int,
     steps: int = 20,
 ) -> dict[str, torch.Tensor]:
-    """Pictures (count,3,H,W) in [0,1] that show what the generator can do: drawn with layout and caption, with either
-    alone.
-    """
+    """Pictures (count,3,H,W) in [0,1] of what the generator can do: drawn with layout and caption, with either."""
     from satjepa.flow import euler, sigmas
 
     noise = torch.randn(latents[:count].shape, generator=torch.Generator().manual_seed(seed))

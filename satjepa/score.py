@@ -105,8 +105,21 @@ def collect_arms(params: Params) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def collect_baselines(params: Params) -> list[dict[str, Any]]:
+    """The rows of every arm of `baselines`, on every preset, combined over seeds."""
+    from satjepa.config_baselines import arm_names
+
+    rows = []
+    for arm in arm_names(params.baselines) if params.baselines else ():
+        rows += over_seeds([root() / f"runs/baselines/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds])
+    return rows
+
+
 def build_table(params: Params, path: Path) -> pd.DataFrame:
-    """Score what needs no training, add the runs and the arms, and write the results table with its settings."""
+    """Score what needs no training, add baselines, runs and ablations, and write the results table with its
+    settings.
+    """
+    baselines = collect_baselines(params)
     runs = over_seeds([root() / f"runs/joint-{seed}/scores.csv" for seed in params.ablate.seeds])
     arms = collect_arms(params).to_dict("records")
     rows, settings = [], {}
@@ -119,6 +132,7 @@ def build_table(params: Params, path: Path) -> pd.DataFrame:
         ours = [row for row in runs if row["preset"] == preset]
         rows += (
             fixed[:2]
+            + [row for row in baselines if row["preset"] == preset]
             + ours
             + [
                 row | {"model": f"Ablation: {row['model']}, {row['samples']:.0f} samples"}

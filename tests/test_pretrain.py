@@ -80,5 +80,9 @@ def test_generator_learns_from_layout_and_from_text(told: str) -> None:
     ids = {"t5": kind[:, None, None].expand(-1, 3, 4), "mask": torch.ones(64, 3, 4, dtype=torch.bool)}
     empty = {"t5": torch.full((1, 4), 9), "mask": torch.ones(1, 4, dtype=torch.bool)}
     losses: list[float] = []
-    pretrain.train_generator(generator, latents, cells, ids, empty, 60, 8, 1e-2, 1e-2, lambda _, p: losses.append(p["loss"]))
+
+    def keep(step: int, parts: dict[str, float]) -> None:
+        losses.append(parts["loss"])
+
+    pretrain.train_generator(generator, latents, cells, ids, empty, 60, 8, 1e-2, 1e-2, keep)
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])

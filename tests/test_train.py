@@ -26,7 +26,7 @@ TINY = {
     "data.patch": SIDE, "data.history": 1, "model.encoder": SMALL | {"patch": 8}, "model.predictor": SMALL,
     "model.forecaster": {"dim": 16, "layers": 1, "heads": 2}, "model.adapter": {"dim": 16, "layers": 1, "heads": 2},
     "train.steps": 6, "train.batch": 2, "train.log_every": 2, "train.checkpoint_every": 2, "train.precision": "no",
-    "sample.steps": 2,
+    "sample.steps": 2, "baselines": {},
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """SatJepa: the whole model, assembled in view.
 
-    RGB(t) -> encoder -> predictor -> tokens(t+1);   semantic(t) + tokens(t+1) -> forecaster -> semantic(t+1)
+    RGB(t), past years -> encoder -> predictor -> tokens(t+1);   semantic(t), tokens(t+1) -> forecaster -> semantic(t+1)
     tokens, three captions, past years -> adapter -> (context, pooled);   noise -> SD 3 + LoRA -> VAE -> RGB(t+1)
 """
 
@@ -18,13 +18,14 @@ from torch import Tensor, nn
 
 from satjepa.flow import euler, guided, noisy, patch_noise, sigmas, velocity_target
 from satjepa.losses import Loss, caption_loss, flow_loss, ijepa_loss
-from satjepa.models.adapter import STREAMS, Adapter, Drops
+from satjepa.models.adapter import STREAMS, Adapter, Drops, TemporalAttention
 from satjepa.models.backbone import Backbone
 from satjepa.models.forecaster import Caption, CaptionForecaster
 from satjepa.models.jepa import Encoder, Predictor, ProjectionHead, ema_update, patch_cells, patch_mean, sincos_2d
 from satjepa.models.layers import layer_norm0
 
 Batch = dict[str, Any]
+Years = tuple[Tensor, Tensor]  # tokens of a place in earlier years (B,Y,N,D), most recent first, and which exist (B,Y)
 
 
 class Conditions(NamedTuple):
@@ -77,6 +78,8 @@ class SatJepa(nn.Module):
         if m.use_jepa:
             self.encoder = Encoder(side, m.encoder.patch, dim, m.encoder.depth, m.encoder.heads)
             self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+            history = params.data.history
+            self.past = TemporalAttention(dim, dim, m.encoder.heads, history) if history else None
             self.predictor = Predictor(grid, dim, m.predictor.dim, m.predictor.depth, m.predictor.heads, seeded=True)
             self.projection = ProjectionHead(dim, self.cells)
             self.readout = nn.Linear(dim, backbone.latent_channels * (backbone.latent_size(side) // grid) ** 2)
@@ -97,9 +100,10 @@ class SatJepa(nn.Module):
     def forward(self, batch: Batch, noise: Tensor, sigma: Tensor, drops: Drops) -> Loss:
         """Joint loss; noise (B,C,h,w) and sigma (B,) of the flow, drops of the adapter -> (loss, detached parts)."""
         weights = self.params.loss
-        tokens, projected = self.predict(batch["rgb_t"])  # (B,N,D), (B,N,64 cells^2)
+        years = self.remember(batch)  # (B,Y,N,D), (B,Y)
+        tokens, projected = self.predict(batch["rgb_t"], years)  # (B,N,D), (B,N,64 cells^2)
         captions = self.foresee(batch, tokens)  # informative(t), geometric(t), semantic(t+1): (B,3,L,joint)
-        context, pooled = self.adapt(batch, tokens, projected, captions, drops)  # (B,N+L,joint), (B,P)
+        context, pooled = self.adapt(batch, tokens, projected, captions, drops, years)  # (B,N+L,joint), (B,P)
         latent = self.latent(batch)  # (B,C,h,w)
         z = noisy(latent, noise, sigma)  # (B,C,h,w)
         velocity = self.backbone(z, sigma, context, pooled)  # (B,C,h,w)
@@ -114,12 +118,17 @@ class SatJepa(nn.Module):
         parts = {f"{name}.{part}": value for name, (_, (_, named)) in losses.items() for part, value in named.items()}
         return loss, {"loss": loss.detach(), **parts}
 
-    def predict(self, rgb_t: Tensor) -> tuple[Tensor, Tensor]:
-        """RGB(t) (B,3,H,W) in [0, 1] -> layer-normed tokens of t+1 (B,N,D) and their AlphaEarth vectors."""
+    def predict(self, rgb_t: Tensor, years: Years | None) -> tuple[Tensor, Tensor]:
+        """RGB(t) (B,3,H,W) in [0, 1] -> layer-normed tokens of t+1 (B,N,D) and their AlphaEarth vectors.
+
+        Each token of t first asks its own place in past years: what grew there decides what may follow.
+        """
         if not self.params.model.use_jepa:
             places, dim = len(self.adapter.positions), self.params.model.encoder.dim
             return rgb_t.new_zeros(len(rgb_t), places, dim), rgb_t.new_zeros(len(rgb_t), places, 64 * self.cells**2)
-        tokens = layer_norm0(self.predictor(self.encoder(2 * rgb_t - 1)))  # (B,N,D)
+        present = self.encoder(2 * rgb_t - 1)  # (B,N,D)
+        present = present if years is None else present + self.past(present, *years)
+        tokens = layer_norm0(self.predictor(present))  # (B,N,D)
         return tokens, self.projection(tokens)
 
     def foresee(self, batch: Batch, tokens: Tensor) -> Caption:
@@ -132,16 +141,16 @@ class SatJepa(nn.Module):
         return {name: torch.cat([value[:, :2], semantic[name][:, None]], 1) for name, value in text.items()}
 
     def adapt(
-        self, batch: Batch, tokens: Tensor, projected: Tensor, captions: Caption, drops: Drops
+        self, batch: Batch, tokens: Tensor, projected: Tensor, captions: Caption, drops: Drops, years: Years | None
     ) -> tuple[Tensor, Tensor]:
         """All that is known -> context (B,N+L,joint), pooled (B,P). Pixels of t enter only with model.coarse_rgb."""
         m = self.params.model
         drops = drops._replace(tokens=drops.tokens | (not m.use_jepa))
         emb = layer_norm0(projected.unflatten(-1, (-1, 64))).flatten(2)  # as in the pre-training of the layout tokens
         coarse = F.adaptive_avg_pool2d(2 * batch["rgb_t"] - 1, m.coarse_rgb) if m.coarse_rgb else None
-        return self.adapter(tokens, emb, captions, drops, self.remember(batch), coarse)
+        return self.adapter(tokens, emb, captions, drops, years, coarse)
 
-    def remember(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+    def remember(self, batch: Batch) -> Years | None:
         """Tokens (B,Y,N,D) of the same place in earlier years and which exist (B,Y); the encoder gets no gradient."""
         if self.adapter.temporal is None or batch["history"].shape[1] == 0:
             return None
@@ -181,10 +190,11 @@ class SatJepa(nn.Module):
     @torch.no_grad()
     def condition(self, batch: Batch) -> Conditions:
         """What the sampler may see: computed from RGB(t), its captions and earlier years; nothing of t+1 is read."""
-        tokens, projected = self.predict(batch["rgb_t"])
+        years = self.remember(batch)
+        tokens, projected = self.predict(batch["rgb_t"], years)
         captions = self.foresee(batch, tokens)
-        seen = self.adapt(batch, tokens, projected, captions, Drops.all(tokens, False))
-        null = self.adapt(batch, tokens, projected, captions, Drops.all(tokens, True))
+        seen = self.adapt(batch, tokens, projected, captions, Drops.all(tokens, False), years)
+        null = self.adapt(batch, tokens, projected, captions, Drops.all(tokens, True), years)
         return Conditions(*seen, *null)
 
     @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from satjepa.models.adapter import Drops
 from satjepa.models.satjepa import sample_drops
 
-TRAINED_PARTS = {"encoder", "predictor", "projection", "readout", "forecaster", "adapter"}
+TRAINED_PARTS = {"encoder", "past", "predictor", "projection", "readout", "forecaster", "adapter"}
 
 
 def test_what_trains_is_pinned(build):
@@ -59,11 +59,11 @@ def test_where_each_gradient_goes(model, batch, step):
         setattr(weights, name, 0.0)
     assert grads(model, step(model, batch)[0]) == set()
     weights.readout = 1.0
-    assert grads(model, step(model, batch)[0]) == {"readout", "encoder", "predictor"}
+    assert grads(model, step(model, batch)[0]) == {"readout", "encoder", "past", "predictor"}
     weights.readout, weights.caption = 0.0, 1.0
     assert grads(model, step(model, batch)[0]) == {"forecaster"}
     weights.caption, weights.sd = 0.0, 1.0
-    expected = {"forecaster", "adapter", "backbone", "encoder", "predictor", "projection"}
+    expected = {"forecaster", "adapter", "backbone", "encoder", "past", "predictor", "projection"}
     assert grads(model, step(model, batch)[0]) == expected
 
 
@@ -138,3 +138,12 @@ def test_a_state_of_another_model_is_refused_by_name(model):
     del state["adapter.stream"]
     with pytest.raises(ValueError, match=r"adapter\.stream"):
         model.load_state(state | {"adapter.other": torch.zeros(1)})
+
+
+@torch.no_grad()
+def test_past_years_inform_the_tokens_where_they_exist(batch, trained):
+    model = trained()
+    blank = batch | {"history_valid": torch.zeros_like(batch["history_valid"])}
+    alone = model.predict(batch["rgb_t"], None)[0]
+    assert torch.equal(model.predict(batch["rgb_t"], model.remember(blank))[0], alone)
+    assert not torch.allclose(model.predict(batch["rgb_t"], model.remember(batch))[0], alone, atol=1e-4)

@@ -35,8 +35,9 @@ def test_conditions_know_pixels_only_through_tokens_and_captions(model, batch, m
     for name, value in pixels.items():
         changed = model.condition(batch | {name: value})
         assert not torch.equal(changed.context, base.context) and not torch.equal(changed.pooled, base.pooled)
-    tokens, memory = model.predict(batch["rgb_t"]), model.remember(batch)
-    monkeypatch.setattr(model, "predict", lambda rgb: tokens)
+    memory = model.remember(batch)
+    tokens = model.predict(batch["rgb_t"], memory)
+    monkeypatch.setattr(model, "predict", lambda rgb, years: tokens)
     monkeypatch.setattr(model, "remember", lambda batch: memory)
     assert all(torch.equal(a, b) for a, b in zip(base, model.condition(batch | pixels), strict=True))
 
@@ -44,8 +45,8 @@ def test_conditions_know_pixels_only_through_tokens_and_captions(model, batch, m
 def test_the_coarse_rgb_ablation_does_carry_pixels(batch, monkeypatch, trained):
     model = trained(coarse_rgb=8)
     base, other = model.condition(batch), batch | {"rgb_t": batch["rgb_t"].flip(-1)}
-    tokens = model.predict(batch["rgb_t"])
-    monkeypatch.setattr(model, "predict", lambda rgb: tokens)
+    tokens = model.predict(batch["rgb_t"], model.remember(batch))
+    monkeypatch.setattr(model, "predict", lambda rgb, years: tokens)
     assert not torch.equal(base.context, model.condition(other).context)
 
 
@@ -115,8 +116,10 @@ def test_arms_train_and_forecast_without_the_stream_they_lack(batch, arm, traine
     assert model.forecast(batch, 1).isfinite().all()
     lost = "text" if "use_captions" in arm else "tokens"  # the arm is that drop for every sample
     named = Drops.all(batch["rgb_t"], False)._replace(**{lost: torch.ones(B) > 0})
-    told = (batch, *model.predict(batch["rgb_t"]), model.foresee(batch, batch["rgb_t"].new_zeros(B, 16, 16)))
-    assert torch.equal(model.adapt(*told, Drops.all(batch["rgb_t"], False))[0], model.adapt(*told, named)[0])
+    years = model.remember(batch)
+    told = (batch, *model.predict(batch["rgb_t"], years), model.foresee(batch, batch["rgb_t"].new_zeros(B, 16, 16)))
+    heard, dropped = (model.adapt(*told, drops, years)[0] for drops in (Drops.all(batch["rgb_t"], False), named))
+    assert torch.equal(heard, dropped)
     if "use_jepa" in arm:  # the image of t then plays no part at all
         black = batch | {"rgb_t": 0 * batch["rgb_t"]}
         assert torch.equal(model.condition(batch).context, model.condition(black).context)

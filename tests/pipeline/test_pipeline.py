@@ -17,7 +17,10 @@ from satjepa.typed import with_keys
 
 REPO = Path(__file__).resolve().parents[2]
 SMOKE = yaml.safe_load((REPO / "tests/pipeline/smoke.yaml").read_text())
-ARMS = {f"ablate@{arm}-0" for arm in yaml.safe_load((REPO / "params.yaml").read_text())["ablate"]["arms"]}
+PARAMS = yaml.safe_load((REPO / "params.yaml").read_text())
+ARMS = {f"ablate@{arm}-0" for arm in PARAMS["ablate"]["arms"]}
+EQUAL = ("data", "train@0", "baselines@unet-0")  # stages that are run twice
+BASELINES = {f"baselines@{arm}-0" for arm in PARAMS["baselines"]["arms"]}
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(1800)]
 
@@ -64,7 +67,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
 
 def test_everything_runs_once(scratch: Scratch):
     ran = scratch.repro()  # but the frozen backbone
-    assert ran == {"data", "captions", "embeddings", "train@0", "ablations", "figures"} | ARMS
+    assert ran == {"data", "captions", "embeddings", "train@0", "ablations", "figures"} | ARMS | BASELINES
     with open(scratch.folder / "reports/table.csv") as file:
         rows = list(csv.DictReader(file))
     assert rows and all(row["model"] for row in rows)
@@ -87,7 +90,7 @@ def test_a_second_run_runs_nothing(scratch: Scratch):
 
 def test_equal_runs_give_equal_bytes(scratch: Scratch):
     before = scratch.lock()
-    assert scratch.repro("--force", "--single-item", "data", "train@0") == {"data", "train@0"}
+    assert scratch.repro("--force", "--single-item", *EQUAL) == set(EQUAL)
     assert scratch.lock() == before
 
 
@@ -105,8 +108,9 @@ def test_a_changed_arm_runs_that_arm_again_and_the_figures(scratch: Scratch):
         ("ablate.steps", 3, {"figures"} | ARMS),
         ("loss.caption", 0.25, {"train@0"} | ARMS),
         ("captions.prompt_version", 2, {"captions"}),
-        ("captions.max_length", 40, {"embeddings", "train@0", "ablations", "figures"} | ARMS),
-        ("backbone.lora_rank", 8, {"train@0"} | ARMS),
+        ("captions.max_length", 40, {"embeddings", "train@0", "ablations", "figures"} | ARMS | BASELINES),
+        ("backbone.lora_rank", 8, {"train@0"} | ARMS | BASELINES),  # an arm may be SD 3.5 with LoRA
+        ("baselines.arms.unet.title", "A U-Net", {"baselines@unet-0", "figures"}),
         ("data.on_bad_scene", "exclude", {"data"}),
     ],
 )
