@@ -81,7 +81,7 @@ def _in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["trend", "unet", "mcvd"])
 def test_from_params_to_scores(tmp_path: Path, name: str):
     params = tiny()
-    arm = read_arm(params.baselines, name)
+    arm = read_arm(params, name)
     forecaster = load_arm(arm, params, train_arm(arm, params, tmp_path, progress=False))
     scores = score_arm(name, arm, forecaster, params, tmp_path / "scores.csv")
     count = members(arm, params)
@@ -96,7 +96,7 @@ def test_from_params_to_scores(tmp_path: Path, name: str):
 
 def test_equal_runs_give_equal_bytes(tmp_path: Path):
     params = tiny()
-    arm = read_arm(params.baselines, "mcvd")
+    arm = read_arm(params, "mcvd")
     for run in ("a", "b"):
         forecaster = load_arm(arm, params, train_arm(arm, params, tmp_path / run, progress=False))
         score_arm("mcvd", arm, forecaster, params, tmp_path / run / "scores.csv")
@@ -106,7 +106,7 @@ def test_equal_runs_give_equal_bytes(tmp_path: Path):
 
 def test_what_is_loaded_is_what_was_trained(tmp_path: Path):
     params = tiny()
-    arm = read_arm(params.baselines, "unet")
+    arm = read_arm(params, "unet")
     folder = train_arm(arm, params, tmp_path, progress=False)
     forecaster, saved = load_arm(arm, params, folder), checkpoint.load(folder).tensors
     assert saved["last.weight"].abs().max() > 0  # it is zero before training
@@ -117,7 +117,7 @@ def test_what_is_loaded_is_what_was_trained(tmp_path: Path):
 def test_what_an_arm_is_trained_and_judged_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     params, given = tiny(), []
     monkeypatch.setattr(arms, "fit", lambda *args: given.append(args))
-    train_arm(read_arm(params.baselines, "unet"), params, tmp_path)
+    train_arm(read_arm(params, "unet"), params, tmp_path)
     _, data, validation, how, *_, seed, _, _ = given[0]
     assert {meta["region"] for meta in data.metas} == {"Aldmere", "Birkenau"} and (how.steps, seed) == (4, 0)
     assert [[meta["x"] for meta in batch["meta"]] for batch in validation] == [[0, 2 * SIDE]]  # 2 of 4, spread evenly
@@ -127,7 +127,7 @@ def test_what_an_arm_is_trained_and_judged_on(tmp_path: Path, monkeypatch: pytes
 def test_persistence_and_an_arm_are_scored_by_the_same_function():
     """SPEC 10.8. An untrained U-Net is persistence, so its row must be that of persistence."""
     params = tiny()
-    unet = build_arm(read_arm(params.baselines, "unet"), params)
+    unet = build_arm(read_arm(params, "unet"), params)
     rows = arms.score({"Default": Persistence(), "unet": unet}, params, "strong", {}, 0)
     first, second = (arms.untimed(scores) | {"model": ""} for scores in rows)
     assert first == pytest.approx(second, nan_ok=True) and first["skill"] == pytest.approx(0, abs=1e-6)
@@ -135,7 +135,7 @@ def test_persistence_and_an_arm_are_scored_by_the_same_function():
 
 def test_what_it_was_trained_on_is_never_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     params = tiny()
-    arm = read_arm(params.baselines, "unet")
+    arm = read_arm(params, "unet")
     forecaster = load_arm(arm, params, train_arm(arm, params, tmp_path, progress=False))
     seen = Places(params, "train")
     with pytest.raises(LeakError):
@@ -146,12 +146,12 @@ def test_what_it_was_trained_on_is_never_scored(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path):
-    arm = read_arm(tiny().baselines, "unet")
+    arm = read_arm(tiny(), "unet")
     folder = train_arm(arm, tiny(), tmp_path, progress=False)
     for change in ({"seed": 5}, {"data__stride": 16}):
         with pytest.raises(CheckpointError, match=r"(seed|data\.stride): \d+ in the checkpoint"):
             load_arm(arm, tiny(**change), folder)
-    longer = read_arm(tiny(**{"baselines.arms.unet.train": {"steps": 6}}).baselines, "unet")
+    longer = read_arm(tiny(**{"baselines.arms.unet.train": {"steps": 6}}), "unet")
     with pytest.raises(CheckpointError, match=r"train\.steps: 4 in the checkpoint, 6 here"):
         load_arm(longer, tiny(), folder)
 
@@ -160,8 +160,8 @@ def test_every_arm_of_the_table_is_what_it_is_called():
     """But SD 3.5, whose backbone takes seconds to load: it has a test of its own below."""
     params = load_params(REPO / "params.table.yaml")
     built = {}
-    for name in arm_names(params.baselines):
-        arm = read_arm(params.baselines, name)
+    for name in arm_names(params):
+        arm = read_arm(params, name)
         if arm.kind != "sd35":
             built[name] = build_arm(arm, params)
             assert type(built[name]).__name__.lower().removeprefix("linear") == arm.kind
@@ -172,14 +172,14 @@ def test_every_arm_of_the_table_is_what_it_is_called():
 
 def test_equal_seeds_give_equal_weights_before_training():
     params = tiny()
-    arm = read_arm(params.baselines, "mcvd")
+    arm = read_arm(params, "mcvd")
     a, b, c = (build_arm(arm, tiny(seed=seed)).net.conv_in.weight for seed in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 
 def test_sd35_is_the_backbone_of_params_and_tunes_its_lora_alone():
     params = load_params(REPO / "params.table.yaml")
-    plain, tuned = (read_arm(params.baselines, name) for name in ("sd35", "sd35_tuned"))
+    plain, tuned = (read_arm(params, name) for name in ("sd35", "sd35_tuned"))
     model = build_arm(tuned, params)
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert trained and all("lora_" in name for name in trained)
