@@ -253,7 +253,7 @@ def from_dict(values: Any) -> Params:
     ]:
         if not fine:
             raise ConfigError(key, repr(found), accepted)
-    check_baselines(params.baselines, params.data.patch, params.data.history)
+    check_baselines(params.baselines)
     return params
 
 

@@ -14,14 +14,19 @@
 Strict, as all of params.yaml: a mistake is a `ConfigError` that names the dotted key.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from satjepa.typed import ConfigError, Count, Positive, Range, Share, Weight, Whole, build
+
+if TYPE_CHECKING:
+    from satjepa.config import Params
 
 
 @dataclass(frozen=True)
@@ -145,13 +150,29 @@ class _Section:
     arms: dict[str, dict[str, Any]]
 
 
-def arm_names(section: dict[str, Any]) -> tuple[str, ...]:
+def arm_names(params: Params) -> tuple[str, ...]:
     """The names of the arms, in the order of the file."""
-    return tuple(section["arms"])
+    return tuple(params.baselines["arms"])
 
 
-def read_arm(section: dict[str, Any], name: str) -> Arm:
-    """One arm of the section, checked by itself. Raises ConfigError."""
+def read_arm(params: Params, name: str) -> Arm:
+    """One arm, checked also against patch and history of the `data` section. Raises ConfigError."""
+    arm = _arm(params.baselines, name)
+    _require(name, _demands_of_data(arm, params.data.patch, params.data.history))
+    return arm
+
+
+def check_baselines(section: dict[str, Any]) -> None:
+    """Check every arm by itself. {} is fine: no baselines. Raises ConfigError."""
+    if not section:
+        return
+    with _below("baselines"):
+        build(_Section, section)
+    for name in section["arms"]:
+        _require(name, _demands(name, _arm(section, name)))
+
+
+def _arm(section: dict[str, Any], name: str) -> Arm:
     if name not in section["arms"]:
         raise ConfigError(f"baselines.arms.{name}", "an unknown arm", ", ".join(section["arms"]))
     values = section["arms"][name]
@@ -177,53 +198,46 @@ def read_arm(section: dict[str, Any], name: str) -> Arm:
     return Arm(kind, title, dataclasses.asdict(sizes), train)
 
 
-def check_baselines(section: dict[str, Any], side: int, history: int) -> None:
-    """Check every arm for patches of `side` pixels and `history` earlier years. {} is fine: no baselines.
-
-    Raises ConfigError.
-    """
-    if not section:
-        return
-    with _below("baselines"):
-        build(_Section, section)
-    for name in section["arms"]:
-        arm = read_arm(section, name)
-        for fine, key, found, accepted in _demands(name, arm, side, history):
-            if not fine:
-                raise ConfigError(f"baselines.arms.{name}{key}", repr(found), accepted)
+Demands = Iterator[tuple[bool, str, Any, str]]
+"""(is it so, key below the arm, what was found, what is accepted): what one field alone cannot know"""
 
 
-def _demands(name: str, arm: Arm, side: int, history: int) -> Iterator[tuple[bool, str, Any, str]]:
-    """(is it so, key, what was found, what is accepted) of what one field alone cannot know."""
+def _require(name: str, demands: Demands) -> None:
+    for fine, key, found, accepted in demands:
+        if not fine:
+            raise ConfigError(f"baselines.arms.{name}{key}", repr(found), accepted)
+
+
+def _demands(name: str, arm: Arm) -> Demands:
     yield bool(re.fullmatch(r"\w+", name)), "", name, "a name of letters, digits and _, for it names a folder"
     sizes, train = arm.model, arm.train
     if train is not None:
         yield train.steps % train.val_every == 0, ".train.val_every", train.val_every, f"a divisor of {train.steps}"
-    if "history" in sizes:
-        yield sizes["history"] <= history, ".model.history", sizes["history"], f"at most data.history ({history})"
     if arm.kind == "simvp":
         yield sizes["n_s"] % 2 == 0, ".model.n_s", sizes["n_s"], "an even number"
-        yield _fits(side, 2 ** (sizes["n_s"] // 2)), ".model.n_s", sizes["n_s"], _times(side, "2^(n_s/2)")
     if arm.kind == "unet":
         yield sizes["width"] % 4 == 0, ".model.width", sizes["width"], "a multiple of 4, its groups"
-        yield _fits(side, 2 ** (sizes["levels"] - 1)), ".model.levels", sizes["levels"], _times(side, "2^(levels-1)")
     if arm.kind == "predrnn":
-        yield _fits(side, sizes["patch"]), ".model.patch", sizes["patch"], _times(side, "patch")
         yield sizes["kernel"] % 2 == 1, ".model.kernel", sizes["kernel"], "an odd number"
         first, second, _ = sizes["sampling_at"]
         yield first < second, ".model.sampling_at", sizes["sampling_at"], "[s1, s2, alpha] with s1 < s2"
     if arm.kind == "mcvd":
-        levels = len(sizes["mult"])
-        yield _fits(side, 2 ** (levels - 1)), ".model.mult", sizes["mult"], _times(side, "2^(levels-1)")
         yield 1000 % sizes["steps"] == 0, ".model.steps", sizes["steps"], "a divisor of 1000"
 
 
-def _fits(side: int, times: int) -> bool:
-    return side % times == 0
-
-
-def _times(side: int, what: str) -> str:
-    return f"such that data.patch ({side}) is a multiple of {what}"
+def _demands_of_data(arm: Arm, side: int, history: int) -> Demands:
+    sizes = arm.model
+    if "history" in sizes:
+        yield sizes["history"] <= history, ".model.history", sizes["history"], f"at most data.history ({history})"
+    multiple = f"such that data.patch ({side}) is a multiple of "
+    if arm.kind == "simvp":
+        yield side % 2 ** (sizes["n_s"] // 2) == 0, ".model.n_s", sizes["n_s"], multiple + "2^(n_s/2)"
+    if arm.kind == "unet":
+        yield side % 2 ** (sizes["levels"] - 1) == 0, ".model.levels", sizes["levels"], multiple + "2^(levels-1)"
+    if arm.kind == "predrnn":
+        yield side % sizes["patch"] == 0, ".model.patch", sizes["patch"], multiple + "patch"
+    if arm.kind == "mcvd":
+        yield side % 2 ** (len(sizes["mult"]) - 1) == 0, ".model.mult", sizes["mult"], multiple + "2^(levels-1)"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import torch
 
 from satjepa import checkpoint
 from satjepa.checkpoint import CheckpointError
+from satjepa.config import from_dict, load_params
 from satjepa.train_state import optimizer_tensors, restore_optimizers, rng_state, set_rng_state
 
 OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree"}
@@ -192,6 +193,14 @@ def test_missing_damaged_and_foreign_are_errors_that_say_so(tmp_path: Path) -> N
     (folder / checkpoint.STATE).write_text("{")
     with pytest.raises(CheckpointError, match=r"state\.json is damaged"):
         checkpoint.load(folder)
+
+
+def test_a_run_knows_nothing_of_the_baselines() -> None:
+    """Editing them must not change its checkpoint, nor keep it from being read."""
+    params = load_params(Path(__file__).resolve().parents[1] / "params.yaml")
+    config = checkpoint.make_header(params.as_dict(), "s", "b")["config"]
+    assert "baselines" not in config and params.baselines
+    assert from_dict(config | {"baselines": {}}).train == params.train
 
 
 def test_another_run_is_named_setting_by_setting(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The arms of `baselines` in params.yaml as forecasters: built, trained, loaded, scored. Glue, as `satjepa.assemble`.
 
-arm = read_arm(params.baselines, "unet")
+arm = read_arm(params, "unet")
 forecaster = load_arm(arm, params, train_arm(arm, params, run_dir))
 score_arm("unet", arm, forecaster, params, run_dir / "scores.csv")
 """

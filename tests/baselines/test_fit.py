@@ -116,6 +116,16 @@ def test_the_weights_with_the_lowest_validation_loss_are_kept(tmp_path: Path, mo
     assert not torch.equal(first["last.weight"], last["last.weight"])
 
 
+def test_the_best_weights_survive_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    losses = iter([1.0, 3.0, 2.0])
+    monkeypatch.setattr(module, "validation_loss", lambda *args: next(losses))
+    with pytest.raises(Interrupted):
+        run("unet", tmp_path / "a", how := replace(HOW, val_every=2), Samples(at={5: lambda: os.kill(os.getpid(), 15)}))
+    kept = checkpoint.load(tmp_path / "a/resume").tensors["kept/last.weight"]
+    model = run("unet", tmp_path / "a", how)
+    assert checkpoint.load(tmp_path / "a/model").state["step"] == 2 and torch.equal(model.last.weight, kept)
+
+
 def test_the_log(tmp_path: Path):
     model = run("predrnn", tmp_path)
     rows = rows_of(tmp_path)
@@ -154,8 +164,8 @@ class Told(nn.Module):
 
 def told(tmp_path: Path, how: Fit) -> Told:
     model = Told()
-    module_of = {"config": {"train": {}}, "code": "", "split": "s", "backbone": ""}
-    fit(model, Samples(), validation(), how, tmp_path, module_of, 0, progress=False)
+    header = {"config": {"train": {}}, "code": "", "split": "s", "backbone": ""}
+    fit(model.eval(), Samples(), validation(), how, tmp_path, header, 0, progress=False)
     return model
 
 
@@ -171,15 +181,14 @@ def test_the_interface_of_a_model(tmp_path: Path):
 
 def test_steps_follow_the_schedules_and_averages_are_judged(tmp_path: Path):
     """Adam's first steps are lr x sign of the gradient, here down."""
-    model = told(tmp_path / "a", replace(WARM, steps=4, val_every=4, weight_decay=0.0, lr=0.3))
+    model = told(tmp_path / "a", replace(WARM, steps=4, val_every=2, weight_decay=0.0, lr=0.3))
     weights = [weight for training, *_, weight in model.seen if training]
     assert weights == pytest.approx([0, 0, -0.1, -0.3], abs=1e-6)  # rates 0, 0.1, 0.2, 0.3: warm-up starts at 0
     mean, after = 0.0, [0, -0.1, -0.3, -0.6]
     for step, weight in enumerate(after):
         mean += (1 - min(0.9, (1 + step) / (10 + step))) * (weight - mean)
     assert model.seen[-1][-1] == pytest.approx(mean, abs=1e-6) and model.weight.item() == pytest.approx(mean, abs=1e-6)
-    rates = [float(row["lr"]) for row in rows_of(tmp_path / "a")]
-    assert rates == pytest.approx([0.3])
+    assert [float(row["lr"]) for row in rows_of(tmp_path / "a")] == pytest.approx([0.1, 0.3])
     told(tmp_path / "b", replace(HOW, steps=10, val_every=1, lr=1e-3))
     rates = [float(row["lr"]) for row in rows_of(tmp_path / "b")]
     assert rates[0] == pytest.approx(4e-5) and max(rates) == rates[2] == 1e-3 and rates[-1] == pytest.approx(4e-9)
@@ -191,6 +200,28 @@ def test_what_is_not_finite_stops_before_it_reaches_the_weights(tmp_path: Path, 
         told(tmp_path, HOW)
     assert not (tmp_path / "resume").exists()
     assert json.loads((tmp_path / "run.json").read_text())["stop_reason"] == "not finite: loss, grad_norm"
+
+
+def test_a_validation_that_is_not_finite_stops_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "validation_loss", lambda *args: math.nan)
+    with pytest.raises(NonFiniteError, match="step 3: val_loss not finite"):
+        run("unet", tmp_path)
+
+
+def test_an_unfinished_run_goes_on_with_the_same_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    with pytest.raises(Interrupted):
+        run("unet", tmp_path, max_seconds=0)
+    fewer = Samples()
+    monkeypatch.setattr(Samples, "__len__", lambda self: 5)
+    with pytest.raises(CheckpointError, match="was trained on 7 samples, there are 5 now"):
+        run("unet", tmp_path, data=fewer)
+    monkeypatch.undo()
+    assert "note:" not in capsys.readouterr().out
+    monkeypatch.setattr(checkpoint, "code_digest", lambda modules: "other")
+    run("unet", tmp_path)
+    assert "note: the code of model or training has changed" in capsys.readouterr().out
 
 
 def test_a_finished_run_is_taken_as_it_is_and_another_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture):
