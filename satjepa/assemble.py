@@ -20,7 +20,7 @@ from satjepa.paths import root
 if TYPE_CHECKING:
     from satjepa.captions.text import TextEncoders
     from satjepa.models.backbone import Backbone
-    from satjepa.models.satjepa import SatJepa
+    from satjepa.models.joint import JointModel
 
 ARTIFACTS = "artifacts"
 
@@ -97,21 +97,24 @@ def load_text_encoders(params: Params) -> TextEncoders:
     return TextEncoders.from_pretrained(local(params.backbone.path), params.backbone.revision)
 
 
-def build_model(params: Params, seed: int | None = None) -> SatJepa:
+def build_model(params: Params, seed: int | None = None) -> JointModel:
     """A new model on the backbone of params.yaml; equal seeds give equal weights."""
     from safetensors.torch import load_file
 
+    from satjepa.models.published.model import PublishedSatJepa
     from satjepa.models.satjepa import SatJepa
 
     torch.manual_seed(params.seed if seed is None else seed)
     backbone = load_backbone(params)
     hidden, mask, pooled = load_text_encoders(params).embed_batch([""], params.captions.max_length)
     empty = {"hidden": hidden[0], "mask": mask[0], "pooled": pooled[0]}
+    if params.model.variant == "published":
+        return PublishedSatJepa(params, backbone, empty)
     layout = params.backbone.layout and load_file(Path(local(params.backbone.layout)) / "layout.safetensors")
     return SatJepa(params, backbone, empty, layout)
 
 
-def load_model(folder: str | Path) -> SatJepa:
+def load_model(folder: str | Path) -> JointModel:
     """A trained model from its checkpoint folder, with `trained_on` set to the split that its run must not be scored
     on.
     """
