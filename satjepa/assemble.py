@@ -14,13 +14,14 @@ import torch
 from satjepa.config import Params
 from satjepa.data.cube import open_cube
 from satjepa.data.pairs import PairDataset, collate
-from satjepa.data.splits import Split
+from satjepa.data.splits import Split, UnknownSplit
 from satjepa.paths import root
 
 if TYPE_CHECKING:
     from satjepa.captions.text import TextEncoders
+    from satjepa.checkpoint import Checkpoint
     from satjepa.models.backbone import Backbone
-    from satjepa.models.satjepa import SatJepa
+    from satjepa.models.joint import JointModel
 
 ARTIFACTS = "artifacts"
 
@@ -98,21 +99,24 @@ def load_text_encoders(params: Params) -> TextEncoders:
     return TextEncoders.from_pretrained(local(params.backbone.path), params.backbone.revision)
 
 
-def build_model(params: Params, seed: int | None = None) -> SatJepa:
+def build_model(params: Params, seed: int | None = None) -> JointModel:
     """A new model on the backbone of params.yaml; equal seeds give equal weights."""
     from safetensors.torch import load_file
 
+    from satjepa.models.published.model import PublishedSatJepa
     from satjepa.models.satjepa import SatJepa
 
     torch.manual_seed(params.seed if seed is None else seed)
     backbone = load_backbone(params)
     hidden, mask, pooled = load_text_encoders(params).embed_batch([""], params.captions.max_length)
     empty = {"hidden": hidden[0], "mask": mask[0], "pooled": pooled[0]}
+    if params.model.variant == "published":
+        return PublishedSatJepa(params, backbone, empty)
     layout = params.backbone.layout and load_file(Path(local(params.backbone.layout)) / "layout.safetensors")
     return SatJepa(params, backbone, empty, layout)
 
 
-def load_model(folder: str | Path) -> SatJepa:
+def load_model(folder: str | Path) -> JointModel:
     """A trained model from its checkpoint folder, with `trained_on` set to the split that its run must not be scored
     on.
     """
@@ -121,9 +125,22 @@ def load_model(folder: str | Path) -> SatJepa:
 
     saved = checkpoint.load(folder)
     model = checkpoint.restore(saved, build_model(from_dict(saved.header["config"] | {"baselines": {}})))
-    model.trained_on = open_split()
-    if model.trained_on.sha256 != saved.header["split"]:
-        raise checkpoint.CheckpointError(
-            f"{folder} was trained on another split than artifacts/split.json: its scores would leak"
-        )
+    model.trained_on = trained_on(saved)
     return model
+
+
+def trained_on(saved: Checkpoint) -> Split | UnknownSplit:
+    """The split of the run that made a checkpoint; for an imported one, a guard that lets nothing be scored.
+
+    Raises CheckpointError where artifacts/split.json is another split, FileNotFoundError where there is none.
+    """
+    from satjepa import checkpoint
+
+    if saved.header["split"] == checkpoint.UNKNOWN:
+        return UnknownSplit()
+    split = open_split()
+    if split.sha256 != saved.header["split"]:
+        raise checkpoint.CheckpointError(
+            f"{saved.folder} was trained on another split than artifacts/split.json: its scores would leak"
+        )
+    return split

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from satjepa.models.satjepa import SatJepa
 
 FORMAT = "satjepa-1"
+UNKNOWN = "unknown"  # split and backbone of an imported checkpoint, which says neither
 Tensors, Json = dict[str, Tensor], dict[str, Any]
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 TRAINING_CODE = ("models/satjepa", "models/jepa", "models/forecaster", "models/adapter", "models/backbone")
-TRAINING_CODE += ("models/layers", "flow", "losses", "schedules", "train")
+TRAINING_CODE += ("models/joint", "models/layers", "flow", "losses", "schedules", "train")
 NOT_TRAINING = ("sample.", "eval.", "ablate.", "train.log_every", "train.checkpoint_every")  # change no trained weight
 NOT_TRAINING += ("data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_")  # the split's hash tells
 
@@ -231,15 +232,27 @@ def require_same(checkpoint: Checkpoint, header: Json) -> None:
 
 
 def restore(found: Checkpoint, model: SatJepa) -> SatJepa:
-    """Give a model built from `found.header["config"]` its weights; CheckpointError if it has another backbone."""
-    here = hash_module(model.backbone, frozen_only=True)
-    if here != found.header["backbone"]:
-        path = found.header["config"]["backbone"]["path"]
+    """Give a model built from `found.header["config"]` its weights; CheckpointError if it has another backbone.
+
+    An imported checkpoint may bring fixed tables along, and does not say for which weights of its backbone it is; its
+    captions were embedded as the published code does (`reads_padding`).
+    """
+    known, path = found.header["backbone"] != UNKNOWN, found.header["config"]["backbone"]["path"]
+    if known and (here := hash_module(model.backbone, frozen_only=True)) != found.header["backbone"]:
         raise CheckpointError(
             f"{found.folder} was trained on the backbone {found.header['backbone'][:12]}; what lies in {path} is"
             f" {here[:12]}: restore that backbone, or train again"
         )
-    model.load_state(found.tensors)
+    tensors, kept = dict(found.tensors), model.state().keys()
+    for name, table in model.named_buffers():
+        if name in tensors and name not in kept:
+            table.copy_(tensors.pop(name))
+    try:
+        model.load_state(tensors)
+    except (ValueError, RuntimeError) as error:
+        lines = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{found.folder} does not fit the model on the backbone {path}: {lines}") from error
+    model.reads_padding = not known
     return model.eval()
 
 

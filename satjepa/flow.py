@@ -59,6 +59,22 @@ def euler(velocity: Velocity, z: Tensor, path: Tensor, callback: Callable[[int, 
     return z
 
 
+def from_image(
+    velocity: Velocity, start: Tensor, noise: Tensor, strength: float, steps: int = 1, anchor: Tensor | None = None,
+    share: float = 0.0,
+) -> Tensor:  # fmt: skip
+    """The published samplers, which begin from an image: K steps of strength / K along the flow.
+
+        z = (1 - strength) start + strength noise;   z <- z - (strength / K) v(z, strength (1 - i / K)), i = 0 .. K - 1;
+        z <- (1 - share) z + share anchor
+
+    start, noise, anchor (B,C,h,w): the latent of year t, standard noise, and a latent that the result is drawn to.
+    Evaluation takes one step, whatever it was asked for; the rollout takes K, then the anchor.
+    """
+    z = euler(velocity, noisy(start, noise, strength), sigmas(steps, start=strength))
+    return z if anchor is None else torch.lerp(z, anchor, share)
+
+
 def guided(conditional: Velocity, unconditional: Velocity, scale: float) -> Velocity:
     """Classifier-free guidance: unconditional + scale (conditional - unconditional). Scale 1 costs one call only."""
     if scale == 1:

@@ -124,6 +124,13 @@ def flow_loss(velocity: Tensor, target: Tensor) -> Loss:
     return each.mean(), {"mse": each.mean().detach(), "each": each.detach()}
 
 
+def joint_loss(losses: dict[str, tuple[float, Loss]]) -> Loss:
+    """Weighted sum of some losses, name -> (scale, (loss, parts)); parts are named "<name>.<part>", the sum "loss"."""
+    loss = sum(scale * value for scale, (value, _) in losses.values())
+    parts = {f"{name}.{part}": value for name, (_, (_, named)) in losses.items() for part, value in named.items()}
+    return loss, {"loss": loss.detach(), **parts}
+
+
 def _mean(error: Tensor, weight: Tensor) -> Tensor:
     """Mean over the last axis, then weighted mean over the rest: (..., C), (...) -> scalar; 0 if nothing weighs."""
     return (error.mean(-1) * weight).sum() / weight.sum().clamp_min(1e-6)

@@ -213,8 +213,8 @@ def _draw(model: SatJepa, conditions: Any, batch: dict[str, Any], seed: int) -> 
 
     how, side = model.params.sample, model.backbone.latent_size(model.params.data.patch)
     noise = patch_noise(batch["meta"], 0, seed, (model.backbone.latent_channels, side, side))
-    start = model.backbone.encode(batch["rgb_t"]) if how.strength < 1 else None
-    return model.backbone.decode(model.sample(conditions, noise, how.steps, how.guidance, start, how.strength))
+    start = model.backbone.encode(batch["rgb_t"]) if model.strength < 1 else None
+    return model.backbone.decode(model.sample(conditions, noise, how.steps, how.guidance, start, model.strength))
 
 
 def forecast_grid(model: SatJepa, params: Params, count: int = 6, preset: str | None = None) -> Figure:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ import torch
 from safetensors import safe_open
 
 from satjepa import schedules
-from satjepa.flow import euler, guided, noisy, patch_noise, sample_sigmas, sigmas, velocity_target
+from satjepa.flow import euler, from_image, guided, noisy, patch_noise, sample_sigmas, sigmas, velocity_target
 from satjepa.losses import flow_loss
+from satjepa.models.published.model import PublishedSatJepa
 
 
 def close(a, b):
@@ -63,26 +66,50 @@ def test_training_target_and_gradients_are_the_published_ones(shared):
     close(tokens.grad, g["train.grad_ijepa_tokens"])
     close(toy.K.grad, g["train.grad_cond_K"])
     close(toy.A.grad, g["train.grad_unet_A"])
+    error = (toy.velocity(tokens)(z, t) - velocity_target(x0, noise)).detach()
+    total, parts = PublishedSatJepa.flow_loss(SimpleNamespace(backbone=toy), error, t, x0, g["rgb_tp1"])
+    close(toy.decode(x0), g["train.vae_reconstruction"])
+    close(parts["ssim"], g["train.ssim_loss"])
+    close(total, g["train.total"])
 
 
 @torch.no_grad()
-def test_published_samplers_are_euler_on_a_shrunk_path(shared):
-    """One step of length 0.35 (evaluation) and K steps (rollout) are both `euler` on `sigmas(K, start=0.35)`."""
+def test_samplers_from_an_image_are_the_published_ones(shared):
+    """One step of length 0.35 (evaluation), K steps and the anchor (rollout): same calls, same images."""
     g, c = golden(shared, "i_flow_matching_and_sampling.safetensors")
-    toy, noise, s = Toy(g, c), g["sample.noise"], 0.35
-    start = noisy(toy.encode(g["rgb_t"]), noise, s)
-    close(start, g["sample.single.noise0.35.start_latents"])
-    out = euler(toy.velocity(g["ijepa_tokens"]), start, sigmas(1, start=s))
-    close(toy.decode(out), g["sample.single.noise0.35.image"])
-    for steps in (1, 4):
-        fed, seen = g[f"rollout.steps{steps}.noise0.35.anchor0.0.latents_fed_to_model"], [start[:1]]
-        z = euler(
-            toy.velocity(g["rollout.tokens_after_layernorm"]), start[:1], sigmas(steps, start=s),
-            lambda i, z, seen=seen: seen.append(z),
-        )  # fmt: skip
-        close(torch.cat(seen[:-1]), fed)
-        close(1000 * sigmas(steps, start=s)[:-1], g[f"rollout.steps{steps}.noise0.35.anchor0.0.timesteps_fed_to_model"])
-        close(toy.decode(z)[0], g[f"rollout.steps{steps}.noise0.35.anchor0.0.image"])
+    toy, noise, asked = Toy(g, c), g["sample.noise"], []
+
+    def sampled(tokens, rows, s, *how):
+        asked.clear()
+
+        def velocity(z, sigma):
+            asked.append((z, sigma))
+            return toy.velocity(tokens)(z, sigma)
+
+        return from_image(velocity, toy.encode(g["rgb_t"])[:rows], noise[:rows], s, *how)
+
+    for name in (key for key in g if key.startswith("sample.single.") and key.endswith(".image")):
+        s = float(name.split(".image")[0].split("noise")[1])
+        z = sampled(g["ijepa_tokens"], len(noise), s)
+        close(toy.decode(z), g[name])
+        ((start, sigma),) = asked
+        close(start, g[name.replace("image", "start_latents")])
+        close(1000 * sigma, g[name.replace("image", "timestep")])
+    anchor = toy.encode(g["rgb_tp1"][:1])
+    for name in (key for key in g if key.startswith("rollout.") and key.endswith(".image")):
+        steps, s, share = (float(part) for part in re.findall(r"(?:steps|noise|anchor)([\d.]*\d)", name))
+        z = sampled(g["rollout.tokens_after_layernorm"], 1, s, int(steps), anchor, share)
+        close(toy.decode(z)[0], g[name])
+        if (fed := name.replace("image", "latents_fed_to_model")) in g:
+            close(torch.cat([z for z, _ in asked]), g[fed])
+            close(1000 * torch.cat([sigma for _, sigma in asked]), g[name.replace("image", "timesteps_fed_to_model")])
+
+
+def test_an_anchor_draws_by_its_share_and_none_leaves_the_latent_alone():
+    z, noise, anchor = torch.randn(3, 1, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    still = from_image(lambda z, s: 0 * z, z, noise, 0.35, 2)
+    close(still, 0.65 * z + 0.35 * noise)
+    close(from_image(lambda z, s: 0 * z, z, noise, 0.35, 2, anchor, 0.25), 0.75 * still + 0.25 * anchor)
 
 
 def test_noising_and_target_are_those_of_diffusers():

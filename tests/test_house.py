@@ -13,7 +13,7 @@ FLOORS = {
     **dict.fromkeys(["config", "config_baselines", "typed", "paths", "nb", "experiment"], 0),
     "data": 1,
     "captions": 2,
-    **dict.fromkeys(["models", "flow", "losses", "schedules", "metrics", "perceptual"], 3),
+    **dict.fromkeys(["models", "flow", "losses", "masks", "schedules", "metrics", "perceptual"], 3),
     **dict.fromkeys(["captions.run"], 4),  # a stage's work: it opens data sets as the stages after it do
     **dict.fromkeys(["notebook", "cli"], 5),
 }

@@ -32,6 +32,18 @@ class LeakError(ValueError):
     """A sample that is to be scored, or its later state, was seen in training."""
 
 
+class UnknownSplit:
+    """Stands for the split of a checkpoint that does not say, or not here, what it was trained on: no sample passes."""
+
+    def assert_unseen(self, samples: Iterable[Mapping[str, Any]]) -> None:
+        """Raise LeakError."""
+        raise LeakError(
+            "it is not known here what this checkpoint was trained on (an imported one does not say): it can forecast,"
+            " but be scored on nothing, for it may have seen the answers. Whoever knows its split sets"
+            " model.trained_on to it"
+        )
+
+
 @dataclass(frozen=True)
 class SplitPart:
     """One part of a split: `entries` as in the split file, `patch` in pixels for the published kind."""

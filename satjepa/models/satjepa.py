@@ -7,34 +7,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import isqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from satjepa.flow import euler, guided, noisy, patch_noise, sigmas, velocity_target
-from satjepa.losses import Loss, caption_loss, flow_loss, ijepa_loss
+from satjepa.flow import euler, guided, noisy, sigmas, velocity_target
+from satjepa.losses import Loss, caption_loss, flow_loss, ijepa_loss, joint_loss
 from satjepa.models.adapter import STREAMS, Adapter, Drops, TemporalAttention
 from satjepa.models.backbone import Backbone
 from satjepa.models.forecaster import Caption, CaptionForecaster
-from satjepa.models.jepa import Encoder, Predictor, ProjectionHead, ema_update, patch_cells, patch_mean, sincos_2d
+from satjepa.models.jepa import Encoder, Predictor, ProjectionHead, patch_cells, patch_mean, sincos_2d
+from satjepa.models.joint import Batch, Conditions, JointModel
 from satjepa.models.layers import layer_norm0
 
-Batch = dict[str, Any]
 Years = tuple[Tensor, Tensor]  # tokens of a place in earlier years (B,Y,N,D), most recent first, and which exist (B,Y)
-
-
-class Conditions(NamedTuple):
-    """All that the sampler sees of the world: context (B,N+L,joint), pooled (B,P), and both with everything dropped."""
-
-    context: Tensor
-    pooled: Tensor
-    null_context: Tensor
-    null_pooled: Tensor
 
 
 def sample_drops(batch: int, text: float, tokens: float, generator: torch.Generator | None = None) -> Drops:
@@ -48,7 +37,7 @@ def sample_drops(batch: int, text: float, tokens: float, generator: torch.Genera
     return Drops(text=u < text, tokens=(u >= start) & (u < start + tokens))
 
 
-class SatJepa(nn.Module):
+class SatJepa(JointModel):
     """Forecast of next year's image.
 
     params: an object with the sections ``data``, ``model``, ``loss`` and ``sample`` of params.yaml. backbone: a
@@ -62,7 +51,7 @@ class SatJepa(nn.Module):
     def __init__(
         self, params: Any, backbone: Backbone, empty: Caption, layout: dict[str, Tensor] | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(params)
         m, side = params.model, params.data.patch
         if m.variant != "satjepa":
             raise ValueError(f"model.variant is {m.variant!r}: SatJepa is the variant 'satjepa'")
@@ -73,7 +62,6 @@ class SatJepa(nn.Module):
             raise ValueError(f"the layout has {len(positions)} locations, data.patch / encoder.patch is {grid}x{grid}")
         if m.coarse_rgb and not m.use_jepa:
             raise ValueError("model.coarse_rgb is a part of the token stream: it needs model.use_jepa")
-        self.params = params
         self.cells = 1 if layout is None else isqrt(layout["embedding.weight"].shape[1] // 64)  # a side of a patch
         if m.use_jepa:
             self.encoder = Encoder(side, m.encoder.patch, dim, m.encoder.depth, m.encoder.heads)
@@ -93,7 +81,6 @@ class SatJepa(nn.Module):
         if layout is not None:
             self.adapter.warm_start(layout)
         self.backbone = backbone
-        self._average: dict[str, Tensor] = {}
 
     # ------------------------------------------------------------------ training
 
@@ -114,9 +101,7 @@ class SatJepa(nn.Module):
             losses["readout"] = (weights.readout, flow_loss(self.read_out(tokens), latent))
         if self.params.model.use_captions:
             losses["caption"] = (weights.caption, self.caption_loss(batch, captions))
-        loss = sum(scale * value for scale, (value, _) in losses.values())
-        parts = {f"{name}.{part}": value for name, (_, (_, named)) in losses.items() for part, value in named.items()}
-        return loss, {"loss": loss.detach(), **parts}
+        return joint_loss(losses)
 
     def predict(self, rgb_t: Tensor, years: Years | None) -> tuple[Tensor, Tensor]:
         """RGB(t) (B,3,H,W) in [0, 1] -> layer-normed tokens of t+1 (B,N,D) and their AlphaEarth vectors.
@@ -158,10 +143,6 @@ class SatJepa(nn.Module):
         with torch.no_grad():
             tokens = self.encoder(2 * years.flatten(0, 1) - 1)  # (B*Y,N,D)
         return tokens.unflatten(0, years.shape[:2]), batch["history_valid"]
-
-    def latent(self, batch: Batch) -> Tensor:
-        """Latent of RGB(t+1) (B,C,h,w): stored, or encoded now."""
-        return batch["latent_tp1"] if "latent_tp1" in batch else self.backbone.encode(batch["rgb_tp1"])
 
     def read_out(self, tokens: Tensor) -> Tensor:
         """Linear reading of the expected latent (B,C,h,w) from tokens (B,N,D): decoded, it shows what they know."""
@@ -217,78 +198,3 @@ class SatJepa(nn.Module):
         )
         z = noise if start_latent is None else noisy(start_latent, noise, strength)
         return euler(velocity, z, sigmas(steps, self.backbone.shift, strength))
-
-    @torch.no_grad()
-    def forecast(self, batch: Batch, samples: int = 1, seed: int = 0) -> Tensor:
-        """Forecaster protocol: ``samples`` forecasts of each patch, (samples,B,3,H,W) float32 in [0, 1] on the CPU.
-
-        Made with the averaged weights and the ``sample`` section of the parameters. Noise belongs to (seed, sample,
-        place), so a patch is forecast alike in any batch.
-        """
-        device, how = self.adapter.stream.device, self.params.sample
-        batch = {key: _to(value, device) for key, value in batch.items()}
-        side = self.backbone.latent_size(self.params.data.patch)
-        images = []
-        with self.averaged():
-            conditions = self.condition(batch)
-            start = self.backbone.encode(batch["rgb_t"]) if how.strength < 1 else None
-            for s in range(samples):
-                noise = patch_noise(batch["meta"], s, seed, (self.backbone.latent_channels, side, side)).to(device)
-                latent = self.sample(conditions, noise, how.steps, how.guidance, start, how.strength)
-                images.append(self.backbone.decode(latent).float().cpu())
-        return torch.stack(images)
-
-    # ------------------------------------------------------------------ weights
-
-    def trainable_names(self) -> list[str]:
-        """Names of the parameters that train: all of ours but the target encoder, and the backbone's LoRA."""
-        return [name for name, p in self.named_parameters() if p.requires_grad]
-
-    def update_target(self, momentum: float) -> None:
-        """Target encoder <- momentum * target encoder + (1 - momentum) * encoder."""
-        if self.params.model.use_jepa:
-            ema_update(list(self.target_encoder.parameters()), list(self.encoder.parameters()), momentum)
-
-    @torch.no_grad()
-    def average_weights(self, momentum: float) -> None:
-        """Move the average of what trains towards its present value; the first call copies it."""
-        trained = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
-        if not self._average:
-            self._average = {name: p.clone() for name, p in trained.items()}
-        ema_update([self._average[name] for name in trained], list(trained.values()), momentum)
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Inside, the model has its averaged weights (if there are any); afterwards the trained ones are back."""
-        parameters = dict(self.named_parameters())
-        trained = {name: parameters[name].data for name in self._average}
-        try:
-            for name, average in self._average.items():
-                parameters[name].data = average.to(trained[name].device)
-            yield
-        finally:
-            for name, value in trained.items():
-                parameters[name].data = value
-
-    def state(self) -> dict[str, Tensor]:
-        """All but the frozen backbone: what trains, target encoder, fixed tables, averages as ``average.<name>``."""
-        trained = set(self.trainable_names())
-        mine = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.") or k in trained}
-        return mine | {f"average.{name}": value for name, value in self._average.items()}
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state` returned. ValueError names tensors that are missing or unknown."""
-        average = {name.removeprefix("average."): v for name, v in state.items() if name.startswith("average.")}
-        mine = {name: v for name, v in state.items() if not name.startswith("average.")}
-        wanted = {name for name in self.state() if not name.startswith("average.")}
-        if odd := sorted(wanted ^ mine.keys()):
-            raise ValueError(f"the state is of another model: {len(odd)} tensors missing or unknown, such as {odd[:3]}")
-        self.load_state_dict(mine, strict=False)
-        self._average = {name: v.detach().clone() for name, v in average.items()}
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    """Tensors, and dicts of them, to a device; anything else as it is."""
-    if isinstance(value, dict):
-        return {key: _to(item, device) for key, item in value.items()}
-    return value.to(device) if isinstance(value, Tensor) else value

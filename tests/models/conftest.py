@@ -22,6 +22,7 @@ def params(**model):
                "use_jepa": True, "use_captions": True, "coarse_rgb": 0} | model,
         loss={"l1": 20.0, "cosine": 2.0, "contrastive": 0.5, "spatial": 2.0, "feature": 5.0, "temperature": 0.1,
               "ijepa": 1.0, "readout": 5.0, "sd": 1.0, "caption": 0.5},
+        train={"timestep_mean": 0.3, "timestep_std": 0.8},
         sample={"steps": 3, "guidance": 1.0, "strength": 1.0},
     )  # fmt: skip
 
@@ -41,18 +42,33 @@ def parts():
     return transformer, vae, empty, layout.state_dict()
 
 
+def with_lora(parts, seed):
+    from satjepa.models.backbone import Backbone
+
+    torch.manual_seed(seed)
+    return Backbone(copy.deepcopy(parts[0]), parts[1]).add_lora(2, 2, ["to_q", "to_k", "to_v", "to_out.0"])
+
+
 @pytest.fixture
 def build(parts):
     """build(seed, layout changes, parameters of the model section...) -> SatJepa with LoRA, as at the first step."""
-    from satjepa.models.backbone import Backbone
     from satjepa.models.satjepa import SatJepa
 
     def build(seed=1, positions=None, **model):
-        transformer, vae, empty, layout = parts
-        torch.manual_seed(seed)
-        backbone = Backbone(copy.deepcopy(transformer), vae).add_lora(2, 2, ["to_q", "to_k", "to_v", "to_out.0"])
+        _, _, empty, layout = parts
         known = layout if positions is None else layout | {"positions": positions}
-        return SatJepa(params(**model), backbone, empty, known)
+        return SatJepa(params(**model), with_lora(parts, seed), empty, known)
+
+    return build
+
+
+@pytest.fixture
+def build_published(parts):
+    """build_published(seed, parameters of the model section...) -> PublishedSatJepa with LoRA."""
+    from satjepa.models.published.model import PublishedSatJepa
+
+    def build(seed=1, **model):
+        return PublishedSatJepa(params(**{"variant": "published"} | model), with_lora(parts, seed), parts[2])
 
     return build
 

@@ -1,0 +1,119 @@
+"""What both variants of the model share: the frozen backbone beside it, averaged weights, their state, forecasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from satjepa.flow import patch_noise
+from satjepa.models.jepa import ema_update
+
+Batch = dict[str, Any]
+
+
+class Conditions(NamedTuple):
+    """All that the sampler sees of the world: context (B,M,joint), pooled (B,P), and both with everything dropped."""
+
+    context: Tensor
+    pooled: Tensor
+    null_context: Tensor
+    null_pooled: Tensor
+
+
+class JointModel(nn.Module):
+    """A forecaster that trains jointly: `satjepa.models.satjepa.SatJepa` and, as published, `PublishedSatJepa`.
+
+    A variant builds ``backbone`` and, with ``model.use_jepa``, ``encoder`` and ``target_encoder``; it says `condition`
+    and `sample`, and how strongly the image of year t is noised to start from (`strength`).
+    """
+
+    def __init__(self, params: Any) -> None:
+        super().__init__()
+        self.params = params
+        self._average: dict[str, Tensor] = {}
+
+    @property
+    def strength(self) -> float:
+        """Noise level that a forecast starts from: 1 is pure noise; below, the rest is the image of year t."""
+        return self.params.sample.strength
+
+    def latent(self, batch: Batch) -> Tensor:
+        """Latent of RGB(t+1) (B,C,h,w): stored, or encoded now."""
+        return batch["latent_tp1"] if "latent_tp1" in batch else self.backbone.encode(batch["rgb_tp1"])
+
+    @torch.no_grad()
+    def forecast(self, batch: Batch, samples: int = 1, seed: int = 0) -> Tensor:
+        """Forecaster protocol: ``samples`` forecasts of each patch, (samples,B,3,H,W) float32 in [0, 1] on the CPU.
+
+        Made with the averaged weights and the ``sample`` section of the parameters. Noise belongs to (seed, sample,
+        place), so a patch is forecast alike in any batch.
+        """
+        device, how, strength = next(self.parameters()).device, self.params.sample, self.strength
+        batch = {key: _to(value, device) for key, value in batch.items()}
+        side = self.backbone.latent_size(self.params.data.patch)
+        images = []
+        with self.averaged():
+            conditions = self.condition(batch)
+            start = self.backbone.encode(batch["rgb_t"]) if strength < 1 else None
+            for s in range(samples):
+                noise = patch_noise(batch["meta"], s, seed, (self.backbone.latent_channels, side, side)).to(device)
+                latent = self.sample(conditions, noise, how.steps, how.guidance, start, strength)
+                images.append(self.backbone.decode(latent).float().cpu())
+        return torch.stack(images)
+
+    def trainable_names(self) -> list[str]:
+        """Names of the parameters that train: all of ours but the target encoder, and the backbone's LoRA."""
+        return [name for name, p in self.named_parameters() if p.requires_grad]
+
+    def update_target(self, momentum: float) -> None:
+        """Target encoder <- momentum * target encoder + (1 - momentum) * encoder."""
+        if self.params.model.use_jepa:
+            ema_update(list(self.target_encoder.parameters()), list(self.encoder.parameters()), momentum)
+
+    @torch.no_grad()
+    def average_weights(self, momentum: float) -> None:
+        """Move the average of what trains towards its present value; the first call copies it."""
+        trained = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        if not self._average:
+            self._average = {name: p.clone() for name, p in trained.items()}
+        ema_update([self._average[name] for name in trained], list(trained.values()), momentum)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model has its averaged weights (if there are any); afterwards the trained ones are back."""
+        parameters = dict(self.named_parameters())
+        trained = {name: parameters[name].data for name in self._average}
+        try:
+            for name, average in self._average.items():
+                parameters[name].data = average.to(trained[name].device)
+            yield
+        finally:
+            for name, value in trained.items():
+                parameters[name].data = value
+
+    def state(self) -> dict[str, Tensor]:
+        """All but the frozen backbone: what trains, target encoder, fixed tables, averages as ``average.<name>``."""
+        trained = set(self.trainable_names())
+        mine = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.") or k in trained}
+        return mine | {f"average.{name}": value for name, value in self._average.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` returned. ValueError names tensors that are missing or unknown."""
+        average = {name.removeprefix("average."): v for name, v in state.items() if name.startswith("average.")}
+        mine = {name: v for name, v in state.items() if not name.startswith("average.")}
+        wanted = {name for name in self.state() if not name.startswith("average.")}
+        if odd := sorted(wanted ^ mine.keys()):
+            raise ValueError(f"the state is of another model: {len(odd)} tensors missing or unknown, such as {odd[:3]}")
+        self.load_state_dict(mine, strict=False)
+        self._average = {name: v.detach().clone() for name, v in average.items()}
+
+
+def _to(value: Any, device: torch.device) -> Any:
+    """Tensors, and dicts of them, to a device; anything else as it is."""
+    if isinstance(value, dict):
+        return {key: _to(item, device) for key, item in value.items()}
+    return value.to(device) if isinstance(value, Tensor) else value

@@ -1,0 +1,83 @@
+"""`satjepa.train` and `satjepa.assemble` with `model.variant: published`, as they are."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from satjepa import assemble, checkpoint
+from satjepa.config import load_params
+from satjepa.models.published.model import PublishedSatJepa
+from satjepa.models.satjepa import SatJepa
+from satjepa.train import Interrupted, train
+
+SMALL = {"dim": 16, "depth": 1, "heads": 2}
+TINY = {
+    "model.variant": "published", "data.patch": 32, "model.encoder": SMALL | {"patch": 8}, "model.predictor": SMALL,
+    "model.forecaster": {"dim": 16, "layers": 1, "heads": 2}, "model.adapter": {"dim": 16, "layers": 1, "heads": 2},
+    "train.steps": 4, "train.batch": 2, "train.log_every": 2,
+}  # fmt: skip
+
+
+def params_of(**changes):
+    return load_params(Path(__file__).resolve().parents[3] / "params.yaml", **TINY | changes)
+
+
+@pytest.fixture
+def setting(parts, batch):
+    """The parts of a model, and samples in memory."""
+    from satjepa.models.backbone import Backbone
+
+    def sample(value, i):
+        return {k: sample(v, i) for k, v in value.items()} if isinstance(value, dict) else value[i]
+
+    backbone = Backbone(copy.deepcopy(parts[0]), parts[1]).add_lora(2, 2, ["to_q", "to_v"])
+
+    def build(params):
+        torch.manual_seed(1)
+        return PublishedSatJepa(params, copy.deepcopy(backbone), parts[2])
+
+    return build, [sample(batch, i) for i in range(len(batch["meta"]))]
+
+
+@pytest.mark.parametrize("arm", [{}, {"model.use_captions": False, "model.coarse_rgb": 8}], ids=["captions", "coarse"])
+def test_the_loop_trains_stops_and_goes_on_exactly(setting, tmp_path, arm):
+    build, data = setting
+    params, (whole, parts) = params_of(**arm), (tmp_path / "whole", tmp_path / "parts")
+    model = build(params)
+    train(model, data, params, whole, progress=False, split="s")
+    with pytest.raises(Interrupted):
+        train(build(params), data, params, parts, progress=False, split="s", max_seconds=0)
+    torch.rand(3)  # another process has other global random numbers
+    train(build(params), data, params, parts, progress=False, split="s")
+    for name in ("model/model.safetensors", "log.csv"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+    found = checkpoint.load(whole / "model")
+    assert found.tensors["mask_calls"] == 4
+    start, idle = build(params), [name for name in found.tensors if name.startswith("adapter.temporal_attn.")]
+    assert idle and all(torch.equal(found.tensors[name], start.state()[name]) for name in idle)
+    restored = checkpoint.restore(found, start)
+    batch = {name: torch.stack([sample[name] for sample in data]) for name in ("rgb_t",)}
+    text = {name: torch.stack([sample["text_t"][name] for sample in data]) for name in data[0]["text_t"]}
+    batch |= {"text_t": text, "meta": [sample["meta"] for sample in data]}
+    assert torch.equal(restored.forecast(batch), model.forecast(batch))
+
+
+def test_the_variant_is_chosen_in_params(monkeypatch, parts):
+    """One line of `build_model`; all else is told by the model itself."""
+    from satjepa.models.backbone import Backbone
+
+    empty = parts[2]
+
+    class Encoders:
+        def embed_batch(self, texts, length):
+            return tuple(empty[name][None] for name in ("hidden", "mask", "pooled"))
+
+    monkeypatch.setattr(assemble, "load_backbone", lambda params: Backbone(copy.deepcopy(parts[0]), parts[1]))
+    monkeypatch.setattr(assemble, "load_text_encoders", lambda params: Encoders())
+    for variant, kind in (("published", PublishedSatJepa), ("satjepa", SatJepa)):
+        params = params_of(**{"model.variant": variant, "backbone.layout": None})
+        model, same = assemble.build_model(params), assemble.build_model(params)
+        assert type(model) is kind
+        assert all(torch.equal(p, q) for p, q in zip(model.parameters(), same.parameters(), strict=True))
