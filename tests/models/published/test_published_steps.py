@@ -92,6 +92,21 @@ def batch_of(g, prefix):
     return batch, read("noise"), read("t"), (read("mask_ctx")[None], read("mask_tgt")[None])
 
 
+def schedule_of(c):
+    names = ("epochs", "warmup_epochs", "start_lr", "lr", "final_lr", "weight_decay", "final_weight_decay")
+    last = {"momentum": tuple(c["ema"]), "scale": c.get("ipe_scale", 1.0)}
+    return Schedule(c["iterations_per_epoch"], **{name: c[name] for name in names}, **last)
+
+
+def test_schedule_is_the_published_one(golden):
+    g, meta = golden("l_schedules")
+    c = meta["config"]
+    schedule = schedule_of(c)
+    rates = [schedule.at(step) for step in range(c["steps"])]
+    for name, values in zip(("lr", "weight_decay", "ema_momentum"), zip(*rates, strict=True), strict=True):
+        assert values == pytest.approx(g[name].tolist(), rel=1e-12)
+
+
 @pytest.mark.parametrize("arm", [{}, {"use_captions": False, "coarse_rgb": 8}], ids=["captions", "coarse"])
 def test_every_parameter_that_trains_is_in_one_group(build_published, arm):
     model = build_published(**arm)
@@ -109,8 +124,7 @@ def test_three_steps_are_the_published_ones(golden, below, close):
     g, meta = golden("m_joint_training_steps")
     c, toy = meta["config"], golden("i_flow_matching_and_sampling")[1]["config"]
     model = build(g, c, toy["scaling_factor"], toy["shift_factor"], below)
-    schedule = Schedule(c["iterations_per_epoch"], c["epochs"], c["warmup_epochs"], c["start_lr"], c["lr"],
-                        c["final_lr"], c["weight_decay"], c["final_weight_decay"], tuple(c["ema"]))  # fmt: skip
+    schedule = schedule_of(c)
     optimizer = torch.optim.AdamW(parameter_groups(model))
     idle = {name: p.clone() for name, p in model.adapter.temporal_attn.named_parameters()}
     for step in range(c["steps"]):
