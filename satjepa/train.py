@@ -166,7 +166,7 @@ def train(
             model.average_weights(min(how.weight_ema, (1 + step) / (10 + step)))  # a short memory at the start
 
             # log, save, stop if asked (any process may be)
-            report.add(step + 1, share * how.lr, values, sigma.tolist(), each)
+            report.add(step + 1, share * how.lr, values, parts.get("flow.sigma", sigma).tolist(), each)
             if stop.reason:
                 accelerator.set_trigger()
             stopping = accelerator.check_trigger()
