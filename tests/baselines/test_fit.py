@@ -153,7 +153,8 @@ class Told(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight, self.frozen = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1), requires_grad=False)
+        self.weight, self.frozen = nn.Parameter(torch.zeros(1)), nn.BatchNorm1d(2).requires_grad_(False)
+        self.register_buffer("counted", torch.zeros(1))
         self.seen: list[tuple] = []
 
     def loss(self, batch: dict, generator: torch.Generator, step: int) -> tuple[torch.Tensor, dict]:
@@ -176,7 +177,7 @@ def test_the_interface_of_a_model(tmp_path: Path):
     ]  # fmt: skip
     draws = [(own, other) for _, _, own, other, _ in model.seen]
     assert draws[2] == draws[5] and len({own for own, _ in draws} | {other for _, other in draws}) == 2 * 5
-    assert checkpoint.load(tmp_path / "model").tensors.keys() == {"weight"}  # what is frozen is not saved
+    assert checkpoint.load(tmp_path / "model").tensors.keys() == {"weight", "counted"}  # nothing of what is frozen
 
 
 def test_steps_follow_the_schedules_and_averages_are_judged(tmp_path: Path):
