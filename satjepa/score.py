@@ -110,7 +110,7 @@ def collect_baselines(params: Params) -> list[dict[str, Any]]:
     from satjepa.config_baselines import arm_names
 
     rows = []
-    for arm in arm_names(params.baselines) if params.baselines else ():
+    for arm in arm_names(params) if params.baselines else ():
         rows += over_seeds([root() / f"runs/baselines/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds])
     return rows
 
