@@ -67,8 +67,9 @@ def _stable_diffusion(arm: Arm, params: Params) -> nn.Module:
     texts = ["", prompt] if prompt else [""]
     told = zip(*encoders.embed_batch(texts, params.captions.max_length), strict=True)
     captions = [{"hidden": hidden, "mask": mask, "pooled": pooled} for hidden, mask, pooled in told]
-    levels = img2img_path(steps, strength, backbone.shift) if kind == "img2img" else sigmas(
-        steps, backbone.shift, strength)  # fmt: skip
+    levels = sigmas(steps, backbone.shift, strength)
+    if kind == "img2img":
+        levels = img2img_path(steps, strength, backbone.shift)
     layout = load_file(Path(local(b.layout)) / "layout.safetensors") if b.layout else None
     return SD35(backbone, levels, captions[0], captions[1] if prompt else None, layout, **sizes)
 
