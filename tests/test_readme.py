@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from reach import REPO
+from readme_table import BLOCK, filled
 
 README = (REPO / "README.md").read_text() if (REPO / "README.md").exists() else ""
 # Commands of others, by their first words. What else stands in a bash block must be checked below, or added here.
@@ -67,6 +68,11 @@ def anchors(text: str) -> set[str]:
     """What a link may name after #: the headings, as they are rendered."""
     titles = re.findall(r"^#+ +(.+?) *$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_tables_are_those_of_the_csv():
+    assert len(BLOCK.findall(README)) == 2
+    assert filled(README) == README, "python tests/readme_table.py writes them anew"
 
 
 def test_readme_leads_a_reader_in():
