@@ -187,7 +187,8 @@ def test_sd35_is_the_backbone_of_params_and_tunes_its_lora_alone():
     assert model.timesteps == tuned.model["timesteps"] and not model.prompted
     header = arms.header_of(tuned, params, model)
     assert header["backbone"] and header["config"]["backbone"]["lora_rank"] == params.backbone.lora_rank
-    asked = Arm("sd35", "SD 3.5", plain.model | {"prompt": "a satellite image", "levels": "published", "steps": 1}, None)
+    told = {"prompt": "a satellite image", "levels": "published", "steps": 1}
+    asked = Arm("sd35", "SD 3.5", plain.model | told, None)
     prompted = build_arm(asked, params)
     assert not [name for name, p in prompted.named_parameters() if p.requires_grad]
     assert prompted.prompted and prompted.path.tolist() == pytest.approx([plain.model["strength"], 0])
