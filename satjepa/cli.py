@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from satjepa.models.satjepa import SatJepa
+    from satjepa.models.joint import JointModel
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -58,7 +58,7 @@ def existing(folder: Path | None) -> Path:
     return folder
 
 
-def trained_model(folder: Path, **sample: Any) -> tuple[SatJepa, str]:
+def trained_model(folder: Path, **sample: Any) -> tuple[JointModel, str]:
     """The model of a checkpoint, with other values in its `sample` section (where not None), and its id."""
     from satjepa import checkpoint
     from satjepa.assemble import build_model, local
@@ -97,22 +97,22 @@ def forecast(
     """Forecast the year after the last of the images, on their grid and in their units."""
     import torch
 
+    from satjepa.api import embedder
     from satjepa.assemble import load_text_encoders
-    from satjepa.forecast import caption_embedder, forecast_raster
+    from satjepa.forecast import forecast_raster
 
     folder = existing(checkpoint)
     model, name = trained_model(folder, steps=steps, guidance=guidance, strength=strength)
-    how, config = model.params.sample, model.params
-    embed = None
-    if config.model.use_captions:
-        embed = caption_embedder(load_text_encoders(config), config.captions.max_length)
+    how, config, strength = model.params.sample, model.params, model.strength
+    embed = embedder(model, load_text_encoders(config)) if config.model.use_captions else None
     start = "pure noise, strict zero-RGB" if strength == 1 else f"the last image, strength {strength:g}: not zero-RGB"
-    typer.echo(f"model {folder} ({name}); {how.steps} steps from {start}; guidance {how.guidance:g}")
+    taken = 1 if config.model.variant == "published" else how.steps  # its sampler takes one, whatever it is told
+    typer.echo(f"model {folder} ({name}); {taken} steps from {start}; guidance {how.guidance:g}")
     forecast_raster(
         images, out, model.to("cuda" if torch.cuda.is_available() else "cpu"),
         patch=config.data.patch, history=config.data.history,
         embed=embed, samples=samples, seed=seed, years=year, white=white, log=typer.echo,
-        tags={"MODEL": name, "STEPS": str(how.steps), "GUIDANCE": f"{how.guidance:g}", "STRENGTH": f"{strength:g}"},
+        tags={"MODEL": name, "STEPS": str(taken), "GUIDANCE": f"{how.guidance:g}", "STRENGTH": f"{strength:g}"},
     )  # fmt: skip
 
 
@@ -166,6 +166,65 @@ def caption(
     stack = read_stack([image], [None], white)
     for name, text in caption(stack.rgb[0], stack.valid[0], encoding="display")._asdict().items():
         typer.echo(f"{name:12s} {text}")
+
+
+@app.command()
+@plainly
+def convert(
+    source: Annotated[Path, typer.Argument(help="A published .pth.tar, or a folder of ours with that variant.")],
+    out: Annotated[Path, typer.Argument(help="What to make of it: the other one. Must not exist.")],
+    backbone: Annotated[
+        str | None, typer.Option(help="Folder or hub id of its SD 3 [SD 3.5 Medium, or as in the file].")
+    ] = None,
+) -> None:
+    """The published checkpoint to a checkpoint folder, and back, bit for bit; a token in its settings is dropped."""
+    from satjepa.published_folder import convert
+
+    typer.echo(f"wrote {convert(source, out, backbone)}")
+
+
+@app.command()
+@plainly
+def inference(
+    output_dir: Annotated[Path, typer.Option("--output_dir", "--output", help="Folder to write to.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Published .pth.tar or folder [the pipeline's, as in `forecast`].")
+    ] = None,
+    input_tif: Annotated[
+        Path | None, typer.Option("--input_tif", "--input", help="RGB GeoTIFF [the last pair of each test region].")
+    ] = None,
+    gt_tif: Annotated[
+        list[Path] | None, typer.Option("--gt_tif", help="The true next image, to score; repeated for further years.")
+    ] = None,
+    diffusion_steps: Annotated[int, typer.Option("--diffusion_steps", help="Steps of the sampler.")] = 20,
+    noise_strength: Annotated[
+        float, typer.Option("--noise_strength", help="Noise level to start from; the rest is the image. 1: pure noise.")
+    ] = 0.35,
+    multi_step: Annotated[int, typer.Option("--multi_step", help="Years, each forecast from the one before.")] = 1,
+    caption_dir: Annotated[
+        Path | None, typer.Option("--caption_dir", help="captions.parquet or JSON files [captions by rule].")
+    ] = None,
+    as_published: Annotated[
+        bool, typer.Option("--as-published", help="One step, the tile shrunk to one patch, as the published code does.")
+    ] = False,
+    samples: Annotated[int, typer.Option(min=1, help="Size of the ensemble.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same forecast.")] = 0,
+    white: Annotated[float | None, typer.Option(min=1e-6, help="Value in [0, 1] shown as white.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Folder or hub id of SD 3 [the checkpoint's].")] = None,
+) -> None:
+    """Forecast a tile as the published model card describes it: GeoTIFFs, a picture, scores against the truth."""
+    import torch
+
+    from satjepa.api import load_model
+    from satjepa.config import load_params
+    from satjepa.inference import How, held_out, run_inference
+
+    path = checkpoint if checkpoint and checkpoint.is_file() else existing(checkpoint)
+    model = load_model(path, "cuda" if torch.cuda.is_available() else "cpu", backbone)
+    how = How(diffusion_steps, noise_strength, multi_step, samples, seed, as_published, white)
+    found = [(input_tif, gt_tif or [])] if input_tif else held_out(load_params().data.presets[0])
+    for tif, truths in found:
+        run_inference(model, tif, output_dir, how, truths, caption_dir, typer.echo)
 
 
 @data_app.command()

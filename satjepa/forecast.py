@@ -169,22 +169,35 @@ def forecast_raster(
     share, used = stack.valid[0].mean(), list(stack.years[1 : 1 + _years_back(stack, history)])
     log(f"year {known[-1]}: {paths[-1].name}, {width}x{height} px, {share:.1%} valid; history {used}")
     log(f"white {white:g}, {why}; {stack.saturated:.1%} of the pixels are brighter and clipped")
-    stack = _padded(stack, patch)
+    stack = padded(stack, patch)
     boxes = tiles(*stack.valid.shape[1:], patch, overlap)
     boxes = [(y, x, w) for y, x, w in boxes if stack.valid[0, y : y + patch, x : x + patch].any()]
     log(f"{len(boxes)} tiles of {patch}x{patch} px, overlap at least {overlap}; {samples} samples, seed {seed}")
     how = {"history": history, "embed": embed, "samples": samples, "seed": seed, "batch": batch}
     mean, spread = blended(stack, forecaster, boxes, **how)
-    stored = np.concatenate([(mean * white - stack.offset) / stack.factor, spread * white / stack.factor])
     year = "unknown" if known[-1] is None else str(known[-1] + 1)
     notes = {"YEAR": year, "SEED": str(seed), "SAMPLES": str(samples), "WHITE": f"{white:g}"}
     notes |= {"INPUTS": ", ".join(path.name for path in paths), **(tags or {})}
-    _write(Path(out), paths[-1], stored[:, :height, :width], stack.valid[0, :height, :width], notes)
+    write_forecast(out, paths[-1], stack, mean, spread, notes)
     log(f"wrote {out}: forecast of year {year}, mean and spread, in {time.perf_counter() - started:.1f} s")
     return Path(out)
 
 
-def _padded(stack: Stack, patch: int) -> Stack:
+def write_forecast(
+    out: str | Path, like: Path, stack: Stack, mean: np.ndarray, spread: np.ndarray, notes: dict[str, str]
+) -> None:
+    """Write mean and spread (3,H,W) at the display scale of a stack as a GeoTIFF on the grid of the raster `like`, in
+    its units; what `padded` added is cut off. The file appears only when it is complete.
+    """
+    import rasterio
+
+    with rasterio.open(like) as src:
+        height, width = src.shape
+    stored = np.concatenate([(mean * stack.white - stack.offset) / stack.factor, spread * stack.white / stack.factor])
+    _write(Path(out), like, stored[:, :height, :width], stack.valid[0, :height, :width], notes)
+
+
+def padded(stack: Stack, patch: int) -> Stack:
     """A scene smaller than a tile goes on as its mirror image to the right and below."""
     pad = [(0, 0), *((0, max(0, patch - size)) for size in stack.valid.shape[1:])]
     mirror = np.pad(stack.rgb, [(0, 0), *pad], mode="reflect")

@@ -60,8 +60,8 @@ def read_published(path: str | Path) -> Published:
         _check_rest(content, dims)
     except PublishedError as error:
         raise PublishedError(f"{path} is not a whole published checkpoint: {error}") from error.__cause__
-    content["config"] = without_tokens(content.get("config"))
-    return Published(path, {key: (content | sections)[key] for key in KEYS if key in content}, dims)
+    clean = {"config": without_tokens(content["config"])} if "config" in content else {}
+    return Published(path, {key: (content | sections | clean)[key] for key in KEYS if key in content}, dims)
 
 
 def _opened(path: Path) -> dict[str, Any]:
@@ -106,8 +106,7 @@ def _sections(content: dict[str, Any]) -> Sections:
     sections = {}
     for section in (key for key in KEYS if key in SECTIONS and key in content):
         for name, tensor in content[section].items():
-            plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.is_contiguous()
-            if not isinstance(name, str) or not plain:
+            if not isinstance(name, str) or not isinstance(tensor, Tensor) or not tensor.is_contiguous():
                 raise PublishedError(f"{section}: `{name}` is no plain tensor ({type(tensor).__name__})")
         wrapped = all(name.startswith("module.") for name in content[section])
         sections[section] = {name.removeprefix("module." * wrapped): t for name, t in content[section].items()}

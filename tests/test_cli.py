@@ -26,6 +26,10 @@ class Model(torch.nn.Module):
         torch.nn.init.ones_(self.backbone.weight), torch.nn.init.zeros_(self.backbone.bias)
         self.scale = torch.nn.Parameter(torch.zeros(1))
 
+    @property
+    def strength(self) -> float:
+        return self.params.sample.strength
+
     def state(self) -> dict:
         return {"scale": self.scale.data}
 

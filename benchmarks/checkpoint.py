@@ -1,0 +1,190 @@
+"""Write the published checkpoint at full size with random weights, load it strictly, and measure.
+
+    python benchmarks/checkpoint.py [--branch coarse] [--optimizer] [--layout checkpoint_layout.json]
+
+Five steps, each a process of its own, each a line with its seconds and its peak of resident memory (mapped pages of the
+file included) over the size of the file:
+
+    write     random weights, and the file written
+    read      the file read and checked; with --layout also against that description, name by name
+    load      read, and made a model: on SD 3.5 Medium's transformer on the meta device, which costs nothing; then every
+              parameter is touched, so that all of the file that counts is in memory
+    rewrite   read, written again and read again: are all tensors bit-equal, and the files byte-equal?
+    folder    converted to a folder of ours and back: are all tensors bit-equal?
+
+Takes 6 GB of a temporary folder, 16 with --optimizer, and removes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from satjepa.models.backbone import Backbone
+from satjepa.published_checkpoint import read_published, write_published
+from satjepa.published_folder import from_folder, model_of, params_of, to_folder
+from satjepa.published_layout import KEYS, Dims, expected
+from satjepa.published_names import LORA
+
+FULL = Dims(
+    patch=8, grid=16, token_dim=768, depth=12, predictor_dim=384, predictor_depth=6, joint_dim=4096, pooled_dim=2048,
+    adapter_dim=1024, coarse=0, forecaster_dim=1024, forecaster_layers=3, lora_rank=16,
+)  # fmt: skip
+WIDTH, BLOCKS, DUAL = 1536, 24, 13  # of SD 3.5 Medium's transformer; its first 13 blocks have a second attention
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def full_size(branch: str, with_optimizer: bool) -> dict[str, Any]:
+    """The content of a published file at full size, with random weights."""
+    dims = FULL if branch == "caption" else FULL._replace(coarse=32, forecaster_dim=0, forecaster_layers=0, lora_rank=8)
+    rank, shapes = dims.lora_rank, {"A": (dims.lora_rank, WIDTH), "B": (WIDTH, dims.lora_rank)}
+    places = [f"{i}.{a}" for i in range(BLOCKS) for a in ("attn", "attn2") if a == "attn" or i < DUAL]
+    layers = [f"{place}.{target}" for place in places for target in TARGETS]
+    names = {f"base_model.model.transformer_blocks.{n}.lora_{s}.default.weight": s for n in layers for s in "AB"}
+    lora = {name: torch.randn(shapes[side]) / rank for name, side in names.items()}
+    made: dict[str, Any] = {
+        section: {name: 0.02 * torch.randn(shape) for name, shape in shapes.items()}
+        for section, shapes in expected(dims, lora).items()
+    }
+    made[LORA] = lora
+    trained = [t for section, part in made.items() if section != "target_encoder" for t in part.values()]
+    state = {
+        i: {"step": torch.tensor(1000.0), "exp_avg": torch.randn(t.shape), "exp_avg_sq": torch.rand(t.shape)}
+        for i, t in enumerate(trained if with_optimizer else [])
+    }
+    group = {"lr": 1e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.04, "params": [*state]}
+    made |= {
+        "prompt_embeds": torch.zeros(1, 77, 4096, dtype=torch.bfloat16), "config": {"meta": {"lora_alpha": 2 * rank}},
+        "pooled_prompt_embeds": torch.zeros(1, 2048, dtype=torch.bfloat16), "scaler": None, "epoch": 100,
+        "optimizer": {"state": state, "param_groups": [group]}, "best_val_loss": 0.5, "use_lora": True,
+    }  # fmt: skip
+    return {key: made[key] for key in KEYS if key in made}
+
+
+def compare_layout(content: dict[str, Any], path: Path) -> str:
+    """Compare names and shapes with checkpoint_layout.json; AssertionError names the section that differs."""
+    layout = json.loads(path.read_text())
+    wanted = {name: part for name, part in layout["state_dicts"].items() if name in content and isinstance(part, dict)}
+    wanted["target_encoder"] = wanted["encoder"]
+    if "caption_forecaster" not in content:
+        wanted["cond_adapter"] = layout["coarse_rgb_main_branch"]["cond_adapter"]
+        wanted.pop(LORA)  # of another rank there
+    for section, tensors in wanted.items():
+        found = {name: list(tensor.shape) for name, tensor in content[section].items()}
+        assert found == {name: row["shape"] for name, row in tensors.items()}, section
+    return f"{sum(map(len, wanted.values()))} tensors in {len(wanted)} sections, names and shapes as in {path.name}"
+
+
+def meta_backbone(rank: int) -> Backbone:
+    """SD 3.5 Medium's transformer with LoRA, and a VAE, on the meta device."""
+    from diffusers import AutoencoderKL, SD3Transformer2DModel
+
+    with torch.device("meta"):
+        transformer = SD3Transformer2DModel(
+            sample_size=128, patch_size=2, in_channels=16, out_channels=16, num_layers=BLOCKS, attention_head_dim=64,
+            num_attention_heads=24, joint_attention_dim=4096, caption_projection_dim=1536, pooled_projection_dim=2048,
+            pos_embed_max_size=384, dual_attention_layers=tuple(range(DUAL)), qk_norm="rms_norm",
+        )  # fmt: skip
+        return Backbone(transformer, AutoencoderKL(), source="meta").add_lora(rank, 2 * rank, TARGETS)
+
+
+def load(path: Path, backbone: Backbone) -> str:
+    """Read the file into the model it describes, strictly, and touch every parameter."""
+    published = read_published(path)
+    model = model_of(published, params_of(published), backbone)
+    loaded = {name: p for name, p in model.named_parameters() if not name.startswith("backbone.")}
+    total = sum(float(p.detach().sum()) for p in loaded.values())
+    count = sum(p.numel() for p in loaded.values())
+    lora = len(published.content[LORA])
+    return f"{count:,} parameters and {lora} tensors of LoRA found their place (sum {total:.1f})"
+
+
+def rewrite(path: Path) -> str:
+    """Write what was read, compare bytes, and every tensor bit by bit."""
+    first = read_published(path).content
+    again = write_published(first, path.with_suffix(".again"))
+    equal = "byte-equal" if _digest(path) == _digest(again) else "DIFFERENT"
+    return f"{_compared(first, read_published(again).content)}, files {equal}"
+
+
+def folder(path: Path) -> str:
+    """Convert the file to a folder of ours and the folder back, and compare."""
+    first = read_published(path)
+    return _compared(first.content, from_folder(to_folder(first, path.with_suffix(".folder"))))
+
+
+def _compared(first: dict[str, Any], second: dict[str, Any]) -> str:
+    pairs = [(first[key], second[key]) for key in first]
+    same = [torch.equal(*(t.flatten().view(torch.uint8) for t in pair)) for pair in _tensors(pairs)]
+    return f"{sum(same)} of {len(same)} tensors bit-equal"
+
+
+def _tensors(pairs: list[tuple[Any, Any]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """All pairs of tensors at equal places of pairs of nested dictionaries."""
+    for a, b in pairs:
+        if isinstance(a, dict):
+            yield from _tensors([(a[key], b[key]) for key in a])
+        elif isinstance(a, torch.Tensor):
+            yield a, b
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def measured(name: str, path: Path, args: argparse.Namespace) -> None:
+    """Run one step and print its line."""
+    backbone = meta_backbone(16 if args.branch == "caption" else 8) if name == "load" else None
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before, start = _memory("VmRSS"), time.perf_counter()
+    if name == "write":
+        said = f"{write_published(full_size(args.branch, args.optimizer), path).stat().st_size:,} bytes"
+    elif name == "read":
+        content = read_published(path).content
+        said = compare_layout(content, args.layout) if args.layout else f"{len(content)} keys"
+    else:
+        said = load(path, backbone) if name == "load" else {"rewrite": rewrite, "folder": folder}[name](path)
+    seconds, peak = time.perf_counter() - start, _memory("VmHWM") - before
+    print(
+        f"{name}: {seconds:.1f} s, {peak / 1e9:.2f} GB, {peak / path.stat().st_size:.2f} of the file; {said}",
+        flush=True,
+    )
+
+
+def _memory(kind: str) -> int:
+    """Resident memory of this process in bytes: VmRSS now, VmHWM at its peak."""
+    return 1024 * int(re.search(rf"{kind}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+
+
+def main() -> None:
+    """Run the steps, each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--branch", choices=("caption", "coarse"), default="caption")
+    parser.add_argument("--optimizer", action="store_true", help="with AdamW's moments")
+    parser.add_argument("--layout", type=Path, help="checkpoint_layout.json to compare with")
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.step:
+        measured(args.step, args.path, args)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        for name in ("write", "read", "load", "rewrite", "folder"):
+            command = [sys.executable, __file__, *sys.argv[1:], "--step", name, "--path", f"{place}/published.pth.tar"]
+            subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
