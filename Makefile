@@ -5,6 +5,7 @@ UV       := $(CURDIR)/$(VENV)/bin/uv
 PYTHON   ?= $(shell command -v python3.11 || command -v python3)
 PARAMS   ?= params.yaml
 MINUTES  ?= 30
+WORKERS  ?= 2
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Equal thread counts give equal sums, so equal bits.
@@ -42,7 +43,7 @@ else
 endif
 
 table: setup  ## the experiment of README's table, for MINUTES (30); again and again until it says it is done
-	$(PY) -m satjepa.experiment params.table.yaml --minutes $(MINUTES)
+	$(PY) -m satjepa.experiment params.table.yaml --minutes $(MINUTES) --workers $(WORKERS)
 
 verify: repro  ## repro, then ask whether every result has the bytes that dvc.lock promises
 	git diff --exit-code -- dvc.lock

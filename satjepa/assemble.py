@@ -88,7 +88,7 @@ def load_backbone(params: Params, lora: bool = True) -> Backbone:
     from satjepa.models.backbone import Backbone
 
     b = params.backbone
-    backbone = Backbone.from_pretrained(local(b.path), b.revision)
+    backbone = Backbone.from_pretrained(local(b.path), b.revision, getattr(torch, b.dtype))
     return backbone.add_lora(b.lora_rank, b.lora_alpha, b.lora_targets) if lora else backbone
 
 

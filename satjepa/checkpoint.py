@@ -33,8 +33,9 @@ MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.j
 TRAINING_CODE = ("models/satjepa", "models/jepa", "models/forecaster", "models/adapter", "models/backbone")
 TRAINING_CODE += tuple(f"models/published/{name}" for name in ("adapter", "coarse", "forecaster", "model"))
 TRAINING_CODE += ("masks", "models/joint", "models/layers", "flow", "losses", "schedules", "train")
-NOT_TRAINING = ("sample.", "eval.", "ablate.", "train.log_every", "train.checkpoint_every")  # change no trained weight
-NOT_TRAINING += ("data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_")  # the split's hash tells
+# What changes no trained weight; of another split its hash tells.
+NOT_TRAINING = ("sample.", "eval.", "ablate.", "published.", "train.log_every", "train.checkpoint_every")
+NOT_TRAINING += ("data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_")
 
 
 class CheckpointError(Exception):
@@ -195,12 +196,13 @@ def _verified(folder: Path, with_optimizer: bool = True) -> Checkpoint:
 def make_header(config: Json, split: str, backbone: str) -> Json:
     """Header of a checkpoint from `Params.as_dict()` and the sha256 of the split and of the frozen backbone.
 
-    `config` is kept whole but for its lists of ablations and baselines, which have no part in this run: editing those
-    must not change the bytes of a checkpoint that is made again.
+    `config` is kept whole but for its lists of ablations, published arms and baselines, which have no part in this run:
+    editing those must not change the bytes of a checkpoint that is made again.
     """
     config = json.loads(json.dumps(config))  # tuples as JSON gives them back
     config.pop("baselines", None)
     config["ablate"] = {"steps": config["train"]["steps"], "seeds": [config["seed"]], "arms": {}}
+    config["published"] = {"steps": config["train"]["steps"], "arms": {}}
     digest = hashlib.sha256(json.dumps(_compared(config), sort_keys=True).encode()).hexdigest()
     return {"config": config, "config_digest": digest, "code": code_digest(), "split": split, "backbone": backbone}
 

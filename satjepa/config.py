@@ -51,6 +51,7 @@ class Backbone:
 
     path: str
     revision: str | None
+    dtype: Literal["float32", "bfloat16"]
     layout: str | None
     lora_rank: Count
     lora_alpha: Positive
@@ -67,6 +68,9 @@ class Pretrain:
     vae_steps: Count
     vae_batch: Count
     vae_lr: Positive
+    polish_steps: Count
+    polish_lr: Positive
+    polish_lpips: Weight
     layers: Count
     heads: Count
     steps: Count
@@ -144,7 +148,8 @@ class Train:
     lr: Positive
     muon_lr: Positive | None
     warmup: Share
-    weight_decay: Weight
+    lr_ends: tuple[Share, Share]
+    weight_decay: tuple[Weight, Weight]
     grad_clip: Positive
     target_ema: tuple[Share, Share]
     weight_ema: Share
@@ -188,6 +193,14 @@ class Ablate:
 
 
 @dataclass(frozen=True)
+class Published:
+    """The published system, trained and scored beside ours: arms as those of `Ablate`, each a row of the table."""
+
+    steps: Count
+    arms: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class Params:
     """Everything in params.yaml, checked. What `baselines` holds: `satjepa.config_baselines`; {} for none."""
 
@@ -202,6 +215,7 @@ class Params:
     sample: Sample
     eval: Eval
     ablate: Ablate
+    published: Published
     baselines: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
@@ -215,14 +229,16 @@ def load_params(
     """Read and check a params file: `load_params(arm="no_jepa", **{"train.steps": 4})`.
 
     path: default $SATJEPA_PARAMS (relative to the repository root), else params.yaml of the root.
-    arm: one of ablate.arms; sets train.steps to ablate.steps, then the arm's own values.
+    arm: one of ablate.arms or published.arms; sets train.steps to that section's steps, then the arm's own values.
     seed, dotted: override last; a seed of None leaves the file's.
     Every arm of the file is checked, whichever is asked for. Raises ConfigError.
     """
     path = Path(path) if path is not None else root() / os.environ.get("SATJEPA_PARAMS", "params.yaml")
     try:
         values = read_yaml(path)
-        arms = {name: _with_arm(values, name) for name in from_dict(values).ablate.arms}
+        params = from_dict(values)
+        sections = {"ablate": params.ablate, "published": params.published}
+        arms = {name: _with_arm(values, key, name) for key, section in sections.items() for name in section.arms}
         if arm is not None:
             values = arms[arm] if arm in arms else _no_such_arm(arm, arms)
     except ConfigError as error:
@@ -239,12 +255,13 @@ def from_dict(values: Any) -> Params:
     params = build(Params, values)
     model, grid = params.model, params.data.patch / params.model.encoder.patch
     low, high = params.train.target_ema
-    odd_names = [name for name in params.ablate.arms if not re.fullmatch(r"\w+", name)]
+    arms = [*params.ablate.arms, *params.published.arms]
+    odd_names = [name for name in arms if not re.fullmatch(r"\w+", name) or arms.count(name) > 1]
     for fine, key, found, accepted in [
         (grid % 1 == 0, "data.patch", params.data.patch, f"a multiple of model.encoder.patch ({model.encoder.patch})"),
         (model.coarse_rgb % grid == 0, "model.coarse_rgb", model.coarse_rgb, f"0 or a multiple of {grid:g}"),
         (low <= high, "train.target_ema", [low, high], "[from, to] with from <= to"),
-        (not odd_names, "ablate.arms", odd_names, "names of letters, digits and _, for they name folders"),
+        (not odd_names, "ablate.arms", odd_names, "names of letters, digits and _, which published.arms has not, too"),
         *(
             (part.dim % part.heads == 0, f"model.{name}.dim", part.dim, f"a multiple of its heads ({part.heads})")
             for name in ("encoder", "predictor", "forecaster", "adapter")
@@ -267,12 +284,13 @@ def _canonical(obj: Any) -> str:
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _with_arm(values: dict[str, Any], arm: str) -> dict[str, Any]:
+def _with_arm(values: dict[str, Any], section: str, arm: str) -> dict[str, Any]:
     try:
-        changed = with_keys(Params, values, {"train.steps": values["ablate"]["steps"]} | values["ablate"]["arms"][arm])
+        steps = {"train.steps": values[section]["steps"]}
+        changed = with_keys(Params, values, steps | values[section]["arms"][arm])
         from_dict(changed)
     except ConfigError as error:
-        raise ConfigError(f"ablate.arms.{arm}.{error.key}", error.found, error.accepted, error.nearest) from None
+        raise ConfigError(f"{section}.arms.{arm}.{error.key}", error.found, error.accepted, error.nearest) from None
     return changed
 
 

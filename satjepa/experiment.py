@@ -8,6 +8,7 @@ experiments/<name>, with the machine and the time it took.
 
 import argparse
 import json
+import math
 import os
 import platform
 import shutil
@@ -23,6 +24,8 @@ import yaml
 from satjepa.paths import root
 
 NOT_DONE = 75  # EX_TEMPFAIL: run the same command again
+SHARED = "embeddings"  # the stage that all arms and seeds stand on
+POLL = 0.2  # seconds
 RESULTS = ("params.yaml", "dvc.lock", "reports/table.csv", "reports/table.settings.json", "reports/figures")
 
 
@@ -46,20 +49,56 @@ def lay_out(folder: Path, params: str) -> None:
     (folder / "params.yaml").write_text(params)
 
 
-def repro(folder: Path, minutes: float | None = None) -> int:
-    """`dvc repro` in the folder, stopped after `minutes`; returns its exit status, or NOT_DONE if stopped."""
+def repro(folder: Path, minutes: float | None = None, workers: int = 1) -> int:
+    """`dvc repro` in the folder, stopped after `minutes`; returns its exit status, or NOT_DONE if stopped.
+
+    With several workers, the arms and seeds of the matrix stages run side by side, each on its share of the cores.
+    """
+    deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    if workers > 1:
+        status = _run(folder, [["repro", SHARED]], 1, deadline)
+        items = [["repro", "--wait-for-lock", "--single-item", name] for name in _matrix_items(folder)]
+        status = status or _run(folder, items, workers, deadline)
+        if status:
+            return status
+    return _run(folder, [["repro"]], 1, deadline)
+
+
+def _matrix_items(folder: Path) -> list[str]:
+    command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
+    names = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, env=_environment()).stdout
+    return [name for name in names.split() if "@" in name]
+
+
+def _environment(workers: int = 1) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if name != "SATJEPA_PARAMS"}
-    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])  # the stages say `python`
-    command = [sys.executable, "-m", "dvc", "repro"]
-    process = subprocess.Popen(command, cwd=folder, env=env, start_new_session=True, preexec_fn=_hear_interrupts)
+    if workers > 1:
+        env["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+    return env | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])}  # the stages say `python`
+
+
+def _run(folder: Path, commands: list[list[str]], workers: int, deadline: float) -> int:
+    """Run dvc commands, `workers` at a time; the first status that is not 0 ends them all, as the deadline does."""
+    waiting, running, status = list(commands), [], 0
+    env = _environment(min(workers, len(commands)))
     try:
-        return process.wait(None if minutes is None else 60 * minutes)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt) as stop:
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait()
-        if isinstance(stop, KeyboardInterrupt):
-            raise
-        return NOT_DONE
+        while not status and (waiting or running):
+            while waiting and len(running) < workers:
+                command = [sys.executable, "-m", "dvc", *waiting.pop(0)]
+                running.append(
+                    subprocess.Popen(command, cwd=folder, env=env, start_new_session=True, preexec_fn=_hear_interrupts)
+                )
+            time.sleep(POLL)
+            status = next((code for process in running if (code := process.poll())), 0)
+            running = [process for process in running if process.poll() is None]
+            if not status and running and time.monotonic() > deadline:
+                status = NOT_DONE
+    finally:
+        for process in running:
+            os.killpg(process.pid, signal.SIGINT)
+        for process in running:
+            process.wait()
+    return status
 
 
 def _hear_interrupts() -> None:
@@ -67,7 +106,7 @@ def _hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def collect(folder: Path, target: Path, seconds: list[float]) -> None:
+def collect(folder: Path, target: Path, seconds: list[float], workers: int) -> None:
     """Copy the results to `target` and write down what they were made with."""
     import torch
 
@@ -82,6 +121,7 @@ def collect(folder: Path, target: Path, seconds: list[float]) -> None:
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "workers": workers,
         "minutes": round(sum(seconds) / 60, 1),
         "parts": len(seconds),
     }
@@ -93,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m satjepa.experiment", description=__doc__.split("\n")[0])
     parser.add_argument("params", type=Path, help="params.<name>.yaml")
     parser.add_argument("--minutes", type=float, help="stop after so long; the next call goes on")
+    parser.add_argument("--workers", type=int, default=1, help="arms and seeds that run side by side")
     args = parser.parse_args(argv)
     name = args.params.stem.removeprefix("params.")
     folder, target = root() / ".work" / name, root() / "experiments" / name
@@ -100,11 +141,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     clock = folder / ".dvc/tmp/seconds.json"
     seconds = json.loads(clock.read_text()) if clock.exists() else []
     start = time.monotonic()
-    status = repro(folder, args.minutes)
+    status = repro(folder, args.minutes, args.workers)
     seconds.append(time.monotonic() - start)
     clock.write_text(json.dumps(seconds))
     if status == 0:
-        collect(folder, target, seconds)
+        collect(folder, target, seconds, args.workers)
         print(f"done: {target}")
     elif status == NOT_DONE:
         print(f"not done after {args.minutes:g} minutes: the same command goes on from here", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Pre-training of the tiny SD 3.5: first its VAE, then its transformer and text encoders (text and layout to image).
+"""Pre-training of the tiny SD 3.5: its imagery, and its transformer and text encoders (text and layout to image).
 
-Both loops are plain: random crops in, one loss, one optimiser, averaged weights out. They run once, for hours on a CPU
-or minutes on a GPU; what they made is shipped in `assets/tiny_sd3`.
+Its VAE comes before, in `satjepa.pretrain_vae`. All loops are plain: random crops in, one loss, averaged weights out.
+They run once, for hours on a CPU or minutes on a GPU; what they made is shipped in `assets/tiny_sd3`.
 """
 
 from __future__ import annotations
@@ -96,29 +96,8 @@ def to_signed(image: torch.Tensor) -> torch.Tensor:
     return image.float() / 127.5 - 1
 
 
-def vae_loss(vae: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-    """L1 + 2·L2 + L1 of the gradients (edges are what 8x compression loses first) + 1e-6·KL, images in [-1, 1]."""
-    posterior = vae.encode(x).latent_dist
-    error = vae.decode(posterior.sample()).sample - x  # (B, 3, H, W)
-    edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
-    loss = error.abs().mean() + 2 * error.pow(2).mean() + 0.5 * edges + 1e-6 * posterior.kl().mean()
-    return loss, {"loss": loss.item(), "psnr": -10 * np.log10(error.detach().pow(2).mean().item() / 4)}
-
-
-def train_vae(vae: nn.Module, crops: Crops, steps: int, batch: int, lr: float, log: Log) -> nn.Module:
-    """Train the VAE on crops of images and return its averaged weights (AdamW, one cycle)."""
-    optimizer = torch.optim.AdamW(vae.parameters(), lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.05, final_div_factor=200)
-    average = Average(vae, 0.998)
-    for step in range(steps):
-        loss, parts = vae_loss(vae, to_signed(crops(batch)[0]))
-        _step(loss, vae.parameters(), [optimizer], [schedule])
-        average.update()
-        log(step + 1, parts)
-    return average.module
-
-
-def _step(loss: torch.Tensor, parameters: Iterable[nn.Parameter], optimizers: list, schedules: list) -> None:
+def take_step(loss: torch.Tensor, parameters: Iterable[nn.Parameter], optimizers: list, schedules: list) -> None:
+    """One step of optimisers and schedules along the gradients of a loss, clipped to norm 1."""
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -245,7 +224,7 @@ def train_generator(
     for step in range(steps):
         pick, which = torch.randint(len(latents), (batch,)), torch.randint(3, (batch,))
         loss = generator(latents[pick].float(), cells[pick].float(), {k: v[pick, which] for k, v in ids.items()}, empty)
-        _step(loss, parameters, [adamw, muon], schedules)
+        take_step(loss, parameters, [adamw, muon], schedules)
         average.update()
         log(step + 1, {"loss": loss.item()})
         keep(step + 1, average.module)

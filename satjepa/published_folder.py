@@ -45,6 +45,7 @@ def params_of(published: Published, backbone: str | None = None) -> Params:
     dotted = {
         "model.variant": "published", "model.use_jepa": True, "model.coarse_rgb": d.coarse,
         "model.use_captions": d.forecaster_layers > 0, "data.patch": d.grid * d.patch, "backbone.layout": None,
+        "train.muon_lr": None,
         "model.encoder.patch": d.patch, "model.encoder.dim": d.token_dim, "model.encoder.depth": d.depth,
         "model.predictor.dim": d.predictor_dim, "model.predictor.depth": d.predictor_depth,
         "model.adapter.dim": d.adapter_dim, "backbone.lora_rank": d.lora_rank,

@@ -1,6 +1,4 @@
-"""Scoring as the notebooks do it: one run, the arms of the ablations, the table; and probes of what a trained model
-listens to.
-"""
+"""Scoring as the notebooks do it, run by run, and probes of what a trained model listens to."""
 
 from __future__ import annotations
 
@@ -14,32 +12,26 @@ import pandas as pd
 import torch
 
 from satjepa.assemble import batches, dataset, spread_evenly
-from satjepa.baselines.persistence import MeanColour, OracleMean, OracleSample, Persistence
 from satjepa.config import Params
 from satjepa.data.pairs import collate
 from satjepa.evaluate import Scores, evaluate_all
-from satjepa.paths import root
 from satjepa.perceptual import Perceptual, load_perceptual
-from satjepa.table import combine_seeds, write_table
+from satjepa.rows import write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from satjepa.models.satjepa import SatJepa
+    from satjepa.models.joint import JointModel
 
 OURS = "Sat-JEPA-Diff, zero-RGB"
 INITIALISED = "Sat-JEPA-Diff, image-initialised 0.35"
+PUBLISHED = "Sat-JEPA-Diff, caption-guided as published"
+PUBLISHED_COARSE = "Sat-JEPA-Diff, coarse RGB as published"
 TIME = "seconds_per_patch"
 STRENGTH = 0.35  # of the published sampler, which starts from the image of year t
-DETERMINISTIC = {
-    "Default (persistence)": Persistence,
-    "Mean colour": MeanColour,
-    "Oracle, mean": OracleMean,
-    "Oracle, one draw": OracleSample,
-}
 
 
-def with_sampling(model: SatJepa, **changes: Any) -> SatJepa:
+def with_sampling(model: JointModel, **changes: Any) -> JointModel:
     """The same model (the same weights, not a copy) under other settings of the `sample` section."""
     other = copy.copy(model)
     other.params = dataclasses.replace(model.params, sample=dataclasses.replace(model.params.sample, **changes))
@@ -66,92 +58,30 @@ def score(
     )
 
 
+def samplers(model: JointModel) -> dict[str, JointModel]:
+    """A trained model under the names of its rows: strict zero-RGB and image-initialised; as published, its only way,
+    which starts from the image of year t.
+    """
+    m = model.params.model
+    if m.variant == "published":
+        return {PUBLISHED_COARSE if m.coarse_rgb else PUBLISHED: model}
+    return {OURS: model, INITIALISED: with_sampling(model, strength=STRENGTH)}
+
+
 def untimed(scores: Scores) -> dict[str, Any]:
     """A row without what depends on the machine and the hour: equal runs must write equal bytes."""
     return {name: value for name, value in scores.row.items() if name != TIME}
 
 
-def score_run(model: SatJepa, params: Params, path: Path, presets: list[str] | None = None) -> pd.DataFrame:
-    """Score a trained model (an ensemble of `sample.samples` from pure noise; one image-initialised sample), write and
+def score_run(model: JointModel, params: Params, path: Path, presets: list[str] | None = None) -> pd.DataFrame:
+    """Score a trained model (an ensemble of `sample.samples` from pure noise; one sample from an image), write and
     return the rows. How long a forecast took goes to `timing.csv` beside `path`, which DVC does not look at.
     """
     rows = []
     for preset in presets or params.data.presets:
-        forecasters = {OURS: model, INITIALISED: with_sampling(model, strength=STRENGTH)}
-        rows += score(forecasters, params, preset, {OURS: params.sample.samples}, params.seed)
+        rows += score(samplers(model), params, preset, {OURS: params.sample.samples}, params.seed)
     write_table([untimed(scores) for scores in rows], path)
     write_table([{name: s.row[name] for name in ("model", "preset", TIME)} for s in rows], path.with_name("timing.csv"))
-    return pd.read_csv(path)
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return pd.read_csv(path).astype(object).where(lambda f: f.notna(), None).to_dict("records")
-
-
-def over_seeds(paths: list[Path]) -> list[dict[str, Any]]:
-    """The rows of the same run with several seeds, combined row by row (mean and, from two seeds on, standard
-    deviation).
-    """
-    return [combine_seeds(list(rows)) for rows in zip(*map(_rows, paths), strict=True)]
-
-
-def collect_arms(params: Params) -> pd.DataFrame:
-    """The ablations: one row an arm, the mean of its ensemble on the first preset, combined over seeds."""
-    rows = []
-    for arm in params.ablate.arms:
-        paths = [root() / f"runs/ablate/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds]
-        row = next(r for r in over_seeds(paths) if "mean of" in r["model"] and r["preset"] == params.data.presets[0])
-        rows.append(row | {"model": arm.replace("_", " ")})
-    return pd.DataFrame(rows)
-
-
-def collect_baselines(params: Params) -> list[dict[str, Any]]:
-    """The rows of every arm of `baselines`, on every preset, combined over seeds."""
-    from satjepa.config_baselines import arm_names
-
-    rows = []
-    for arm in arm_names(params) if params.baselines else ():
-        rows += over_seeds([root() / f"runs/baselines/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds])
-    return rows
-
-
-def build_table(params: Params, path: Path) -> pd.DataFrame:
-    """Score what needs no training, add baselines, runs and ablations, and write the results table with its
-    settings.
-    """
-    baselines = collect_baselines(params)
-    runs = over_seeds([root() / f"runs/joint-{seed}/scores.csv" for seed in params.ablate.seeds])
-    arms = collect_arms(params).to_dict("records")
-    rows, settings = [], {}
-    for preset in params.data.presets:
-        known = dataset(params, "test", preset, text=False).truth
-        chosen = {name: make() for name, make in DETERMINISTIC.items() if known or "Oracle" not in name}
-        scored = score(chosen, params, preset, {})
-        settings = scored[0].settings
-        fixed = [combine_seeds([untimed(s)]) for s in scored]
-        ours = [row for row in runs if row["preset"] == preset]
-        rows += (
-            fixed[:2]
-            + [row for row in baselines if row["preset"] == preset]
-            + ours
-            + [
-                row | {"model": f"Ablation: {row['model']}, {row['samples']:.0f} samples"}
-                for row in arms
-                if row["preset"] == preset
-            ]
-            + fixed[2:]
-        )
-    write_table(
-        rows,
-        path,
-        settings
-        | {
-            "steps": params.train.steps,
-            "ablation_steps": params.ablate.steps,
-            "sampler_steps": params.sample.steps,
-            "guidance": params.sample.guidance,
-        },
-    )
     return pd.read_csv(path)
 
 
@@ -165,7 +95,7 @@ def _roll(value: Any) -> Any:
     return {k: _roll(v) for k, v in value.items()} if isinstance(value, dict) else value.roll(1, 0)
 
 
-def listen(model: SatJepa, params: Params, count: int = 64, samples: int = 4) -> pd.DataFrame:
+def listen(model: JointModel, params: Params, count: int = 64, samples: int = 4) -> pd.DataFrame:
     """What a trained model loses when it is told of another place: tokens, captions or both of the next patch in the
     batch.
 
@@ -188,7 +118,7 @@ def listen(model: SatJepa, params: Params, count: int = 64, samples: int = 4) ->
     return frame.assign(difference=frame["psnr"] - frame["psnr"].iloc[0])
 
 
-def zero_rgb(model: SatJepa, params: Params, count: int = 8) -> pd.DataFrame:
+def zero_rgb(model: JointModel, params: Params, count: int = 8) -> pd.DataFrame:
     """Conditions from the true image of year t, then its pixels replaced by noise: by how much does the forecast
     change?
 
@@ -199,7 +129,7 @@ def zero_rgb(model: SatJepa, params: Params, count: int = 8) -> pd.DataFrame:
     rows = {}
     with torch.no_grad(), model.averaged():
         conditions = model.condition(batch)
-        for name, variant in ((OURS, model), (INITIALISED, with_sampling(model, strength=STRENGTH))):
+        for name, variant in samplers(model).items():
             before, after = (
                 _draw(variant, conditions, batch | {"rgb_t": rgb}, params.seed) for rgb in (batch["rgb_t"], noise)
             )
@@ -207,7 +137,7 @@ def zero_rgb(model: SatJepa, params: Params, count: int = 8) -> pd.DataFrame:
     return pd.DataFrame({"largest change of the forecast": rows})
 
 
-def _draw(model: SatJepa, conditions: Any, batch: dict[str, Any], seed: int) -> torch.Tensor:
+def _draw(model: JointModel, conditions: Any, batch: dict[str, Any], seed: int) -> torch.Tensor:
     """One forecast of given conditions; of the batch, only the image-initialised sampler sees the pixels."""
     from satjepa.flow import patch_noise
 
@@ -217,7 +147,7 @@ def _draw(model: SatJepa, conditions: Any, batch: dict[str, Any], seed: int) -> 
     return model.backbone.decode(model.sample(conditions, noise, how.steps, how.guidance, start, model.strength))
 
 
-def forecast_grid(model: SatJepa, params: Params, count: int = 6, preset: str | None = None) -> Figure:
+def forecast_grid(model: JointModel, params: Params, count: int = 6, preset: str | None = None) -> Figure:
     """Year t, the truth, three samples, mean and spread of the ensemble, and the oracle where it is known."""
     from satjepa import plots
 

@@ -1,4 +1,4 @@
-"""Rows to tables: several seeds to one row, rows to CSV, CSV to the Markdown table of the README."""
+"""Rows to tables: several seeds to one row, CSV to the Markdown table of the README."""
 
 import json
 from pathlib import Path
@@ -32,15 +32,6 @@ def combine_seeds(rows: list[dict]) -> dict:
         if len(rows) > 1:
             combined[f"{key}_std"] = None if values.isna().any() else float(values.std())
     return combined
-
-
-def write_table(rows: list[dict], path: str | Path, settings: dict | None = None) -> None:
-    """Rows to a CSV (missing values empty), and what the numbers depend on beside it in `<name>.settings.json`."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(path, index=False, float_format="%.8g")
-    if settings is not None:
-        path.with_suffix(".settings.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
 
 def _cell(row: pd.Series, column: str) -> str:

@@ -25,7 +25,8 @@ from satjepa import checkpoint
 from satjepa.checkpoint import Checkpoint, CheckpointError
 from satjepa.flow import sample_sigmas
 from satjepa.models.satjepa import sample_drops
-from satjepa.schedules import linear, warmup_cosine
+from satjepa.optim import make_stepping
+from satjepa.schedules import linear
 from satjepa.train_log import Report, Stop, git_revision
 from satjepa.train_state import batch_indices, optimizer_tensors, restore_optimizers, rng_state, seed_of, set_rng_state
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from satjepa.config import Params, Train
     from satjepa.models.adapter import Drops
-    from satjepa.models.satjepa import SatJepa
+    from satjepa.models.joint import JointModel
 
 
 class NonFiniteError(RuntimeError):
@@ -79,7 +80,7 @@ class Plan:
 
 
 def train(
-    model: SatJepa,
+    model: JointModel,
     dataset: Any,
     params: Params,
     run_dir: str | Path,
@@ -114,7 +115,8 @@ def train(
     how, run, accelerator = params.train, Path(run_dir), Accelerator(mixed_precision=params.train.precision)
     wrapped = accelerator.prepare_model(model.train())
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizers = make_optimizers(model, how)
+    stepping = make_stepping(model, how)
+    optimizers = stepping.optimizers
     plan = _plan(model, dataset, params, accelerator)
     split = open_split().sha256 if split is None else split
     header = checkpoint.make_header(params.as_dict(), split, checkpoint.hash_module(model.backbone, frozen_only=True))
@@ -148,7 +150,7 @@ def train(
             loss, parts = wrapped(batch, noise, sigma, drops)
             model.zero_grad(set_to_none=True)
             accelerator.backward(loss)
-            parts["grad_norm"] = accelerator.clip_grad_norm_(named.values(), how.grad_clip)
+            parts["grad_norm"] = stepping.clip()
             each = parts["flow.each"].tolist()  # (B,)
             scalars = {name: part.float() for name, part in parts.items() if part.ndim == 0}
             values = dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))  # one transfer
@@ -157,16 +159,14 @@ def train(
                 raise NonFiniteError(_complaint(step, values, batch["meta"], run))
 
             # step; target encoder and averaged weights follow
-            share = warmup_cosine(step + 1, how.steps + 1, how.warmup * how.steps, 0.0, 1.0, 0.0)
+            rate = stepping.set_rates(step)
             for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = share * group["peak_lr"]
                 optimizer.step()
             model.update_target(linear(step, how.steps, *how.target_ema))
             model.average_weights(min(how.weight_ema, (1 + step) / (10 + step)))  # a short memory at the start
 
             # log, save, stop if asked (any process may be)
-            report.add(step + 1, share * how.lr, values, parts.get("flow.sigma", sigma).tolist(), each)
+            report.add(step + 1, rate, values, parts.get("flow.sigma", sigma).tolist(), each)
             if stop.reason:
                 accelerator.set_trigger()
             stopping = accelerator.check_trigger()
@@ -187,40 +187,7 @@ def train(
     return run / "model"
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> dict[str, dict[str, Any]]:
-    """Trainable parameters in named groups of optimiser arguments: "hidden", the matrices inside the transformer blocks
-    of ours, and "decay", the other weights of linear and convolution layers, decay; "no_decay" (norms, biases, mask
-    tokens, learned positions, stream embeddings) does not.
-    """
-    layers = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
-    weights = {
-        id(p) for m in model.modules() if isinstance(m, layers) for p in m.parameters(recurse=False) if p.ndim > 1
-    }
-    groups: dict[str, dict[str, Any]] = {
-        name: {"params": [], "weight_decay": decay}
-        for name, decay in (("hidden", weight_decay), ("decay", weight_decay), ("no_decay", 0.0))
-    }
-    for name, p in model.named_parameters():
-        if p.requires_grad:
-            inside = p.ndim == 2 and (".blocks." in name or ".layers." in name) and not name.startswith("backbone.")
-            groups["no_decay" if id(p) not in weights else "hidden" if inside else "decay"]["params"].append(p)
-    return groups
-
-
-def make_optimizers(model: nn.Module, how: Train) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024: momentum, orthogonalised) for the hidden matrices and AdamW for the rest; AdamW for all
-    where `train.muon_lr` is null. Each group keeps its highest learning rate as "peak_lr", which a schedule scales.
-    """
-    groups = parameter_groups(model, how.weight_decay)
-    hidden = [groups.pop("hidden")] if how.muon_lr is not None else []
-    made = [torch.optim.AdamW([g for g in groups.values() if g["params"]], how.lr)]
-    made += [torch.optim.Muon(hidden, how.muon_lr)] if hidden and hidden[0]["params"] else []
-    for group in (group for optimizer in made for group in optimizer.param_groups):
-        group["peak_lr"] = group["lr"]
-    return made
-
-
-def _plan(model: SatJepa, dataset: Any, params: Params, accelerator: Accelerator) -> Plan:
+def _plan(model: JointModel, dataset: Any, params: Params, accelerator: Accelerator) -> Plan:
     world, side = accelerator.num_processes, model.backbone.latent_size(params.data.patch)
     if params.train.batch % world:
         raise ValueError(f"train.batch is {params.train.batch}: it must be a multiple of the {world} processes")

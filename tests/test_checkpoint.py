@@ -205,7 +205,8 @@ def test_a_run_knows_nothing_of_the_baselines() -> None:
 
 def test_another_run_is_named_setting_by_setting(tmp_path: Path) -> None:
     found = checkpoint.load(write(tmp_path / "m", 1.0))
-    nothing = {"ablate": {"steps": 9, "seeds": [0], "arms": {}}}  # the list of ablations has no part in a run
+    nothing = {"ablate": {"steps": 9, "seeds": [0], "arms": {}}}  # the lists of arms have no part in a run
+    nothing |= {"published": {"steps": 9, "arms": {}}}
     assert found.header["config"] == json.loads(json.dumps(CONFIG)) | nothing
     checkpoint.require_same(found, header())
     harmless = header(sample__steps=5, train__log_every=1, eval__batch=1, data__root="x", ablate__steps=4)

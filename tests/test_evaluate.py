@@ -12,7 +12,8 @@ from satjepa.baselines.persistence import MeanColour, OracleMean, OracleSample, 
 from satjepa.data.splits import LeakError, Split
 from satjepa.evaluate import evaluate, evaluate_all, evaluate_ensemble
 from satjepa.perceptual import Perceptual
-from satjepa.table import combine_seeds, markdown_table, write_table
+from satjepa.rows import write_table
+from satjepa.table import combine_seeds, markdown_table
 
 
 def make_batch(patches: int, seed: int = 0, side: int = 24) -> dict:

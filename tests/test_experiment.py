@@ -60,6 +60,36 @@ def test_repro_gives_the_status_and_sets_the_scene(home: Path, monkeypatch: pyte
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
 
 
+WORKER = """
+import json, os, sys, time
+if sys.argv[1:3] == ["stage", "list"]:
+    print("shared\\ntrain@0\\ntrain@1\\nfigures")
+    sys.exit()
+with open(f"said-{os.getpid()}", "w") as file:
+    json.dump((sys.argv[1:], time.time(), os.environ.get("OMP_NUM_THREADS")), file)
+until = time.time() + 60
+while sys.argv[-1] == "train@0" and not any("train@1" in open(n).read() for n in os.listdir() if n.startswith("said")):
+    if time.time() > until:
+        sys.exit("alone")
+    time.sleep(0.05)
+sys.exit(int(os.environ.get("STATUS", 0)) if "train@1" in sys.argv else 0)
+"""
+
+
+def test_workers_run_arms_side_by_side(home: Path, monkeypatch: pytest.MonkeyPatch):
+    """`train@0` ends only when it has seen `train@1` at work; what stands before and after runs alone."""
+    stand_in_for_dvc(home, WORKER)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert experiment.repro(home, workers=2) == 0
+    said = sorted((json.loads(path.read_text()) for path in home.glob("said-*")), key=lambda one: one[1])
+    side = [["repro", "--wait-for-lock", "--single-item", f"train@{seed}"] for seed in (0, 1)]
+    assert [one[0] for one in (said[0], said[-1])] == [["repro", experiment.SHARED], ["repro"]]
+    assert sorted(one[0] for one in said[1:3]) == side and len(said) == 4
+    assert [one[2] for one in said[1:3]] == ["3", "3"]
+    monkeypatch.setenv("STATUS", "5")
+    assert experiment.repro(home, workers=2) == 5
+
+
 def test_the_clock_interrupts_and_waits(home: Path):
     stand_in_for_dvc(
         home,
@@ -76,7 +106,7 @@ def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.Ca
     (home / "params.table.yaml").write_text("seed: 7\n")
     statuses = iter([experiment.NOT_DONE, 5, 0])
 
-    def repro(folder: Path, minutes: float | None) -> int:
+    def repro(folder: Path, minutes: float | None, workers: int) -> int:
         status = next(statuses)
         for name in ("dvc.lock", "reports/table.csv", "reports/table.settings.json", "reports/figures/a.png"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -95,5 +125,5 @@ def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.Ca
     assert (target / "dvc.lock").read_text() == (target / "table.csv").read_text() == "made by part 0"
     assert (target / "figures/a.png").exists()
     machine = yaml.safe_load((target / "machine.yaml").read_text())
-    assert machine["parts"] == 3 and machine["cores"] == os.cpu_count() and machine["minutes"] >= 0
+    assert machine["parts"] == 3 and machine["workers"] == 1 and machine["cores"] == os.cpu_count() and machine["minutes"] >= 0
     assert (home / "reports/table.csv").read_text() == "the demo's"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from satjepa import pretrain
+from satjepa import pretrain, pretrain_vae
 from satjepa.models.jepa import patch_cells
 from satjepa.models.tiny_sd3 import Layout, build_transformer, build_vae, positions_of
 
@@ -43,7 +43,7 @@ def test_vae_loss_falls() -> None:
     torch.manual_seed(0)
     images = np.random.default_rng(0).integers(0, 255, (2, 2, 3, 8, 8), np.uint8).repeat(8, -1).repeat(8, -2)
     losses = []
-    pretrain.train_vae(
+    pretrain_vae.train_vae(
         build_vae((8, 8, 8, 8)),
         pretrain.Crops([images], [1], 64, 0),
         25,
@@ -52,6 +52,23 @@ def test_vae_loss_falls() -> None:
         lambda _, p: losses.append(p["loss"]),
     )
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:3])
+
+
+def test_polishing_moves_the_decoder_alone_and_nearer_to_the_image() -> None:
+    torch.manual_seed(0)
+    images = np.random.default_rng(0).integers(0, 255, (2, 2, 3, 8, 8), np.uint8).repeat(8, -1).repeat(8, -2)
+    vae, far = build_vae((8, 8, 8, 8)), []
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+
+    def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a - b).abs().mean((1, 2, 3), keepdim=True)
+
+    crops = pretrain.Crops([images], [1], 64, 0)
+    log = lambda _, parts: far.append(parts["lpips"])  # noqa: E731
+    after = pretrain_vae.polish_decoder(vae, distance, 5.0, crops, 60, 4, 1e-2, log).state_dict()
+    moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert moved == {"decoder"} and np.mean(far[-10:]) < 0.95 * np.mean(far[:3])
+
 
 
 class Words(torch.nn.Module):

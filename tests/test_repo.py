@@ -109,12 +109,14 @@ def test_every_parameter_reaches_a_stage():
     def covered(names: list[str]) -> set[str]:
         return {key for key in params for name in names if f"{key}.".startswith(f"{name.split('.$')[0]}.")}
 
-    train, ablate = covered(stages()["train"]["params"]), covered(stages()["ablate"]["params"])
+    train = covered(stages()["train"]["params"])
     text = (REPO / "dvc.yaml").read_text()
     in_templates = covered(re.findall(r"\$\{((?!item|nb|done|key)[\w.]+)\}", text))
     assert set().union(*(covered(stage.get("params", [])) for stage in stages().values())) | in_templates == params
-    assert train - ablate == {"train.steps"}
-    assert {key for key in ablate - train if not key.startswith("ablate.arms.")} == {"ablate.steps"}
+    for name in ("ablate", "published"):
+        arms = covered(stages()[name]["params"])
+        assert train - arms == {"train.steps"}
+        assert {key for key in arms - train if not key.startswith(f"{name}.arms.")} == {f"{name}.steps"}
 
 
 def md5_of(path: Path) -> str:

@@ -18,7 +18,8 @@ from satjepa.checkpoint import CheckpointError
 from satjepa.config import Params, load_params
 from satjepa.models.backbone import Backbone
 from satjepa.models.satjepa import SatJepa
-from satjepa.train import Interrupted, NonFiniteError, Plan, make_optimizers, parameter_groups, train
+from satjepa.optim import make_optimizers, make_stepping, parameter_groups
+from satjepa.train import Interrupted, NonFiniteError, Plan, train
 
 SIDE, LENGTH, TEXT, SAMPLES = 32, 5, 128, 7  # 4x4 locations, latents 16x4x4
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
@@ -296,8 +297,8 @@ def test_every_epoch_shows_each_sample_once_whatever_the_number_of_processes() -
 def test_decay_is_for_the_weights_of_layers_only(backbone: Backbone) -> None:
     model = build(backbone, tiny())
     names = {id(p): n for n, p in model.named_parameters()}
-    groups = parameter_groups(model, 0.02)
-    assert {n: g["weight_decay"] for n, g in groups.items()} == {"hidden": 0.02, "decay": 0.02, "no_decay": 0.0}
+    groups = parameter_groups(model)
+    assert {n: g["decays"] for n, g in groups.items()} == {"hidden": True, "decay": True, "no_decay": False}
     hidden, decay, free = ({names[id(p)] for p in groups[name]["params"]} for name in ("hidden", "decay", "no_decay"))
     decayed = hidden | decay
     assert decayed | free == set(model.trainable_names())
@@ -316,9 +317,23 @@ def test_muon_moves_the_hidden_matrices_and_adamw_the_rest(backbone: Backbone) -
     assert type(muon) is torch.optim.Muon and {g["peak_lr"] for g in muon.param_groups} == {0.5}
     assert type(adamw) is torch.optim.AdamW and {g["peak_lr"] for g in adamw.param_groups} == {0.1}
     sizes = [sum(len(g["params"]) for g in optimizer.param_groups) for optimizer in (adamw, muon)]
-    assert sizes[1] == len(parameter_groups(model, 0.0)["hidden"]["params"]) and sum(sizes) == count
+    assert sizes[1] == len(parameter_groups(model)["hidden"]["params"]) and sum(sizes) == count
     (alone,) = make_optimizers(model, tiny(train__muon_lr=None).train)
     assert sum(len(g["params"]) for g in alone.param_groups) == count
+
+
+def test_rates_and_decay_follow_their_lines(backbone: Backbone) -> None:
+    how = tiny(train__steps=9, train__warmup=0.2, train__lr=0.1, train__muon_lr=0.5, train__lr_ends=(0.5, 0.2),
+               train__weight_decay=(0.04, 0.4)).train  # fmt: skip
+    stepping = make_stepping(build(backbone, tiny()), how)
+    rates = [stepping.set_rates(step) for step in range(9)]
+    assert rates[0] == pytest.approx(0.1 * (0.5 + 0.5 / 1.8)) and max(rates) == pytest.approx(0.1, rel=0.01)
+    groups = [group for optimizer in stepping.optimizers for group in optimizer.param_groups]
+    assert rates[-1] == pytest.approx(0.1 * (0.2 + 0.4 * (1 + math.cos(math.pi * 7.2 / 8.2))))
+    assert {group["weight_decay"] for group in groups if group["decays"]} == {0.4}
+    assert {group["weight_decay"] for group in groups if not group["decays"]} == {0.0}
+    for optimizer, peak in zip(stepping.optimizers, (0.1, 0.5), strict=True):
+        assert all(g["lr"] == pytest.approx(rates[-1] / 0.1 * peak) for g in optimizer.param_groups)
 
 
 def test_bf16_is_close_to_float32(backbone: Backbone, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from satjepa.baselines.simvp import SimVP
 from satjepa.baselines.trend import Climatology, LinearTrend
 from satjepa.baselines.unet import UNet
 from satjepa.score import TIME, score, untimed
-from satjepa.table import write_table
+from satjepa.rows import write_table
 
 if TYPE_CHECKING:
     from satjepa.baselines import Forecaster

@@ -22,10 +22,12 @@ class BackboneError(RuntimeError):
     """The backbone could not be loaded; the message says what is missing and how to get it."""
 
 
-def load_part(cls: type, path: str, part: str, revision: str | None = None) -> nn.Module:
-    """`cls.from_pretrained(path, subfolder=part)` in float32; `BackboneError` in one sentence where that fails."""
+def load_part(
+    cls: type, path: str, part: str, revision: str | None = None, dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """`cls.from_pretrained(path, subfolder=part)` in `dtype`; `BackboneError` in one sentence where that fails."""
     try:
-        return cls.from_pretrained(path, subfolder=part, revision=revision, torch_dtype=torch.float32)
+        return cls.from_pretrained(path, subfolder=part, revision=revision, torch_dtype=dtype)
     except (OSError, ValueError) as error:
         if Path(path).is_dir():
             advice = f"the folder has no usable `{part}/`: it must be in diffusers layout, as `assets/tiny_sd3`"
@@ -56,8 +58,13 @@ class Backbone(nn.Module):
         self.shift, self.source = shift, source
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, revision: str | None = None) -> Backbone:
+    def from_pretrained(
+        cls, path: str | Path, revision: str | None = None, dtype: torch.dtype = torch.float32
+    ) -> Backbone:
         """Load from a folder in diffusers layout (relative to the repository root or absolute) or from the model hub.
+
+        dtype: of the transformer's frozen weights; bfloat16 halves them. The VAE stays in float32: it is small, and
+        what it loses is lost in every forecast.
 
         Raises:
             BackboneError: nothing usable there; says how to get it.
@@ -66,8 +73,8 @@ class Backbone(nn.Module):
 
         path = str(path)
         parts = [
-            load_part(c, path, name, revision)
-            for c, name in ((SD3Transformer2DModel, "transformer"), (AutoencoderKL, "vae"))
+            load_part(c, path, name, revision, kind)
+            for c, name, kind in ((SD3Transformer2DModel, "transformer", dtype), (AutoencoderKL, "vae", torch.float32))
         ]
         try:
             scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(path, subfolder="scheduler", revision=revision)
@@ -76,12 +83,18 @@ class Backbone(nn.Module):
         return cls(*parts, shift=float(scheduler.config.shift), source=path)
 
     def add_lora(self, rank: int, alpha: float, targets: Sequence[str]) -> Backbone:
-        """Put LoRA (W + alpha/rank · B A, B = 0 at the start) on the named layers of every block; returns self."""
+        """Put LoRA (W + alpha/rank · B A, B = 0 at the start) on the named layers of every block; returns self.
+
+        What trains is float32, whatever the frozen weights are.
+        """
         from peft import LoraConfig
 
         self.transformer.add_adapter(
             LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True)
         )
+        for p in self.transformer.parameters():
+            if p.requires_grad:
+                p.data = p.data.float()
         return self
 
     @property
@@ -132,4 +145,6 @@ class Backbone(nn.Module):
             context: (B, T, joint_dim) tokens of what to draw.
             pooled: (B, pooled_dim).
         """
-        return self.transformer(latent, context, pooled, 1000 * sigma, return_dict=False)[0]
+        kind = self.transformer.pos_embed.proj.weight.dtype  # of what is frozen
+        told = (latent.to(kind), context.to(kind), pooled.to(kind))
+        return self.transformer(*told, 1000 * sigma, return_dict=False)[0].to(latent.dtype)

@@ -253,7 +253,7 @@ def test_zero_shot_is_our_model_without_jepa_before_any_training():
     from satjepa.assemble import build_model, load_backbone, load_text_encoders, local
     from satjepa.config import load_params
 
-    params = load_params(**{"model.use_jepa": False, "sample.steps": 3, "sample.strength": 0.5})
+    params = load_params(**{"model.use_jepa": False, "sample.steps": 3, "sample.strength": 0.5, "sample.guidance": 1.0})
     batch, texts = make_batch(2, 64), ["", "", "Forest.", "Forest with farmland.", "", "Water.", "Town with water."]
     hidden, mask, pooled = load_text_encoders(params).embed_batch(texts, params.captions.max_length)
     words = {"hidden": hidden, "mask": mask, "pooled": pooled}

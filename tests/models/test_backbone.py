@@ -103,3 +103,21 @@ def test_folding_the_normalisation_changes_latents_but_not_images() -> None:
         assert torch.allclose(
             folded.std / raw.std, (folded.mode() / raw.mode()).abs().mean((0, 2, 3))[:, None, None], rtol=1e-2
         )
+
+
+def test_half_the_weights_make_nearly_the_same_picture(folder, backbone):
+    """Frozen in bfloat16, trained in float32; latents come and go in float32."""
+    half = Backbone.from_pretrained(folder, dtype=torch.bfloat16).add_lora(2, 2, ["to_q", "to_v"])
+    kinds = {(p.dtype, p.requires_grad) for p in half.transformer.parameters()}
+    assert kinds == {(torch.bfloat16, False), (torch.float32, True)}
+    assert {p.dtype for p in half.vae.parameters()} == {torch.float32}
+    g = torch.Generator().manual_seed(0)
+    side = half.transformer.config.sample_size
+    latent, context = torch.randn(2, 16, side, side, generator=g), torch.randn(2, 5, half.joint_dim, generator=g)
+    told = (latent, torch.tensor([0.3, 0.8]), context, torch.randn(2, half.pooled_dim, generator=g))
+    velocity, exact = half(*told), backbone(*told)
+    assert velocity.dtype == torch.float32
+    assert 0 < (velocity - exact).norm() < 0.05 * exact.norm()
+    velocity.square().mean().backward()
+    grads = [p.grad for name, p in half.transformer.named_parameters() if "lora_B" in name]
+    assert grads and all(grad.dtype == torch.float32 for grad in grads) and any(grad.any() for grad in grads)

@@ -20,6 +20,7 @@ SMOKE = yaml.safe_load((REPO / "tests/pipeline/smoke.yaml").read_text())
 PARAMS = yaml.safe_load((REPO / "params.yaml").read_text())
 ARMS = {f"ablate@{arm}-0" for arm in PARAMS["ablate"]["arms"]}
 EQUAL = ("data", "train@0", "baselines@unet-0")  # stages that are run twice
+PUBLISHED = {f"published@{arm}-0" for arm in PARAMS["published"]["arms"]}
 BASELINES = {f"baselines@{arm}-0" for arm in PARAMS["baselines"]["arms"]}
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(1800)]
@@ -67,7 +68,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
 
 def test_everything_runs_once(scratch: Scratch):
     ran = scratch.repro()  # but the frozen backbone
-    assert ran == {"data", "captions", "embeddings", "train@0", "ablations", "figures"} | ARMS | BASELINES
+    assert ran == {"data", "captions", "embeddings", "train@0", "ablations", "figures", "claims"} | ARMS | PUBLISHED | BASELINES
     with open(scratch.folder / "reports/table.csv") as file:
         rows = list(csv.DictReader(file))
     assert rows and all(row["model"] for row in rows)
@@ -98,7 +99,7 @@ def test_a_changed_arm_runs_that_arm_again_and_the_figures(scratch: Scratch):
     arms = yaml.safe_load((scratch.folder / "params.yaml").read_text())["ablate"]["arms"]
     arms["no_jepa"] |= {"loss.caption": 0.25}
     scratch.set("params.yaml", {"ablate.arms": arms})
-    assert scratch.repro() == {"ablate@no_jepa-0", "ablations", "figures"}
+    assert scratch.repro() == {"ablate@no_jepa-0", "ablations", "figures", "claims"}
 
 
 @pytest.mark.parametrize(
@@ -106,10 +107,11 @@ def test_a_changed_arm_runs_that_arm_again_and_the_figures(scratch: Scratch):
     [
         ("train.steps", 5, {"train@0", "figures"}),
         ("ablate.steps", 3, {"figures"} | ARMS),
-        ("loss.caption", 0.25, {"train@0"} | ARMS),
+        ("loss.caption", 0.25, {"train@0"} | ARMS | PUBLISHED),
+        ("published.steps", 3, {"figures"} | PUBLISHED),
         ("captions.prompt_version", 2, {"captions"}),
-        ("captions.max_length", 40, {"embeddings", "train@0", "ablations", "figures"} | ARMS | BASELINES),
-        ("backbone.lora_rank", 8, {"train@0"} | ARMS | BASELINES),  # an arm may be SD 3.5 with LoRA
+        ("captions.max_length", 40, {"embeddings", "train@0", "ablations", "figures", "claims"} | ARMS | PUBLISHED | BASELINES),
+        ("backbone.lora_rank", 8, {"train@0", "claims"} | ARMS | PUBLISHED | BASELINES),  # an arm may be SD 3.5 with LoRA
         ("baselines.arms.unet.title", "A U-Net", {"baselines@unet-0", "figures"}),
         ("data.on_bad_scene", "exclude", {"data"}),
     ],

@@ -1,16 +1,22 @@
 """How the published system steps: seven groups of parameters, each clipped by itself, three schedules.
 
-In a loop (golden m): `Schedule.at(step)`, `set_rates`, `clip_each_group`, `optimizer.step()`, `model.update_target`.
+In a loop (golden m): `Schedule.at(step)`, `set_rates`, `clip_each_group`, `optimizer.step()`, `model.update_target`;
+in `satjepa.train`, `PublishedStepping` does so.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from satjepa.models.published.model import PublishedSatJepa
 from satjepa.schedules import cosine, linear, warmup_cosine
+
+if TYPE_CHECKING:
+    from satjepa.config import Train
 
 Group = dict[str, Any]
 
@@ -50,6 +56,29 @@ class Schedule:
             cosine(step + 1, total, self.weight_decay, self.final_weight_decay),
             linear(step, real, *self.momentum),
         )
+
+
+class PublishedStepping:
+    """`satjepa.optim.Stepping` of the published system under a ``train`` section, whose run counts as one epoch."""
+
+    def __init__(self, model: PublishedSatJepa, how: Train) -> None:
+        if how.muon_lr is not None:
+            raise ValueError("train.muon_lr: the published system has AdamW alone, so null")
+        start, end = (share * how.lr for share in how.lr_ends)
+        self.norm, self.optimizers = how.grad_clip, [torch.optim.AdamW(parameter_groups(model))]
+        self.schedule = Schedule(
+            how.steps, 1, how.warmup, start, how.lr, end, *how.weight_decay, momentum=how.target_ema
+        )
+
+    def set_rates(self, step: int) -> float:
+        """Rates of a step (from 0) into the groups; returns the learning rate."""
+        rates = self.schedule.at(step)
+        set_rates(self.optimizers[0], rates)
+        return rates.lr
+
+    def clip(self) -> Tensor:
+        """Clip each group to `grad_clip` by itself; returns the norm of all gradients before."""
+        return torch.tensor(clip_each_group(self.optimizers[0], self.norm)).norm()
 
 
 def parameter_groups(model: PublishedSatJepa) -> list[Group]:

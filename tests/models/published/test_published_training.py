@@ -10,13 +10,15 @@ from satjepa import assemble, checkpoint
 from satjepa.config import load_params
 from satjepa.models.published.model import PublishedSatJepa
 from satjepa.models.satjepa import SatJepa
+from satjepa.optim import make_stepping
 from satjepa.train import Interrupted, train
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
 TINY = {
     "model.variant": "published", "data.patch": 32, "model.encoder": SMALL | {"patch": 8}, "model.predictor": SMALL,
     "model.forecaster": {"dim": 16, "layers": 1, "heads": 2}, "model.adapter": {"dim": 16, "layers": 1, "heads": 2},
-    "train.steps": 4, "train.batch": 2, "train.log_every": 2,
+    "train.steps": 4, "train.batch": 2, "train.log_every": 2, "train.muon_lr": None,
+    "sample.guidance": 1.0,
 }  # fmt: skip
 
 
@@ -62,6 +64,25 @@ def test_the_loop_trains_stops_and_goes_on_exactly(setting, tmp_path, arm):
     text = {name: torch.stack([sample["text_t"][name] for sample in data]) for name in data[0]["text_t"]}
     batch |= {"text_t": text, "meta": [sample["meta"] for sample in data]}
     assert torch.equal(restored.forecast(batch), model.forecast(batch))
+
+
+def test_it_steps_as_published(setting):
+    """Seven groups, each clipped by itself, decay that grows; Muon it has not."""
+    build, data = setting
+    params = params_of(**{"train.weight_decay": [0.04, 0.4], "train.lr_ends": [0.2, 0.01], "train.grad_clip": 1e-3})
+    model = build(params)
+    stepping = make_stepping(model, params.train)
+    assert [stepping.set_rates(step) for step in (2, 3)] == [pytest.approx(params.train.lr * x, rel=1e-4) for x in (0.154982, 0.01)]
+    groups = stepping.optimizers[0].param_groups
+    assert [group["weight_decay"] for group in groups] == [pytest.approx(0.4 * group["decays"]) for group in groups]
+    for p in model.parameters():
+        p.grad = torch.ones_like(p) if p.requires_grad else None
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert stepping.clip().item() == pytest.approx(count**0.5, rel=1e-5)
+    norms = [torch.stack([p.grad.norm() for p in group["params"]]).norm().item() for group in groups]
+    assert norms == [pytest.approx(1e-3, rel=1e-2)] * 7
+    with pytest.raises(ValueError, match="AdamW alone"):
+        make_stepping(model, params_of(**{"train.muon_lr": 0.1}).train)
 
 
 def test_the_variant_is_chosen_in_params(monkeypatch, parts):

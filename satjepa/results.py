@@ -1,0 +1,105 @@
+"""From the scores of all runs to the results table: runs of several seeds combined, ablations, baselines, bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from satjepa.assemble import dataset
+from satjepa.baselines.persistence import MeanColour, OracleMean, OracleSample, Persistence
+from satjepa.paths import root
+from satjepa.score import score, untimed
+from satjepa.rows import write_table
+from satjepa.table import combine_seeds
+
+if TYPE_CHECKING:
+    from satjepa.config import Params
+
+DETERMINISTIC = {
+    "Default (persistence)": Persistence,
+    "Mean colour": MeanColour,
+    "Oracle, mean": OracleMean,
+    "Oracle, one draw": OracleSample,
+}
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return pd.read_csv(path).astype(object).where(lambda f: f.notna(), None).to_dict("records")
+
+
+def over_seeds(paths: list[Path]) -> list[dict[str, Any]]:
+    """The rows of the same run with several seeds, combined row by row (mean and, from two seeds on, standard
+    deviation).
+    """
+    return [combine_seeds(list(rows)) for rows in zip(*map(_rows, paths), strict=True)]
+
+
+def collect_arms(params: Params) -> pd.DataFrame:
+    """The ablations: one row an arm, the mean of its ensemble on the first preset, combined over seeds."""
+    rows = []
+    for arm in params.ablate.arms:
+        paths = [root() / f"runs/ablate/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds]
+        row = next(r for r in over_seeds(paths) if "mean of" in r["model"] and r["preset"] == params.data.presets[0])
+        rows.append(row | {"model": arm.replace("_", " ")})
+    return pd.DataFrame(rows)
+
+
+def collect_published(params: Params) -> list[dict[str, Any]]:
+    """The rows of the published system, on every preset, combined over seeds."""
+    rows = []
+    for arm in params.published.arms:
+        rows += over_seeds([root() / f"runs/published/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds])
+    return rows
+
+
+def collect_baselines(params: Params) -> list[dict[str, Any]]:
+    """The rows of every arm of `baselines`, on every preset, combined over seeds."""
+    from satjepa.config_baselines import arm_names
+
+    rows = []
+    for arm in arm_names(params) if params.baselines else ():
+        rows += over_seeds([root() / f"runs/baselines/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds])
+    return rows
+
+
+def build_table(params: Params, path: Path) -> pd.DataFrame:
+    """Score what needs no training, add baselines, the published system, ours and its ablations, and write the results
+    table with its settings.
+    """
+    rivals = collect_baselines(params) + collect_published(params)
+    runs = over_seeds([root() / f"runs/joint-{seed}/scores.csv" for seed in params.ablate.seeds])
+    arms = collect_arms(params).to_dict("records")
+    rows, settings = [], {}
+    for preset in params.data.presets:
+        known = dataset(params, "test", preset, text=False).truth
+        chosen = {name: make() for name, make in DETERMINISTIC.items() if known or "Oracle" not in name}
+        scored = score(chosen, params, preset, {})
+        settings = scored[0].settings
+        fixed = [combine_seeds([untimed(s)]) for s in scored]
+        ours = [row for row in runs if row["preset"] == preset]
+        rows += (
+            fixed[:2]
+            + [row for row in rivals if row["preset"] == preset]
+            + ours
+            + [
+                row | {"model": f"Ablation: {row['model']}, {row['samples']:.0f} samples"}
+                for row in arms
+                if row["preset"] == preset
+            ]
+            + fixed[2:]
+        )
+    write_table(
+        rows,
+        path,
+        settings
+        | {
+            "steps": params.train.steps,
+            "ablation_steps": params.ablate.steps,
+            "published_steps": params.published.steps,
+            "sampler_steps": params.sample.steps,
+            "guidance": params.sample.guidance,
+        },
+    )
+    return pd.read_csv(path)
