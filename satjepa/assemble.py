@@ -83,8 +83,13 @@ def batches(data: PairDataset, size: int, limit: int = 0) -> Iterator[dict[str, 
         yield collate([data[i] for i in chosen[start : start + size]])
 
 
+def the_device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def load_backbone(params: Params, lora: bool = True) -> Backbone:
-    """The frozen backbone of params.yaml, with its LoRA unless told otherwise."""
+    """The frozen backbone of params.yaml, with its LoRA unless told otherwise, on the CPU."""
     from satjepa.models.backbone import Backbone
 
     b = params.backbone
@@ -93,10 +98,11 @@ def load_backbone(params: Params, lora: bool = True) -> Backbone:
 
 
 def load_text_encoders(params: Params) -> TextEncoders:
-    """The frozen text encoders of the backbone."""
+    """The frozen text encoders of the backbone, in its `dtype`, on the GPU if there is one."""
     from satjepa.captions.text import TextEncoders
 
-    return TextEncoders.from_pretrained(local(params.backbone.path), params.backbone.revision)
+    b = params.backbone
+    return TextEncoders.from_pretrained(local(b.path), b.revision, the_device(), getattr(torch, b.dtype))
 
 
 def build_model(params: Params, seed: int | None = None) -> JointModel:
@@ -109,7 +115,7 @@ def build_model(params: Params, seed: int | None = None) -> JointModel:
     torch.manual_seed(params.seed if seed is None else seed)
     backbone = load_backbone(params)
     hidden, mask, pooled = load_text_encoders(params).embed_batch([""], params.captions.max_length)
-    empty = {"hidden": hidden[0], "mask": mask[0], "pooled": pooled[0]}
+    empty = {"hidden": hidden[0].float().cpu(), "mask": mask[0].cpu(), "pooled": pooled[0].float().cpu()}
     if params.model.variant == "published":
         return PublishedSatJepa(params, backbone, empty)
     layout = params.backbone.layout and load_file(Path(local(params.backbone.layout)) / "layout.safetensors")
@@ -117,8 +123,8 @@ def build_model(params: Params, seed: int | None = None) -> JointModel:
 
 
 def load_model(folder: str | Path) -> JointModel:
-    """A trained model from its checkpoint folder, with `trained_on` set to the split that its run must not be scored
-    on.
+    """A trained model from its checkpoint folder, on the GPU if there is one, with `trained_on` set to the split that
+    its run must not be scored on.
     """
     from satjepa import checkpoint
     from satjepa.config import from_dict
@@ -126,7 +132,7 @@ def load_model(folder: str | Path) -> JointModel:
     saved = checkpoint.load(folder)
     model = checkpoint.restore(saved, build_model(from_dict(saved.header["config"] | {"baselines": {}})))
     model.trained_on = trained_on(saved)
-    return model
+    return model.to(the_device())
 
 
 def trained_on(saved: Checkpoint) -> Split | UnknownSplit:

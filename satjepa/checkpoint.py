@@ -31,8 +31,9 @@ UNKNOWN = "unknown"  # split and backbone of an imported checkpoint, which says 
 Tensors, Json = dict[str, Tensor], dict[str, Any]
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 TRAINING_CODE = ("models/satjepa", "models/jepa", "models/forecaster", "models/adapter", "models/backbone")
-TRAINING_CODE += tuple(f"models/published/{name}" for name in ("adapter", "coarse", "forecaster", "model"))
-TRAINING_CODE += ("masks", "models/joint", "models/layers", "flow", "losses", "schedules", "train")
+TRAINING_CODE += tuple(f"models/published/{name}" for name in ("adapter", "coarse", "forecaster", "model", "optim"))
+TRAINING_CODE += ("masks", "models/joint", "models/layers", "flow", "losses", "optim", "schedules")
+TRAINING_CODE += ("train", "train_state")
 # What changes no trained weight; of another split its hash tells.
 NOT_TRAINING = ("sample.", "eval.", "ablate.", "published.", "train.log_every", "train.checkpoint_every")
 NOT_TRAINING += ("data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_")

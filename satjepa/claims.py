@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from satjepa.models.joint import to_device
 from satjepa.score import some, with_sampling
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def forecaster_at_start(models: dict[str, JointModel], params: Params, count: in
     given, mask = batch["text_t"]["hidden"][:, 2], batch["text_t"]["mask"][:, 2]  # (B,L,T), (B,L)
     words = mask[..., None].to(given.dtype)
     for name, model in models.items():
+        model.eval()  # no dropout
         answer, elsewhere = (_semantic(model, batch, shift)[:, : given.shape[1]] for shift in (0, 1))
         rows[name] = {
             "cosine to the input": _cosine(answer, given, mask).mean().item(),
@@ -62,12 +64,13 @@ def forecaster_at_start(models: dict[str, JointModel], params: Params, count: in
 
 
 def _semantic(model: JointModel, batch: dict[str, Any], shift: int = 0) -> Tensor:
-    """Hidden states (B,L,T) of the semantic caption of t+1, from the tokens of the place `shift` further on."""
+    """Hidden states (B,L,T) of the semantic caption of t+1, from the tokens of the place `shift` further on; CPU."""
+    batch = to_device(batch, model.device)
     if model.params.model.variant == "published":
         tokens, _ = model.predict(batch["rgb_t"])
-        return model.foresee(batch, tokens.roll(shift, 0))["semantic"][0]
+        return model.foresee(batch, tokens.roll(shift, 0))["semantic"][0].cpu()
     tokens, _ = model.predict(batch["rgb_t"], model.remember(batch))
-    return model.foresee(batch, tokens.roll(shift, 0))["hidden"][:, 2]
+    return model.foresee(batch, tokens.roll(shift, 0))["hidden"][:, 2].cpu()
 
 
 @torch.no_grad()
@@ -100,7 +103,9 @@ def idle_parameters(model: JointModel, params: Params, count: int = 2) -> pd.Dat
     count, generator = len(batch["meta"]), torch.Generator().manual_seed(0)
     side = model.backbone.latent_size(params.data.patch)
     noise = torch.randn(count, model.backbone.latent_channels, side, side, generator=generator)
-    loss, _ = model(batch, noise, torch.full((count,), 0.5), sample_drops(count, 0.0, 0.0, generator))
+    drops = sample_drops(count, 0.0, 0.0, generator)
+    told = to_device({"batch": batch, "noise": noise, "sigma": torch.full((count,), 0.5)}, model.device)
+    loss, _ = model(*told.values(), type(drops)(*(drop.to(model.device) for drop in drops)))
     loss.backward()
     rows: dict[str, dict[str, int]] = {}
     for name, p in model.named_parameters():
@@ -112,8 +117,8 @@ def idle_parameters(model: JointModel, params: Params, count: int = 2) -> pd.Dat
     return frame.assign(share=frame["without gradient"] / frame["parameters"])
 
 
-def leak(cubes: Iterable[xr.Dataset], patch: int, seed: int = 0) -> pd.DataFrame:
-    """How much of the test part was seen in training? One row a split, the published one (random patches) and ours.
+def leak(cubes: Iterable[xr.Dataset], split: Split, patch: int, seed: int = 0) -> pd.DataFrame:
+    """How much of the test part was seen in training? One row a split: the published one (random patches), and `split`.
 
     place: windows of which training saw some other pair of years; target: test images of t+1 that a training sample
     reads as its image of t; input: test images of t that a training sample has as its answer.
@@ -121,10 +126,7 @@ def leak(cubes: Iterable[xr.Dataset], patch: int, seed: int = 0) -> pd.DataFrame
     from satjepa.data.splits import make_split, windows
 
     cubes = list(cubes)
-    splits = {
-        "random patches": make_split(cubes, "published", seed, patch=patch),
-        "whole regions": make_split(cubes, "region", seed),
-    }
+    splits = {"random patches": make_split(cubes, "published", seed, patch=patch), f"by {split.kind}": split}
     years = {cube.attrs["region"]: cube["year"].values.tolist() for cube in cubes}
     places = {cube.attrs["region"]: windows((cube.sizes["y"], cube.sizes["x"]), patch, patch) for cube in cubes}
     samples = [(r, t, x, y) for r in years for t, _ in zip(years[r], years[r][1:], strict=False) for x, y in places[r]]

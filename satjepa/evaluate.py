@@ -177,7 +177,7 @@ def evaluate_all(
                 rows = {f"{name}, mean of {len(members)}": members, f"{name}, one sample": members[:1]}
             for title, used in rows.items():
                 tally = tallies.setdefault(title, _Tally(len(used)))
-                tally.seconds += seconds
+                tally.seconds += seconds * len(used) / len(members)
                 _add(tally, used, batch, truth, perceptual)
     if not tallies:
         raise ValueError("nothing to evaluate: no forecaster, or no batch (is the split's part empty?)")

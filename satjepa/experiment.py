@@ -7,6 +7,7 @@ experiments/<name>, with the machine and the time it took.
 """
 
 import argparse
+import csv
 import json
 import math
 import os
@@ -107,7 +108,7 @@ def _hear_interrupts() -> None:
 
 
 def collect(folder: Path, target: Path, seconds: list[float], workers: int) -> None:
-    """Copy the results to `target` and write down what they were made with."""
+    """Copy the results to `target` and write down what they were made with, and what each run took."""
     import torch
 
     for name in RESULTS:
@@ -117,6 +118,11 @@ def collect(folder: Path, target: Path, seconds: list[float], workers: int) -> N
         else:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy)
+    if rows := costs(folder):
+        with open(target / "costs.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
     machine = {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
@@ -126,6 +132,28 @@ def collect(folder: Path, target: Path, seconds: list[float], workers: int) -> N
         "parts": len(seconds),
     }
     (target / "machine.yaml").write_text(yaml.safe_dump(machine, sort_keys=False))
+
+
+def costs(folder: Path) -> list[dict[str, str | float | None]]:
+    """What each run took: trained parameters, minutes of training (its last part), seconds a patch of each forecast.
+
+    From the files beside the scores that DVC does not look at, so only of runs that were run here.
+    """
+    rows: list[dict[str, str | float | None]] = []
+    for timing in sorted(folder.glob("runs/**/timing.csv")):
+        facts = timing.with_name("run.json")
+        run = json.loads(facts.read_text()) if facts.exists() else {}
+        with open(timing, newline="") as file:
+            seen = list(csv.DictReader(file))
+        for model in dict.fromkeys(row["model"] for row in seen):
+            seconds = [float(row["seconds_per_patch"]) for row in seen if row["model"] == model]
+            rows.append({
+                "run": str(timing.parent.relative_to(folder / "runs")), "model": model,
+                "trained_parameters": run.get("trained_parameters", 0),
+                "training_minutes": round(run["seconds"] / 60, 1) if "seconds" in run else 0,
+                "seconds_per_patch": round(sum(seconds) / len(seconds), 4),
+            })  # fmt: skip
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 SHORT = {"persistence": "Default\n(persistence)", OURS: "ours,\nzero-RGB", PUBLISHED: "as published,\ncaptions"}
 SHORT[PUBLISHED_COARSE] = "as published,\ncoarse RGB"
-COLOURS = (ACCENT, WARM, "#2a9d5c", "#7d5ba6")
+COLOURS = (WARM, ACCENT, "#2a9d5c", "#7d5ba6", "#8c6d31", "#5f7f8f")
 
 
 def forecasts(params: Params, count: int, preset: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -63,7 +64,8 @@ def errors(made: Mapping[str, Tensor], batch: dict[str, Any], rows: int) -> Figu
     """Where each system's best answer (the mean of its members) is wrong: mean absolute error of the bands, one scale
     for all.
     """
-    off = {name: (members.mean(0) - batch["rgb_tp1"]).abs().mean(1)[:rows] for name, members in made.items()}
+    seen = _valid(batch)[:, 0]
+    off = {name: ((m.mean(0) - batch["rgb_tp1"]).abs().mean(1) * seen)[:rows] for name, m in made.items()}
     top = torch.quantile(torch.stack([*off.values()]).flatten(), 0.99)
     columns = {"truth,\nyear t+1": batch["rgb_tp1"][:rows]}
     columns |= {_title(name): _scaled(error, top) for name, error in off.items()}
@@ -86,11 +88,12 @@ def reliability(made: Mapping[str, Tensor], batch: dict[str, Any], bins: int = 1
     Right: pixels by the spread of the members there, and how far off the mean is; a reliable ensemble keeps the line.
     """
     fig, axes = figure(1, 2, 7.6, 2.9)
-    ensembles = {name: members for name, members in made.items() if len(members) > 1}
-    for (name, members), colour in zip(ensembles.items(), COLOURS, strict=False):
-        share = rank_histogram(members, batch["rgb_tp1"]).sum(0).numpy()
+    ensembles = sorted((name != OURS, name) for name, members in made.items() if len(members) > 1)  # ours first
+    for (_, name), colour in zip(ensembles, cycle(COLOURS), strict=False):
+        members = made[name]
+        share = rank_histogram(members, batch["rgb_tp1"], _valid(batch)).sum(0).numpy()
         axes[0, 0].plot(np.linspace(0, 1, len(share)), share / share.mean(), color=colour, lw=1.8, marker="o", ms=3)
-        spread, error = binned(members, batch["rgb_tp1"], bins)
+        spread, error = binned(members, batch["rgb_tp1"], _valid(batch), bins)
         axes[0, 1].plot(spread, error, color=colour, lw=1.8, marker="o", ms=3, label=name)
     axes[0, 0].axhline(1, color=MUTED, lw=1, ls="--")
     axes[0, 0].set(xlabel="rank of the truth among the members", ylabel="how often, 1 is reliable", ylim=(0, None))
@@ -101,14 +104,20 @@ def reliability(made: Mapping[str, Tensor], batch: dict[str, Any], bins: int = 1
     return fig
 
 
-def binned(members: Tensor, target: Tensor, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels in `bins` equally full classes of spread: expected and true root mean squared error of the mean in each.
+def _valid(batch: dict[str, Any]) -> Tensor:
+    """Pixels (B,1,H,W) valid in both years."""
+    return batch["valid_t"] & batch["valid_tp1"]
 
-    members (S,B,3,H,W), target (B,3,H,W). Spread as of `satjepa.metrics.spread`: variance times (S + 1) / S.
+
+def binned(members: Tensor, target: Tensor, valid: Tensor, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Valid pixels in `bins` equally full classes of spread: expected and true root mean squared error of the mean in each.
+
+    members (S,B,3,H,W), target (B,3,H,W), valid (B,1,H,W). Spread as of `satjepa.metrics.spread`: variance times (S + 1) / S.
     """
     count = len(members)
-    spread = (members.var(0) * (count + 1) / count).mean(1).flatten()  # (B H W)
-    error = (members.mean(0) - target).square().mean(1).flatten()
+    seen = valid[:, 0]  # (B,H,W)
+    spread = (members.var(0) * (count + 1) / count).mean(1)[seen]  # (pixels,)
+    error = (members.mean(0) - target).square().mean(1)[seen]
     order = spread.argsort()
     parts = [(spread[part].mean().sqrt(), error[part].mean().sqrt()) for part in order.chunk(bins)]
     return tuple(np.array([float(pair[i]) for pair in parts]) for i in (0, 1))

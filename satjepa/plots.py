@@ -76,7 +76,10 @@ def years(cubes: Mapping[str, Sequence[xr.Dataset]], years: int = 5, regions: in
 
 
 def processes(rows: Sequence[dict[str, Any]], model: str) -> Figure:
-    """Share of the pixels each process changes, and share of a model's squared error that lies there, by preset."""
+    """Share of the pixels each process changes, and share of a model's squared error that lies there, by preset.
+
+    Empty axes where no process is known.
+    """
     rows = [row for row in rows if row["model"] == model and "share_crop" in row]
     fig, axes = figure(1, 2, 8, 2.8, sharey=True)
     place, thick = np.arange(len(PROCESS_NAMES)), 0.8 / max(len(rows), 1)
@@ -88,7 +91,8 @@ def processes(rows: Sequence[dict[str, Any]], model: str) -> Figure:
     axes[0, 0].set(yticks=place + 0.4 - thick / 2, yticklabels=PROCESS_NAMES, xlabel="% of the pixels that change so")
     axes[0, 1].set(xlabel=f"% of the squared error of {model}")
     axes[0, 0].invert_yaxis()
-    axes[0, 1].legend(fontsize=8, frameon=False)
+    if rows:
+        axes[0, 1].legend(fontsize=8, frameon=False)
     return fig
 
 
@@ -96,12 +100,12 @@ def embedding_drift(cubes: Sequence[xr.Dataset], step: int = 4, limit: int = 4) 
     """Histogram of the cosine between the embeddings of one pixel in successive years, with and without change of
     cover.
 
-    `step`: every so many pixels of the first `limit` cubes.
+    `step`: every so many pixels of the first `limit` cubes; those without embeddings are passed over.
     """
     from satjepa.data.scenes import decode_alphaearth
 
     same, changed = [], []
-    for cube in cubes[:limit]:
+    for cube in (cube for cube in cubes[:limit] if "emb" in cube):
         vectors = np.stack([decode_alphaearth(q[:, ::step, ::step]) for q in cube["emb"].values])  # (Y, 64, h, w)
         cosine = (vectors[1:] * vectors[:-1]).sum(1)
         moved = cube["process"].values[1:, ::step, ::step] > 0 if "process" in cube else np.zeros(cosine.shape, bool)
@@ -109,7 +113,7 @@ def embedding_drift(cubes: Sequence[xr.Dataset], step: int = 4, limit: int = 4) 
         changed.append(cosine[moved])
     fig, axes = figure(1, 1, 6.5, 2.6)
     for values, label, colour in ((same, "nothing changed", ACCENT), (changed, "the cover changed", WARM)):
-        values = np.concatenate(values)
+        values = np.concatenate([np.zeros(0), *values])
         if len(values):
             axes[0, 0].hist(
                 values,
@@ -120,7 +124,8 @@ def embedding_drift(cubes: Sequence[xr.Dataset], step: int = 4, limit: int = 4) 
                 label=f"{label} (median {np.median(values):.2f})",
             )
     axes[0, 0].set(xlabel="cosine between years t and t+1", yticks=[])
-    axes[0, 0].legend(fontsize=8, frameon=False)
+    if same:
+        axes[0, 0].legend(fontsize=8, frameon=False)
     return fig
 
 
@@ -183,8 +188,17 @@ def grid(columns: Mapping[str, torch.Tensor], labels: Sequence[str] = ()) -> Fig
     return fig
 
 
-def plane(table: pd.DataFrame, x: str = "psnr", y: str = "lpips") -> Figure:
-    """The perception-distortion plane: one labelled point for each row of a table; the best corner is low right."""
+def lpips_column(table: pd.DataFrame) -> str:
+    """The name of the LPIPS column: `lpips`, or `lpips_rand` where VGG16's weights could not be had."""
+    return next(column for column in table if column in ("lpips", "lpips_rand"))
+
+
+def plane(table: pd.DataFrame, x: str = "psnr", y: str | None = None) -> Figure:
+    """The perception-distortion plane: one labelled point for each row of a table; the best corner is low right.
+
+    y: default the LPIPS column.
+    """
+    y = lpips_column(table) if y is None else y
     fig, axes = figure(1, 1, 6.5, 4.2)
     axes[0, 0].scatter(table[x], table[y], s=28, color=ACCENT, zorder=3)
     for _, row in table.iterrows():
@@ -231,14 +245,17 @@ def training(log: pd.DataFrame) -> Figure:
 
 
 def skill_by_process(table: pd.DataFrame) -> Figure:
-    """Skill against persistence on the pixels that each process changed, one group of bars for each process."""
+    """Skill against persistence on the pixels that each process changed, one group of bars for each process, a bar for
+    each row. Where no process is known (the demo world knows), one group: all pixels, changed ones.
+    """
+    known = [name for name in PROCESS_NAMES if f"skill_{name}" in table]
+    groups = {name: f"skill_{name}" for name in known} or {"all pixels": "skill", "changed pixels": "skill_changed"}
     rows = table[~table["model"].str.contains("persistence|Mean colour")]
     fig, axes = figure(1, 1, 9, 3.6)
-    place, thick = np.arange(len(PROCESS_NAMES)), 0.85 / len(rows)
+    place, thick = np.arange(len(groups)), 0.85 / len(rows)
     for i, (_, row) in enumerate(rows.iterrows()):
-        values = [row[f"skill_{name}"] for name in PROCESS_NAMES]
-        axes[0, 0].bar(place + i * thick, values, thick, label=row["model"])
-    axes[0, 0].set(xticks=place + 0.42, xticklabels=PROCESS_NAMES, ylabel="skill against persistence")
+        axes[0, 0].bar(place + i * thick, row[[*groups.values()]].astype(float), thick, label=row["model"])
+    axes[0, 0].set(xticks=place + 0.42, xticklabels=[*groups], ylabel="skill against persistence")
     axes[0, 0].axhline(0, color=INK, lw=0.8)
     axes[0, 0].legend(fontsize=7, frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
     return fig

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from satjepa.assemble import batches, dataset, spread_evenly
+from satjepa.assemble import batches, dataset, spread_evenly, the_device
 from satjepa.config import Params
 from satjepa.data.pairs import collate
 from satjepa.evaluate import Scores, evaluate_all
+from satjepa.models.joint import to_device
 from satjepa.perceptual import Perceptual, load_perceptual
 from satjepa.rows import write_table
 
@@ -40,7 +41,7 @@ def with_sampling(model: JointModel, **changes: Any) -> JointModel:
 
 @cache
 def _perceptual(trunk: str | None, fid: str | None) -> Perceptual:
-    return load_perceptual(trunk, fid)
+    return load_perceptual(trunk, fid, the_device())
 
 
 def score(
@@ -125,7 +126,8 @@ def zero_rgb(model: JointModel, params: Params, count: int = 8) -> pd.DataFrame:
     One row a sampler: the largest absolute change of any value of any pixel. Strict zero-RGB must give exactly 0.
     """
     batch = some(params, count)
-    noise = torch.rand(batch["rgb_t"].shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(batch["rgb_t"].shape, generator=torch.Generator().manual_seed(0)).to(model.device)
+    batch = to_device(batch, model.device)
     rows = {}
     with torch.no_grad(), model.averaged():
         conditions = model.condition(batch)
@@ -142,7 +144,7 @@ def _draw(model: JointModel, conditions: Any, batch: dict[str, Any], seed: int) 
     from satjepa.flow import patch_noise
 
     how, side = model.params.sample, model.backbone.latent_size(model.params.data.patch)
-    noise = patch_noise(batch["meta"], 0, seed, (model.backbone.latent_channels, side, side))
+    noise = patch_noise(batch["meta"], 0, seed, (model.backbone.latent_channels, side, side)).to(model.device)
     start = model.backbone.encode(batch["rgb_t"]) if model.strength < 1 else None
     return model.backbone.decode(model.sample(conditions, noise, how.steps, how.guidance, start, model.strength))
 

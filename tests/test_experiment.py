@@ -112,6 +112,10 @@ def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.Ca
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(f"made by part {status}")
         (folder / ".dvc/tmp").mkdir(exist_ok=True)
+        run = folder / "runs/baselines/unet-0"
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "timing.csv").write_text("model,preset,seconds_per_patch\nU-Net,a,0.5\nU-Net,b,0.25\n")
+        (run / "run.json").write_text('{"trained_parameters": 7, "seconds": 90}')
         return status
 
     monkeypatch.setattr(experiment, "repro", repro)
@@ -126,4 +130,6 @@ def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.Ca
     assert (target / "figures/a.png").exists()
     machine = yaml.safe_load((target / "machine.yaml").read_text())
     assert machine["parts"] == 3 and machine["workers"] == 1 and machine["cores"] == os.cpu_count() and machine["minutes"] >= 0
+    head = "run,model,trained_parameters,training_minutes,seconds_per_patch"
+    assert (target / "costs.csv").read_text().split() == [head, "baselines/unet-0,U-Net,7,1.5,0.375"]
     assert (home / "reports/table.csv").read_text() == "the demo's"

@@ -18,14 +18,37 @@ def world(members: int, spread: float, truth: float) -> tuple[torch.Tensor, torc
 
 def batch_of(target: torch.Tensor) -> dict:
     meta = [{"region": f"R{i}", "year": 2020} for i in range(len(target))]
-    return {"rgb_t": target.flip(-1).clamp(0, 1), "rgb_tp1": target.clamp(0, 1), "meta": meta}
+    ok = torch.ones(len(target), 1, *target.shape[-2:], dtype=torch.bool)
+    both = {"rgb_t": target.flip(-1).clamp(0, 1), "rgb_tp1": target.clamp(0, 1)}
+    return both | {"valid_t": ok, "valid_tp1": ok.clone(), "meta": meta}
 
 
 def test_a_reliable_ensemble_keeps_the_line_and_a_sure_one_does_not():
-    spread, error = gallery.binned(*world(8, 0.1, 0.1), bins=5)
+    everywhere = torch.ones(6, 1, 32, 32, dtype=torch.bool)
+    spread, error = gallery.binned(*world(8, 0.1, 0.1), everywhere, bins=5)
     assert (np.diff(spread) > 0).all() and error == pytest.approx(spread, rel=0.25)
-    spread, error = gallery.binned(*world(8, 0.05, 0.1), bins=5)
+    spread, error = gallery.binned(*world(8, 0.05, 0.1), everywhere, bins=5)
     assert (error > 1.3 * spread).all()
+
+
+def test_a_hole_counts_nowhere():
+    members, target = world(4, 0.1, 0.1)
+    valid = torch.ones(6, 1, 32, 32, dtype=torch.bool)
+    valid[:, :, 8:] = False
+    holed = torch.where(valid, target, 9.0)
+    for a, b in zip(gallery.binned(members, holed, valid, 4), gallery.binned(members, target, valid, 4), strict=True):
+        assert np.array_equal(a, b)
+    batch = batch_of(target) | {"valid_t": valid}
+    worse = batch | {"rgb_tp1": torch.where(valid, batch["rgb_tp1"], 9.0)}
+    for one, other in zip(*(gallery.reliability({"e": members}, b, 4).axes for b in (batch, worse)), strict=True):
+        assert np.array_equal(one.lines[0].get_ydata(), other.lines[0].get_ydata())
+
+
+def test_all_ensembles_are_drawn_and_ours_first():
+    members, target = world(3, 0.1, 0.1)
+    made = {f"system {i}": members for i in range(8)} | {gallery.OURS: members}
+    labels = [line.get_label() for line in gallery.reliability(made, batch_of(target), 4).axes[1].lines]
+    assert labels[:9] == [gallery.OURS, *(f"system {i}" for i in range(8))]
 
 
 def test_only_ensembles_are_asked_for_reliability():

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from satjepa import checkpoint
-from satjepa.assemble import batches, dataset, load_backbone, load_text_encoders, local, open_split
-from satjepa.baselines.fit import fit, load_trained, make_header, the_device
+from satjepa.assemble import batches, dataset, load_backbone, load_text_encoders, local, open_split, the_device
+from satjepa.baselines.fit import fit, load_trained, make_header
 from satjepa.baselines.mcvd import MCVD
 from satjepa.baselines.predrnn import PredRNN
 from satjepa.baselines.simvp import SimVP
@@ -66,7 +66,10 @@ def _stable_diffusion(arm: Arm, params: Params) -> nn.Module:
     backbone, encoders = load_backbone(params, lora=arm.train is not None), load_text_encoders(params)
     texts = ["", prompt] if prompt else [""]
     told = zip(*encoders.embed_batch(texts, params.captions.max_length), strict=True)
-    captions = [{"hidden": hidden, "mask": mask, "pooled": pooled} for hidden, mask, pooled in told]
+    captions = [
+        {"hidden": hidden.float().cpu(), "mask": mask.cpu(), "pooled": pooled.float().cpu()}
+        for hidden, mask, pooled in told
+    ]
     levels = sigmas(steps, backbone.shift, strength)
     if kind == "img2img":
         levels = img2img_path(steps, strength, backbone.shift)

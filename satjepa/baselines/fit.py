@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from satjepa import checkpoint
+from satjepa.assemble import the_device
 from satjepa.checkpoint import Checkpoint, CheckpointError
 from satjepa.schedules import one_cycle, warmup_constant
 from satjepa.train import Interrupted, NonFiniteError
@@ -181,11 +182,6 @@ class _State:
         load_trained(self.model, groups["model"])
         self.average, self.kept, self.best = groups["average"], groups["kept"], found.state["best"]
         restore_optimizers([self.optimizer], self.named, found.optimizer)
-
-
-def the_device() -> torch.device:
-    """Where baselines are trained and asked: the GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from satjepa.data.render import read_recipe, write_world
 from satjepa.data.scenes import find_scenes
 from satjepa.data.splits import make_split
 from satjepa.paths import root
+from satjepa.typed import ConfigError
 
 RECIPE = "world.yaml"
 
@@ -38,9 +39,9 @@ def prepare(params: Params, progress: bool = True) -> Report:
     """Fill `artifacts/scenes` (demo world only), `artifacts/cubes` and `artifacts/split.json` from `data.root`.
 
     With `world.yaml` in `data.root` its regions are simulated, listed in a manifest (`satjepa data verify` reads it),
-    and its split is used. Otherwise `data.root` holds
-    region folders, which make one preset named after the first of `data.presets`. Raises SceneError for bad input,
-    unless `data.on_bad_scene` is "exclude".
+    and its split is used. Otherwise `data.root` holds region folders, which make one preset with the name that
+    `data.presets` gives: ConfigError for more than one. Raises SceneError for bad input, unless `data.on_bad_scene` is
+    "exclude".
     """
     source, out = root() / params.data.root, root() / "artifacts"
     report, named = Report(), {}
@@ -53,6 +54,9 @@ def prepare(params: Params, progress: bool = True) -> Report:
         for folder in folders.values():
             write_manifest(folder)
         named = recipe["regions"]
+    elif len(params.data.presets) > 1:
+        found = f"{list(params.data.presets)}, but {params.data.root} holds no {RECIPE}"
+        raise ConfigError("data.presets", found, "one name of your choice, such as [mine], for folders of regions")
     else:
         folders = {params.data.presets[0]: source}
     for preset, folder in folders.items():

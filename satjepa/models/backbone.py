@@ -125,13 +125,13 @@ class Backbone(nn.Module):
     @torch.no_grad()
     def encode(self, rgb: torch.Tensor) -> torch.Tensor:
         """RGB (B, 3, H, W) in [0, 1] -> latent (B, 16, H/8, W/8), the posterior's mean, normalised."""
-        latent = self.vae.encode(2 * rgb - 1).latent_dist.mode()
+        latent = self.vae.encode(2 * rgb.to(self.vae.device) - 1).latent_dist.mode()
         return (latent - self.vae.config.shift_factor) * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Normalised latent (B, 16, h, w) -> RGB (B, 3, 8h, 8w) in [0, 1]."""
-        latent = latent / self.vae.config.scaling_factor + self.vae.config.shift_factor
+        latent = latent.to(self.vae.device) / self.vae.config.scaling_factor + self.vae.config.shift_factor
         return (self.vae.decode(latent).sample / 2 + 0.5).clamp(0, 1)
 
     def forward(

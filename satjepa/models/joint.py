@@ -41,6 +41,11 @@ class JointModel(nn.Module):
         """Noise level that a forecast starts from: 1 is pure noise; below, the rest is the image of year t."""
         return self.params.sample.strength
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
     def latent(self, batch: Batch) -> Tensor:
         """Latent of RGB(t+1) (B,C,h,w): stored, or encoded now."""
         return batch["latent_tp1"] if "latent_tp1" in batch else self.backbone.encode(batch["rgb_tp1"])
@@ -52,8 +57,8 @@ class JointModel(nn.Module):
         Made with the averaged weights and the ``sample`` section of the parameters. Noise belongs to (seed, sample,
         place), so a patch is forecast alike in any batch.
         """
-        device, how, strength = next(self.parameters()).device, self.params.sample, self.strength
-        batch = {key: _to(value, device) for key, value in batch.items()}
+        device, how, strength = self.device, self.params.sample, self.strength
+        batch = to_device(batch, device)
         side = self.backbone.latent_size(self.params.data.patch)
         images = []
         with self.averaged():
@@ -112,8 +117,8 @@ class JointModel(nn.Module):
         self._average = {name: v.detach().clone() for name, v in average.items()}
 
 
-def _to(value: Any, device: torch.device) -> Any:
+def to_device(value: Any, device: torch.device) -> Any:
     """Tensors, and dicts of them, to a device; anything else as it is."""
     if isinstance(value, dict):
-        return {key: _to(item, device) for key, item in value.items()}
+        return {key: to_device(item, device) for key, item in value.items()}
     return value.to(device) if isinstance(value, Tensor) else value

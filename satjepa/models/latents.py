@@ -48,7 +48,7 @@ class LatentStore:
         keys, latents = [], []
         for batch_keys, rgb in batches:
             keys += batch_keys
-            latents.append(backbone.encode(rgb).half().numpy())
+            latents.append(backbone.encode(rgb).half().cpu().numpy())
         np.save(folder / "latents.npy", np.concatenate(latents))
         pd.DataFrame(keys, columns=KEY).to_parquet(folder / "index.tmp")
         os.replace(folder / "index.tmp", folder / "index.parquet")

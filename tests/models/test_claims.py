@@ -9,6 +9,7 @@ import xarray as xr
 
 from satjepa import claims
 from satjepa.config import load_params
+from satjepa.data.splits import make_split
 from satjepa.models.backbone import Backbone
 from satjepa.models.published.model import PublishedSatJepa
 from satjepa.models.satjepa import SatJepa
@@ -43,7 +44,8 @@ def test_only_ours_heeds_the_number_of_steps(models):
 
 
 def test_only_ours_starts_as_the_identity(models):
-    table = claims.forecaster_at_start(*models)
+    made, params = models
+    table = claims.forecaster_at_start({name: model.train() for name, model in made.items()}, params)
     ours, theirs = table.loc["satjepa"], table.loc["published"]
     assert ours.tolist() == pytest.approx([1, 1, 0], abs=1e-6)
     assert abs(theirs["cosine to the input"]) < 0.5 and theirs["size, of the input's"] < 0.3
@@ -75,8 +77,8 @@ def test_random_patches_leak_and_regions_do_not():
         xr.Dataset(coords={"year": years, "y": np.arange(shape[0]), "x": np.arange(shape[1])}, attrs={"region": f"R{i}"})
         for i in range(16)
     ]
-    table = claims.leak(cubes, 32)
-    random, whole = table.loc["random patches"], table.loc["whole regions"]
+    table = claims.leak(cubes, make_split(cubes, "region"), 32)
+    random, whole = table.loc["random patches"], table.loc["by region"]
     assert random["test samples"] == round(0.2 * 16 * 5 * 4) and whole["test samples"] == 8 * 5 * 4
     assert random["place"] > 0.95 and 0.4 < random["target"] < 0.8 and 0.4 < random["input"] < 0.8
     assert whole[["place", "target", "input"]].tolist() == [0, 0, 0]

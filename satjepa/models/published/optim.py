@@ -78,7 +78,7 @@ class PublishedStepping:
 
     def clip(self) -> Tensor:
         """Clip each group to `grad_clip` by itself; returns the norm of all gradients before."""
-        return torch.tensor(clip_each_group(self.optimizers[0], self.norm)).norm()
+        return torch.stack(clip_each_group(self.optimizers[0], self.norm)).norm()
 
 
 def parameter_groups(model: PublishedSatJepa) -> list[Group]:
@@ -106,9 +106,13 @@ def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:
         group["lr"], group["weight_decay"] = rates.lr, rates.weight_decay if group["decays"] else 0.0
 
 
-def clip_each_group(optimizer: torch.optim.Optimizer, norm: float) -> list[float]:
-    """Clip the gradients of every group to ``norm`` by itself; returns the norms there were (0 without a gradient)."""
-    return [float(nn.utils.clip_grad_norm_(group["params"], norm)) for group in optimizer.param_groups]
+def clip_each_group(optimizer: torch.optim.Optimizer, norm: float) -> list[Tensor]:
+    """Clip the gradients of every group to ``norm`` by itself; returns the norms there were (0 without a gradient), on
+    the device of the weights.
+    """
+    groups = [group["params"] for group in optimizer.param_groups]
+    device = next(p.device for params in groups for p in params)
+    return [nn.utils.clip_grad_norm_(params, norm).to(device) for params in groups]
 
 
 def _weights(module: nn.Module, wanted: bool) -> list[nn.Parameter]:
