@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from satjepa.assemble import load_model
+from satjepa.assemble import load_model, spread_evenly
 from satjepa.metrics import rank_histogram
 from satjepa.paths import root
 from satjepa.plots import ACCENT, INK, MUTED, WARM, figure, grid
@@ -54,22 +54,24 @@ def _title(name: str) -> str:
 
 
 def systems(made: Mapping[str, Tensor], batch: dict[str, Any], rows: int) -> Figure:
-    """Year t, the truth, and one forecast of each system: one row a place."""
+    """Year t, the truth, and one forecast of each system: `rows` places, evenly of the batch."""
+    chosen = spread_evenly(len(batch["meta"]), rows)
     columns = {"year t": batch["rgb_t"], "truth,\nyear t+1": batch["rgb_tp1"]}
     columns |= {_title(name): members[0] for name, members in made.items() if name != "persistence"}
-    return grid({title: images[:rows] for title, images in columns.items()}, _places(batch))
+    return grid({title: images[chosen] for title, images in columns.items()}, _places(batch, chosen))
 
 
 def errors(made: Mapping[str, Tensor], batch: dict[str, Any], rows: int) -> Figure:
     """Where each system's best answer (the mean of its members) is wrong: mean absolute error of the bands, one scale
-    for all.
+    for all; `rows` places, evenly of the batch.
     """
+    chosen = spread_evenly(len(batch["meta"]), rows)
     seen = _valid(batch)[:, 0]
-    off = {name: ((m.mean(0) - batch["rgb_tp1"]).abs().mean(1) * seen)[:rows] for name, m in made.items()}
+    off = {name: ((m.mean(0) - batch["rgb_tp1"]).abs().mean(1) * seen)[chosen] for name, m in made.items()}
     top = torch.quantile(torch.stack([*off.values()]).flatten(), 0.99)
-    columns = {"truth,\nyear t+1": batch["rgb_tp1"][:rows]}
+    columns = {"truth,\nyear t+1": batch["rgb_tp1"][chosen]}
     columns |= {_title(name): _scaled(error, top) for name, error in off.items()}
-    return grid(columns, _places(batch))
+    return grid(columns, _places(batch, chosen))
 
 
 def _scaled(error: Tensor, top: Tensor) -> Tensor:
@@ -79,8 +81,8 @@ def _scaled(error: Tensor, top: Tensor) -> Tensor:
     return torch.from_numpy(colormaps["magma"]((error / top).clamp(0, 1).numpy())[..., :3]).permute(0, 3, 1, 2)
 
 
-def _places(batch: dict[str, Any]) -> list[str]:
-    return [f"{meta['region']}\n{meta['year'] + 1}" for meta in batch["meta"]]
+def _places(batch: dict[str, Any], chosen: list[int]) -> list[str]:
+    return [f"{batch['meta'][i]['region']}\n{batch['meta'][i]['year'] + 1}" for i in chosen]
 
 
 def reliability(made: Mapping[str, Tensor], batch: dict[str, Any], bins: int = 10) -> Figure:

@@ -1,12 +1,16 @@
 """README says nothing that is not so: its links lead somewhere, and its commands are commands of this repository."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from reach import REPO
 from readme_table import BLOCK, filled
+
+from satjepa.config import load_params
 
 README = (REPO / "README.md").read_text() if (REPO / "README.md").exists() else ""
 # Commands of others, by their first words. What else stands in a bash block must be checked below, or added here.
@@ -73,6 +77,19 @@ def anchors(text: str) -> set[str]:
 def test_the_tables_are_those_of_the_csv():
     assert len(BLOCK.findall(README)) == 2
     assert filled(README) == README, "python tests/readme_table.py writes them anew"
+
+
+def test_the_table_was_made_with_the_parameters_of_today():
+    """And the text says with which."""
+    params, settings = load_params(REPO / "params.yaml"), json.loads((REPO / "reports/table.settings.json").read_text())
+    told = {"steps": params.train.steps, "ablation_steps": params.ablate.steps, "guidance": params.sample.guidance}
+    told |= {"published_steps": params.published.steps, "sampler_steps": params.sample.steps}
+    assert {name: settings[name] for name in told} == told
+    assert set(pd.read_csv(REPO / "reports/table.csv")["n"]) == {params.eval.max_patches}
+    words = " ".join(README.split())
+    budget = f"one seed, {params.train.steps} steps of {params.train.batch}"
+    assert f"{budget}) on {params.eval.max_patches} patches" in words
+    assert f"trained for {params.published.steps} steps" in words and f"for {params.ablate.steps} steps" in words
 
 
 def test_readme_leads_a_reader_in():
