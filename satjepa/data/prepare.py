@@ -59,6 +59,8 @@ def prepare(params: Params, progress: bool = True) -> Report:
         raise ConfigError("data.presets", found, "one name of your choice, such as [mine], for folders of regions")
     else:
         folders = {params.data.presets[0]: source}
+        shutil.rmtree(out / "scenes", ignore_errors=True)
+        (out / "scenes").mkdir(parents=True)  # an out of the stage, empty: the scenes are where they are
     for preset, folder in folders.items():
         report.regions[preset] = _cubes(folder, out / "cubes" / preset, params.data.on_bad_scene, report)
     first = [open_cube(path) for path in sorted((out / "cubes" / params.data.presets[0]).glob("*.zarr"))]

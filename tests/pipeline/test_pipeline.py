@@ -112,7 +112,7 @@ def test_a_changed_arm_runs_that_arm_again_and_the_figures(scratch: Scratch):
         ("published.steps", 3, {"figures"} | PUBLISHED),
         ("captions.prompt_version", 2, {"captions"}),
         ("captions.max_length", 40, {"embeddings", "train@0", "ablations", "figures", "claims"} | ARMS | PUBLISHED | BASELINES),
-        ("backbone.lora_rank", 8, {"train@0", "claims"} | ARMS | PUBLISHED | BASELINES),  # an arm may be SD 3.5 with LoRA
+        ("backbone.lora_rank", 8, {"train@0", "figures", "claims"} | ARMS | PUBLISHED | BASELINES),  # an arm may be SD 3.5 with LoRA
         ("baselines.arms.unet.title", "A U-Net", {"baselines@unet-0", "figures"}),
         ("data.on_bad_scene", "exclude", {"data"}),
     ],
