@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -126,23 +125,3 @@ def test_a_changed_parameter_touches_what_reads_it(scratch: Scratch, key: str, v
     finally:
         (scratch.folder / "params.yaml").write_text(kept)
     assert {name for name in changed if name != "data.dvc"} == stages
-
-
-def test_own_regions_take_the_same_way(scratch: Scratch, tmp_path: Path):
-    """Folders of GeoTIFFs in place of the demo world: no truth, no second preset, here and there no AlphaEarth."""
-    own = Scratch(tmp_path / "own")
-    lay_out(own.folder, (scratch.folder / "params.yaml").read_text())
-    (own.folder / ".dvc/config.local").unlink()
-    regions = tmp_path / "regions"
-    for name in ("Aldmere", "Birkenau", "Zarnekow", "Ambergau"):
-        source = scratch.folder / "artifacts/scenes/strong" / name
-        for path in source.glob("*_10km.tif"):
-            if not (path.name.startswith("gee") and name == "Zarnekow"):
-                (regions / name).mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, regions / name)
-    own.set("params.yaml", {"data.root": str(regions), "data.presets": ["mine"], "data.val_regions": 1,
-                            "data.test_regions": 1})  # fmt: skip
-    own.repro()
-    with open(own.folder / "reports/table.csv") as file:
-        rows = list(csv.DictReader(file))
-    assert {row["preset"] for row in rows} == {"mine"} and not any("Oracle" in row["model"] for row in rows)
