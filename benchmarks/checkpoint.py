@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sd35_medium import BLOCKS, DUAL, WIDTH, transformer
 
 from satjepa.models.backbone import Backbone
 from satjepa.published_checkpoint import read_published, write_published
@@ -41,7 +42,6 @@ FULL = Dims(
     patch=8, grid=16, token_dim=768, depth=12, predictor_dim=384, predictor_depth=6, joint_dim=4096, pooled_dim=2048,
     adapter_dim=1024, coarse=0, forecaster_dim=1024, forecaster_layers=3, lora_rank=16,
 )  # fmt: skip
-WIDTH, BLOCKS, DUAL = 1536, 24, 13  # of SD 3.5 Medium's transformer; its first 13 blocks have a second attention
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
@@ -88,15 +88,10 @@ def compare_layout(content: dict[str, Any], path: Path) -> str:
 
 def meta_backbone(rank: int) -> Backbone:
     """SD 3.5 Medium's transformer with LoRA, and a VAE, on the meta device."""
-    from diffusers import AutoencoderKL, SD3Transformer2DModel
+    from diffusers import AutoencoderKL
 
     with torch.device("meta"):
-        transformer = SD3Transformer2DModel(
-            sample_size=128, patch_size=2, in_channels=16, out_channels=16, num_layers=BLOCKS, attention_head_dim=64,
-            num_attention_heads=24, joint_attention_dim=4096, caption_projection_dim=1536, pooled_projection_dim=2048,
-            pos_embed_max_size=384, dual_attention_layers=tuple(range(DUAL)), qk_norm="rms_norm",
-        )  # fmt: skip
-        return Backbone(transformer, AutoencoderKL(), source="meta").add_lora(rank, 2 * rank, TARGETS)
+        return Backbone(transformer(), AutoencoderKL(), source="meta").add_lora(rank, 2 * rank, TARGETS)
 
 
 def load(path: Path, backbone: Backbone) -> str:

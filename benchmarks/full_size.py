@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sd35_medium import POOLED, TEXT, transformer
 from torch import nn
 
+from satjepa.assemble import the_device
 from satjepa.config import Params, load_params
 from satjepa.models.backbone import Backbone
 from satjepa.models.joint import JointModel
@@ -28,25 +30,20 @@ from satjepa.optim import make_stepping
 
 REPO = Path(__file__).resolve().parents[1]
 ARMS = {"satjepa": None, "published": "published_captions", "coarse": "published_coarse"}
-TEXT, POOLED = 4096, 2048
 
 
 def build(params: Params) -> JointModel:
     """The model on SD 3.5 Medium's shape, frozen weights in `backbone.dtype`; call it under a meta device or not."""
-    from diffusers import AutoencoderKL, SD3Transformer2DModel
+    from diffusers import AutoencoderKL
 
-    transformer = SD3Transformer2DModel(
-        sample_size=128, patch_size=2, in_channels=16, out_channels=16, num_layers=24, attention_head_dim=64,
-        num_attention_heads=24, joint_attention_dim=TEXT, caption_projection_dim=1536, pooled_projection_dim=POOLED,
-        pos_embed_max_size=384, dual_attention_layers=tuple(range(13)), qk_norm="rms_norm",
-    ).to(getattr(torch, params.backbone.dtype))  # fmt: skip
+    frozen = transformer().to(getattr(torch, params.backbone.dtype))
     vae = AutoencoderKL(
         latent_channels=16, block_out_channels=(128, 256, 512, 512), down_block_types=["DownEncoderBlock2D"] * 4,
         up_block_types=["UpDecoderBlock2D"] * 4, layers_per_block=2, use_quant_conv=False, use_post_quant_conv=False,
         scaling_factor=1.5305, shift_factor=0.0609,
     )  # fmt: skip
     b, length = params.backbone, params.captions.max_length
-    backbone = Backbone(transformer, vae, 3.0, "random").add_lora(b.lora_rank, b.lora_alpha, b.lora_targets)
+    backbone = Backbone(frozen, vae, 3.0, "random").add_lora(b.lora_rank, b.lora_alpha, b.lora_targets)
     mask = torch.ones(length, dtype=torch.bool)
     empty = {"hidden": torch.zeros(length, TEXT), "mask": mask, "pooled": torch.zeros(POOLED)}
     kind = PublishedSatJepa if params.model.variant == "published" else SatJepa
@@ -97,7 +94,8 @@ def make_batch(params: Params, size: int, device: str) -> dict[str, Any]:
     random = {"device": device}
 
     def text() -> dict[str, torch.Tensor]:
-        return {"hidden": torch.randn(size, 3, length, TEXT, **random), "pooled": torch.randn(size, 3, POOLED, **random),
+        return {"hidden": torch.randn(size, 3, length, TEXT, **random),
+                "pooled": torch.randn(size, 3, POOLED, **random),
                 "mask": torch.ones(size, 3, length, dtype=torch.bool, device=device)}  # fmt: skip
 
     return {
@@ -159,14 +157,15 @@ def main() -> None:
     print_table(model)
     if args.only_meta:
         return
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = the_device().type
     torch.manual_seed(0)
     materialise(model, device)
-    print(f"built on {torch.cuda.get_device_name() if device == 'cuda' else 'the CPU'}: {peak(device):.2f} GB", flush=True)
+    name = torch.cuda.get_device_name() if device == "cuda" else "the CPU"
+    print(f"built on {name}: {peak(device):.2f} GB", flush=True)
     batch = make_batch(params, args.batch, device)
     seconds = [train_once(model.train(), params, batch, device) for _ in range(2 if device == "cuda" else 1)]
-    rate = args.batch / seconds[-1]
-    print(f"training step of {args.batch}: {seconds[-1]:.2f} s, {rate:.2f} images/s, peak {peak(device):.2f} GB", flush=True)
+    pace = f"{seconds[-1]:.2f} s, {args.batch / seconds[-1]:.2f} images/s"
+    print(f"training step of {args.batch}: {pace}, peak {peak(device):.2f} GB", flush=True)
     model.zero_grad(set_to_none=True)
     reset_peak(device)
     model.eval().forecast(batch)  # the first one warms up

@@ -52,7 +52,7 @@ def load_model(
     if not (path.is_dir() or checkpoint.exists(path)):
         return load_published(read_published(path), backbone).to(device)
     found = checkpoint.load(path)
-    config = found.header["config"] | {"baselines": {}}
+    config = checkpoint.settings_of(found.header)
     config["backbone"]["path"] = backbone or config["backbone"]["path"]
     model = checkpoint.restore(found, build_model(from_dict(config)))
     try:

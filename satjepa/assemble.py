@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from satjepa.captions.text import TextEncoders
     from satjepa.checkpoint import Checkpoint
     from satjepa.models.backbone import Backbone
+    from satjepa.models.forecaster import Caption
     from satjepa.models.joint import JointModel
 
 ARTIFACTS = "artifacts"
@@ -105,6 +106,12 @@ def load_text_encoders(params: Params) -> TextEncoders:
     return TextEncoders.from_pretrained(local(b.path), b.revision, the_device(), getattr(torch, b.dtype))
 
 
+def embed_texts(params: Params, texts: list[str]) -> list[Caption]:
+    """Embeddings of some texts by the backbone's text encoders, each float32 on the CPU, whatever those are."""
+    rows = zip(*load_text_encoders(params).embed_batch(texts, params.captions.max_length), strict=True)
+    return [{"hidden": h.float().cpu(), "mask": m.cpu(), "pooled": p.float().cpu()} for h, m, p in rows]
+
+
 def build_model(params: Params, seed: int | None = None) -> JointModel:
     """A new model on the backbone of params.yaml; equal seeds give equal weights."""
     from safetensors.torch import load_file
@@ -114,8 +121,7 @@ def build_model(params: Params, seed: int | None = None) -> JointModel:
 
     torch.manual_seed(params.seed if seed is None else seed)
     backbone = load_backbone(params)
-    hidden, mask, pooled = load_text_encoders(params).embed_batch([""], params.captions.max_length)
-    empty = {"hidden": hidden[0].float().cpu(), "mask": mask[0].cpu(), "pooled": pooled[0].float().cpu()}
+    (empty,) = embed_texts(params, [""])
     if params.model.variant == "published":
         return PublishedSatJepa(params, backbone, empty)
     layout = params.backbone.layout and load_file(Path(local(params.backbone.layout)) / "layout.safetensors")
@@ -130,7 +136,7 @@ def load_model(folder: str | Path) -> JointModel:
     from satjepa.config import from_dict
 
     saved = checkpoint.load(folder)
-    model = checkpoint.restore(saved, build_model(from_dict(saved.header["config"] | {"baselines": {}})))
+    model = checkpoint.restore(saved, build_model(from_dict(checkpoint.settings_of(saved.header))))
     model.trained_on = trained_on(saved)
     return model.to(the_device())
 

@@ -208,6 +208,11 @@ def make_header(config: Json, split: str, backbone: str) -> Json:
     return {"config": config, "config_digest": digest, "code": code_digest(), "split": split, "backbone": backbone}
 
 
+def settings_of(header: Json) -> Json:
+    """What `satjepa.config.from_dict` takes: the settings of a header, with the section that `make_header` left out."""
+    return header["config"] | {"baselines": {}}
+
+
 def _compared(config: Json) -> Json:
     """The settings that decide the trained weights, by dotted key."""
     return {key: value for key, value in _flatten(config).items() if not key.startswith(NOT_TRAINING)}

@@ -97,6 +97,8 @@ def forecast_captions(models: dict[str, JointModel], params: Params, count: int 
 
 def idle_parameters(model: JointModel, params: Params, count: int = 2) -> pd.DataFrame:
     """Which parameters does a training step leave without any gradient? One row a module of `model` (not changed)."""
+    from accelerate.utils import send_to_device
+
     from satjepa.models.satjepa import sample_drops
 
     batch, model = some(params, count), copy.deepcopy(model).train()
@@ -104,8 +106,7 @@ def idle_parameters(model: JointModel, params: Params, count: int = 2) -> pd.Dat
     side = model.backbone.latent_size(params.data.patch)
     noise = torch.randn(count, model.backbone.latent_channels, side, side, generator=generator)
     drops = sample_drops(count, 0.0, 0.0, generator)
-    told = to_device({"batch": batch, "noise": noise, "sigma": torch.full((count,), 0.5)}, model.device)
-    loss, _ = model(*told.values(), type(drops)(*(drop.to(model.device) for drop in drops)))
+    loss, _ = model(*send_to_device((batch, noise, torch.full((count,), 0.5), drops), model.device))
     loss.backward()
     rows: dict[str, dict[str, int]] = {}
     for name, p in model.named_parameters():

@@ -65,7 +65,7 @@ def trained_model(folder: Path, **sample: Any) -> tuple[JointModel, str]:
     from satjepa.config import from_dict
 
     found = checkpoint.load(folder)
-    config = found.header["config"] | {"baselines": {}}
+    config = checkpoint.settings_of(found.header)
     config["sample"] |= {key: value for key, value in sample.items() if value is not None}
     if Path(local(config["backbone"]["path"])).is_dir():  # nothing to download, so no bars for files read in a blink
         from transformers.utils.logging import disable_progress_bar
@@ -95,10 +95,8 @@ def forecast(
     ] = None,
 ) -> None:
     """Forecast the year after the last of the images, on their grid and in their units."""
-    import torch
-
     from satjepa.api import embedder
-    from satjepa.assemble import load_text_encoders
+    from satjepa.assemble import load_text_encoders, the_device
     from satjepa.forecast import forecast_raster
 
     folder = existing(checkpoint)
@@ -109,7 +107,7 @@ def forecast(
     taken = 1 if config.model.variant == "published" else how.steps  # its sampler takes one, whatever it is told
     typer.echo(f"model {folder} ({name}); {taken} steps from {start}; guidance {how.guidance:g}")
     forecast_raster(
-        images, out, model.to("cuda" if torch.cuda.is_available() else "cpu"),
+        images, out, model.to(the_device()),
         patch=config.data.patch, history=config.data.history,
         embed=embed, samples=samples, seed=seed, years=year, white=white, log=typer.echo,
         tags={"MODEL": name, "STEPS": str(taken), "GUIDANCE": f"{how.guidance:g}", "STRENGTH": f"{strength:g}"},
@@ -213,14 +211,13 @@ def inference(
     backbone: Annotated[str | None, typer.Option(help="Folder or hub id of SD 3 [the checkpoint's].")] = None,
 ) -> None:
     """Forecast a tile as the published model card describes it: GeoTIFFs, a picture, scores against the truth."""
-    import torch
-
     from satjepa.api import load_model
+    from satjepa.assemble import the_device
     from satjepa.config import load_params
     from satjepa.inference import How, held_out, run_inference
 
     path = checkpoint if checkpoint and checkpoint.is_file() else existing(checkpoint)
-    model = load_model(path, "cuda" if torch.cuda.is_available() else "cpu", backbone)
+    model = load_model(path, the_device(), backbone)
     how = How(diffusion_steps, noise_strength, multi_step, samples, seed, as_published, white)
     found = [(input_tif, gt_tif or [])] if input_tif else held_out(load_params().data.presets[0])
     for tif, truths in found:

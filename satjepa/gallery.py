@@ -15,7 +15,7 @@ from satjepa.assemble import load_model, spread_evenly
 from satjepa.metrics import rank_histogram
 from satjepa.paths import root
 from satjepa.plots import ACCENT, INK, MUTED, WARM, figure, grid
-from satjepa.score import OURS, PUBLISHED, PUBLISHED_COARSE, some
+from satjepa.score import OURS, PUBLISHED, PUBLISHED_COARSE, samplers, some
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,14 +43,14 @@ def forecasts(params: Params, count: int, preset: str | None = None) -> tuple[di
         model = load_arm(arm, params, root() / f"runs/baselines/{name}-{seed}/model")
         made[arm.title] = model.forecast(batch, members(arm, params), seed)
     for name in params.published.arms:
-        model = load_model(root() / f"runs/published/{name}-{seed}/model")
-        made[PUBLISHED_COARSE if model.params.model.coarse_rgb else PUBLISHED] = model.forecast(batch, 1, seed)
+        trained = samplers(load_model(root() / f"runs/published/{name}-{seed}/model"))
+        made |= {title: model.forecast(batch, 1, seed) for title, model in trained.items()}
     ours = load_model(root() / f"runs/joint-{seed}/model")
     return made | {OURS: ours.forecast(batch, params.sample.samples, seed)}, batch
 
 
 def _title(name: str) -> str:
-    return SHORT.get(name) or "\n".join(name.replace(", ", ",\n").replace(" (", "\n(").split("\n")[:3])
+    return SHORT.get(name) or name.replace(", ", ",\n").replace(" (", "\n(")
 
 
 def systems(made: Mapping[str, Tensor], batch: dict[str, Any], rows: int) -> Figure:
@@ -112,9 +112,10 @@ def _valid(batch: dict[str, Any]) -> Tensor:
 
 
 def binned(members: Tensor, target: Tensor, valid: Tensor, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Valid pixels in `bins` equally full classes of spread: expected and true root mean squared error of the mean in each.
+    """Valid pixels in `bins` equally full classes of spread: in each, expected and true root mean squared error of the
+    mean.
 
-    members (S,B,3,H,W), target (B,3,H,W), valid (B,1,H,W). Spread as of `satjepa.metrics.spread`: variance times (S + 1) / S.
+    members (S,B,3,H,W), target (B,3,H,W), valid (B,1,H,W). Spread as of `satjepa.metrics.spread`.
     """
     count = len(members)
     seen = valid[:, 0]  # (B,H,W)

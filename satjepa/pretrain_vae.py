@@ -24,10 +24,16 @@ def image_loss(made: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, dict[
     return loss, {"loss": loss.item(), "psnr": -10 * np.log10(error.detach().pow(2).mean().item() / 4)}
 
 
+def _one_cycle(
+    module: nn.Module, lr: float, steps: int
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.OneCycleLR]:
+    optimizer = torch.optim.AdamW(module.parameters(), lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.05, final_div_factor=200)
+
+
 def train_vae(vae: nn.Module, crops: Crops, steps: int, batch: int, lr: float, log: Log) -> nn.Module:
     """Train the VAE on crops of images and return its averaged weights (AdamW, one cycle)."""
-    optimizer = torch.optim.AdamW(vae.parameters(), lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.05, final_div_factor=200)
+    optimizer, schedule = _one_cycle(vae, lr, steps)
     average = Average(vae, 0.998)
     for step in range(steps):
         loss, parts = vae_loss(vae, to_signed(crops(batch)[0]))
@@ -46,8 +52,7 @@ def polish_decoder(
     it, beside `image_loss`. Returns the VAE with averaged decoder weights (AdamW, one cycle).
     """
     decoder = vae.requires_grad_(False).decoder.requires_grad_(True)
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.05, final_div_factor=200)
+    optimizer, schedule = _one_cycle(decoder, lr, steps)
     average = Average(decoder, 0.99)
     for step in range(steps):
         x = to_signed(crops(batch)[0])

@@ -99,7 +99,7 @@ def from_folder(folder: str | Path) -> dict[str, Any]:
     text encoders, and there is no optimizer state. PublishedError for the variant `satjepa`.
     """
     found = checkpoint.load(folder, with_optimizer=True)
-    params = from_dict(found.header["config"] | {"baselines": {}})
+    params = from_dict(checkpoint.settings_of(found.header))
     if params.model.variant != "published":
         has = f"{folder} holds the variant {params.model.variant!r}"
         raise PublishedError(f"{has}; only the variant 'published' has the architecture of the published file")

@@ -10,8 +10,8 @@ import pandas as pd
 from satjepa.assemble import dataset
 from satjepa.baselines.persistence import MeanColour, OracleMean, OracleSample, Persistence
 from satjepa.paths import root
-from satjepa.score import score, untimed
 from satjepa.rows import write_table
+from satjepa.score import score, untimed
 from satjepa.table import combine_seeds
 
 if TYPE_CHECKING:
@@ -36,32 +36,32 @@ def over_seeds(paths: list[Path]) -> list[dict[str, Any]]:
     return [combine_seeds(list(rows)) for rows in zip(*map(_rows, paths), strict=True)]
 
 
+def _runs(params: Params, folder: str, arm: str) -> list[dict[str, Any]]:
+    """The rows of one arm of a matrix stage, combined over seeds."""
+    return over_seeds([root() / f"runs/{folder}/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds])
+
+
 def collect_arms(params: Params) -> pd.DataFrame:
     """The ablations: one row an arm, the mean of its ensemble on the first preset, combined over seeds."""
     rows = []
     for arm in params.ablate.arms:
-        paths = [root() / f"runs/ablate/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds]
-        row = next(r for r in over_seeds(paths) if "mean of" in r["model"] and r["preset"] == params.data.presets[0])
+        combined = _runs(params, "ablate", arm)
+        row = next(r for r in combined if "mean of" in r["model"] and r["preset"] == params.data.presets[0])
         rows.append(row | {"model": arm.replace("_", " ")})
     return pd.DataFrame(rows)
 
 
 def collect_published(params: Params) -> list[dict[str, Any]]:
     """The rows of the published system, on every preset, combined over seeds."""
-    rows = []
-    for arm in params.published.arms:
-        rows += over_seeds([root() / f"runs/published/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds])
-    return rows
+    return [row for arm in params.published.arms for row in _runs(params, "published", arm)]
 
 
 def collect_baselines(params: Params) -> list[dict[str, Any]]:
     """The rows of every arm of `baselines`, on every preset, combined over seeds."""
     from satjepa.config_baselines import arm_names
 
-    rows = []
-    for arm in arm_names(params) if params.baselines else ():
-        rows += over_seeds([root() / f"runs/baselines/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds])
-    return rows
+    names = arm_names(params) if params.baselines else ()
+    return [row for arm in names for row in _runs(params, "baselines", arm)]
 
 
 def build_table(params: Params, path: Path) -> pd.DataFrame:

@@ -75,12 +75,17 @@ def untimed(scores: Scores) -> dict[str, Any]:
 
 
 def score_run(model: JointModel, params: Params, path: Path, presets: list[str] | None = None) -> pd.DataFrame:
-    """Score a trained model (an ensemble of `sample.samples` from pure noise; one sample from an image), write and
-    return the rows. How long a forecast took goes to `timing.csv` beside `path`, which DVC does not look at.
+    """Score a trained model (an ensemble of `sample.samples` from pure noise; one sample from an image); write and
+    return the rows (`write_scores`).
     """
     rows = []
     for preset in presets or params.data.presets:
         rows += score(samplers(model), params, preset, {OURS: params.sample.samples}, params.seed)
+    return write_scores(rows, path)
+
+
+def write_scores(rows: list[Scores], path: Path) -> pd.DataFrame:
+    """Write and return rows. How long a forecast took goes to `timing.csv` beside, which DVC does not look at."""
     write_table([untimed(scores) for scores in rows], path)
     write_table([{name: s.row[name] for name in ("model", "preset", TIME)} for s in rows], path.with_name("timing.csv"))
     return pd.read_csv(path)

@@ -47,7 +47,8 @@ def model(file: Path):
 @pytest.fixture(scope="module")
 def ours():
     """A model of the variant satjepa, as at its first step, its LoRA opened."""
-    model = assemble.build_model(load_params(REPO / "params.yaml", **{"sample.steps": 2, "sample.guidance": 1.0})).eval()
+    params = load_params(REPO / "params.yaml", **{"sample.steps": 2, "sample.guidance": 1.0})
+    model = assemble.build_model(params).eval()
     for name, p in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(p.data, std=0.05)

@@ -129,7 +129,8 @@ def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.Ca
     assert (target / "dvc.lock").read_text() == (target / "table.csv").read_text() == "made by part 0"
     assert (target / "figures/a.png").exists()
     machine = yaml.safe_load((target / "machine.yaml").read_text())
-    assert machine["parts"] == 3 and machine["workers"] == 1 and machine["cores"] == os.cpu_count() and machine["minutes"] >= 0
+    assert machine["parts"] == 3 and machine["workers"] == 1
+    assert machine["cores"] == os.cpu_count() and machine["minutes"] >= 0
     head = "run,model,trained_parameters,training_minutes,seconds_per_patch"
     assert (target / "costs.csv").read_text().split() == [head, "baselines/unet-0,U-Net,7,1.5,0.375"]
     assert (home / "reports/table.csv").read_text() == "the demo's"

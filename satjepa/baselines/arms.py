@@ -16,15 +16,14 @@ import torch
 from torch import nn
 
 from satjepa import checkpoint
-from satjepa.assemble import batches, dataset, load_backbone, load_text_encoders, local, open_split, the_device
+from satjepa.assemble import batches, dataset, embed_texts, load_backbone, local, open_split, the_device
 from satjepa.baselines.fit import fit, load_trained, make_header
 from satjepa.baselines.mcvd import MCVD
 from satjepa.baselines.predrnn import PredRNN
 from satjepa.baselines.simvp import SimVP
 from satjepa.baselines.trend import Climatology, LinearTrend
 from satjepa.baselines.unet import UNet
-from satjepa.score import TIME, score, untimed
-from satjepa.rows import write_table
+from satjepa.score import score, write_scores
 
 if TYPE_CHECKING:
     from satjepa.baselines import Forecaster
@@ -63,13 +62,8 @@ def _stable_diffusion(arm: Arm, params: Params) -> nn.Module:
 
     sizes, b = dict(arm.model), params.backbone
     kind, steps, strength, prompt = (sizes.pop(name) for name in ("levels", "steps", "strength", "prompt"))
-    backbone, encoders = load_backbone(params, lora=arm.train is not None), load_text_encoders(params)
-    texts = ["", prompt] if prompt else [""]
-    told = zip(*encoders.embed_batch(texts, params.captions.max_length), strict=True)
-    captions = [
-        {"hidden": hidden.float().cpu(), "mask": mask.cpu(), "pooled": pooled.float().cpu()}
-        for hidden, mask, pooled in told
-    ]
+    backbone = load_backbone(params, lora=arm.train is not None)
+    captions = embed_texts(params, ["", prompt] if prompt else [""])
     levels = sigmas(steps, backbone.shift, strength)
     if kind == "img2img":
         levels = img2img_path(steps, strength, backbone.shift)
@@ -130,13 +124,9 @@ def members(arm: Arm, params: Params) -> int:
 
 
 def score_arm(name: str, arm: Arm, forecaster: Forecaster, params: Params, path: Path) -> pd.DataFrame:
-    """Score an arm on the test part of every preset, write and return the rows; the seconds a forecast took go to
-    `timing.csv` beside `path`, which DVC does not look at.
-    """
+    """Score an arm on the test part of every preset; write and return the rows (`satjepa.score.write_scores`)."""
     samples = {name: members(arm, params)}
     rows = [
         s for preset in params.data.presets for s in score({name: forecaster}, params, preset, samples, params.seed)
     ]
-    write_table([untimed(scores) for scores in rows], path)
-    write_table([{key: s.row[key] for key in ("model", "preset", TIME)} for s in rows], path.with_name("timing.csv"))
-    return pd.read_csv(path)
+    return write_scores(rows, path)

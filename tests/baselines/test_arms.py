@@ -19,6 +19,7 @@ from satjepa.config_baselines import Arm, arm_names, read_arm
 from satjepa.data.pairs import collate
 from satjepa.data.splits import LeakError, Split
 from satjepa.evaluate import evaluate_all
+from satjepa.score import untimed
 
 REPO = Path(__file__).resolve().parents[2]
 SIDE = 16
@@ -129,7 +130,7 @@ def test_persistence_and_an_arm_are_scored_by_the_same_function():
     params = tiny()
     unet = build_arm(read_arm(params, "unet"), params)
     rows = arms.score({"Default": Persistence(), "unet": unet}, params, "strong", {}, 0)
-    first, second = (arms.untimed(scores) | {"model": ""} for scores in rows)
+    first, second = (untimed(scores) | {"model": ""} for scores in rows)
     assert first == pytest.approx(second, nan_ok=True) and first["skill"] == pytest.approx(0, abs=1e-6)
 
 

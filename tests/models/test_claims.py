@@ -72,9 +72,9 @@ def test_only_the_published_temporal_attention_is_idle(models):
 
 
 def test_random_patches_leak_and_regions_do_not():
-    shape, years = (64, 64), list(range(2017, 2023))
+    years = list(range(2017, 2023))
     cubes = [
-        xr.Dataset(coords={"year": years, "y": np.arange(shape[0]), "x": np.arange(shape[1])}, attrs={"region": f"R{i}"})
+        xr.Dataset(coords={"year": years, "y": np.arange(64), "x": np.arange(64)}, attrs={"region": f"R{i}"})
         for i in range(16)
     ]
     table = claims.leak(cubes, make_split(cubes, "region"), 32)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ ARMS = {f"ablate@{arm}-0" for arm in PARAMS["ablate"]["arms"]}
 EQUAL = ("data", "train@0", "baselines@unet-0")  # stages that are run twice
 PUBLISHED = {f"published@{arm}-0" for arm in PARAMS["published"]["arms"]}
 BASELINES = {f"baselines@{arm}-0" for arm in PARAMS["baselines"]["arms"]}
+MATRIX = ARMS | PUBLISHED | BASELINES
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(1800)]
 
@@ -68,7 +70,8 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
 
 def test_everything_runs_once(scratch: Scratch):
     ran = scratch.repro()  # but the frozen backbone
-    assert ran == {"data", "captions", "embeddings", "train@0", "ablations", "figures", "claims"} | ARMS | PUBLISHED | BASELINES
+    single = {"data", "captions", "embeddings", "train@0", "ablations", "figures", "claims"}
+    assert ran == single | MATRIX
     with open(scratch.folder / "reports/table.csv") as file:
         rows = list(csv.DictReader(file))
     assert rows and all(row["model"] for row in rows)
@@ -110,8 +113,8 @@ def test_a_changed_arm_runs_that_arm_again_and_the_figures(scratch: Scratch):
         ("loss.caption", 0.25, {"train@0"} | ARMS | PUBLISHED),
         ("published.steps", 3, {"figures"} | PUBLISHED),
         ("captions.prompt_version", 2, {"captions"}),
-        ("captions.max_length", 40, {"embeddings", "train@0", "ablations", "figures", "claims"} | ARMS | PUBLISHED | BASELINES),
-        ("backbone.lora_rank", 8, {"train@0", "figures", "claims"} | ARMS | PUBLISHED | BASELINES),  # an arm may be SD 3.5 with LoRA
+        ("captions.max_length", 40, {"embeddings", "train@0", "ablations", "figures", "claims"} | MATRIX),
+        ("backbone.lora_rank", 8, {"train@0", "figures", "claims"} | MATRIX),  # an arm may be SD 3.5 with LoRA
         ("baselines.arms.unet.title", "A U-Net", {"baselines@unet-0", "figures"}),
         ("data.on_bad_scene", "exclude", {"data"}),
     ],
@@ -125,3 +128,23 @@ def test_a_changed_parameter_touches_what_reads_it(scratch: Scratch, key: str, v
     finally:
         (scratch.folder / "params.yaml").write_text(kept)
     assert {name for name in changed if name != "data.dvc"} == stages
+
+
+def test_own_regions_take_the_same_way(scratch: Scratch, tmp_path: Path):
+    """Folders of GeoTIFFs in place of the demo world: no truth, no second preset, here and there no AlphaEarth."""
+    own = Scratch(tmp_path / "own")
+    lay_out(own.folder, (scratch.folder / "params.yaml").read_text())
+    (own.folder / ".dvc/config.local").unlink()
+    regions = tmp_path / "regions"
+    for name in ("Aldmere", "Birkenau", "Zarnekow", "Ambergau"):
+        source = scratch.folder / "artifacts/scenes/strong" / name
+        for path in source.glob("*_10km.tif"):
+            if not (path.name.startswith("gee") and name == "Zarnekow"):
+                (regions / name).mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, regions / name)
+    own.set("params.yaml", {"data.root": str(regions), "data.presets": ["mine"], "data.val_regions": 1,
+                            "data.test_regions": 1})  # fmt: skip
+    own.repro()
+    with open(own.folder / "reports/table.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["preset"] for row in rows} == {"mine"} and not any("Oracle" in row["model"] for row in rows)
