@@ -42,8 +42,8 @@ else
 	$(PY) -m satjepa.experiment $(PARAMS)
 endif
 
-table: setup  ## the experiment of README's table, for MINUTES (30); again and again until it says it is done
-	$(PY) -m satjepa.experiment params.table.yaml --minutes $(MINUTES) --workers $(WORKERS)
+table: setup  ## the experiment of README's table, for MINUTES (30), again and again until it is done; SEEDS=1 for one seed
+	$(PY) -m satjepa.experiment params.table.yaml --minutes $(MINUTES) --workers $(WORKERS) $(if $(SEEDS),--seeds $(SEEDS))
 
 verify: repro  ## repro, then ask whether every result has the bytes that dvc.lock promises
 	git diff --exit-code -- dvc.lock

@@ -1,9 +1,11 @@
 """The same pipeline with another params file: `python -m satjepa.experiment params.table.yaml --minutes 30`.
 
-DVC knows one params.yaml. So an experiment is a second checkout, .work/<name>, laid out from this work tree with that
-file as its params.yaml and with the same DVC cache: what has been computed with equal inputs is not computed again. A
-run stopped by the clock goes on where it was. When all is done, parameters, dvc.lock, table and figures are copied to
-experiments/<name>, with the machine and the time it took.
+DVC knows one params.yaml. So each seed of an experiment is a second checkout, .work/<name>-<seed>, laid out from this
+work tree with that file as its params.yaml, with that seed alone, and with the same DVC cache: what has been computed
+with equal inputs is not computed again. A run stopped by the clock goes on where it was. When a seed is done, its
+parameters, dvc.lock, table and figures are copied to experiments/<name>/seed-<seed>, with the machine and the time it
+took, and experiments/<name>/table.csv is made anew from all seeds that are there. So seeds may be run one at a time, on
+different days and machines (`--seeds 1`), with the same code: combining what was made with other code is refused.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -28,6 +31,25 @@ NOT_DONE = 75  # EX_TEMPFAIL: run the same command again
 SHARED = "embeddings"  # the stage that all arms and seeds stand on
 POLL = 0.2  # seconds
 RESULTS = ("params.yaml", "dvc.lock", "reports/table.csv", "reports/table.settings.json", "reports/figures")
+CODE = ("satjepa/", "notebooks/", "assets/")  # what the seeds of one table must share
+
+
+class ExperimentError(RuntimeError):
+    """A seed that the parameters do not have, or seeds that do not belong into one table."""
+
+
+def seeds_of(params: str) -> list[int]:
+    """`ablate.seeds` of the text of a params file."""
+    return list(yaml.safe_load(params)["ablate"]["seeds"])
+
+
+def with_seed(params: str, seed: int) -> str:
+    """The text of a params file with `ablate.seeds` cut down to one, its comments gone. ExperimentError for another."""
+    if seed not in seeds_of(params):
+        raise ExperimentError(f"seed {seed} is not one of ablate.seeds, {seeds_of(params)}")
+    values = yaml.safe_load(params)
+    values["ablate"]["seeds"] = [seed]
+    return yaml.safe_dump(values, sort_keys=False)
 
 
 def lay_out(folder: Path, params: str) -> None:
@@ -58,7 +80,7 @@ def repro(folder: Path, minutes: float | None = None, workers: int = 1) -> int:
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     if workers > 1:
         status = _run(folder, [["repro", SHARED]], 1, deadline)
-        items = [["repro", "--wait-for-lock", "--single-item", name] for name in _matrix_items(folder)]
+        items = [["--wait-for-lock", "repro", "--single-item", name] for name in _matrix_items(folder)]
         status = status or _run(folder, items, workers, deadline)
         if status:
             return status
@@ -156,28 +178,73 @@ def costs(folder: Path) -> list[dict[str, str | float | None]]:
     return rows
 
 
+def combine(target: Path) -> list[int]:
+    """Write table.csv and table.settings.json of an experiment from those of its seeds; returns the seeds.
+
+    Mean and standard deviation over seeds; a row that is the same for each, as nothing in it was trained, stays as it
+    is. ExperimentError where code or parameters of two seeds differ.
+    """
+    from satjepa.results import over_seeds
+    from satjepa.rows import write_table
+
+    folders = sorted(target.glob("seed-*"), key=lambda folder: int(folder.name.removeprefix("seed-")))
+    made_with = [_made_with(folder) for folder in folders]
+    for folder, found in zip(folders, made_with, strict=True):
+        if odd := [name for name in made_with[0] | found if made_with[0].get(name) != found.get(name)]:
+            raise ExperimentError(f"{folder} and {folders[0]} do not belong together: they differ in {', '.join(odd)}")
+    rows = over_seeds([folder / "table.csv" for folder in folders])
+    for row in rows:
+        trained = any(value for name, value in row.items() if name.endswith("_std"))
+        row["seeds"] = len(folders) if trained else 1
+        for name in [name for name in row if name == "seeds_std" or (name.endswith("_std") and not trained)]:
+            del row[name]
+    write_table(rows, target / "table.csv", json.loads((folders[0] / "table.settings.json").read_text()))
+    return [int(folder.name.removeprefix("seed-")) for folder in folders]
+
+
+def _made_with(folder: Path) -> dict[str, Any]:
+    """What a seed's results depend on beside the seed: files of code, by their hash in dvc.lock, and parameters."""
+    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"].values()
+    deps = [dep for stage in stages for dep in stage.get("deps", [])]
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    del params["ablate"]["seeds"]
+    return {dep["path"]: dep["md5"] for dep in deps if dep["path"].startswith(CODE)} | params
+
+
+def run_seed(name: str, params: str, seed: int, minutes: float | None, workers: int) -> int:
+    """One seed of an experiment, from its checkout to its results; returns the status of `repro`."""
+    folder = root() / ".work" / f"{name}-{seed}"
+    lay_out(folder, with_seed(params, seed))
+    clock = folder / ".dvc/tmp/seconds.json"
+    seconds = json.loads(clock.read_text()) if clock.exists() else []
+    start = time.monotonic()
+    status = repro(folder, minutes, workers)
+    clock.parent.mkdir(parents=True, exist_ok=True)
+    clock.write_text(json.dumps([*seconds, time.monotonic() - start]))
+    if status == 0:
+        collect(folder, root() / "experiments" / name / f"seed-{seed}", json.loads(clock.read_text()), workers)
+    return status
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status: 0 done, 75 to be called again, else what dvc said."""
     parser = argparse.ArgumentParser(prog="python -m satjepa.experiment", description=__doc__.split("\n")[0])
     parser.add_argument("params", type=Path, help="params.<name>.yaml")
+    parser.add_argument("--seeds", type=int, nargs="+", help="only these of the file's ablate.seeds")
     parser.add_argument("--minutes", type=float, help="stop after so long; the next call goes on")
-    parser.add_argument("--workers", type=int, default=1, help="arms and seeds that run side by side")
+    parser.add_argument("--workers", type=int, default=1, help="arms that run side by side")
     args = parser.parse_args(argv)
-    name = args.params.stem.removeprefix("params.")
-    folder, target = root() / ".work" / name, root() / "experiments" / name
-    lay_out(folder, args.params.read_text())
-    clock = folder / ".dvc/tmp/seconds.json"
-    seconds = json.loads(clock.read_text()) if clock.exists() else []
-    start = time.monotonic()
-    status = repro(folder, args.minutes, args.workers)
-    seconds.append(time.monotonic() - start)
-    clock.write_text(json.dumps(seconds))
-    if status == 0:
-        collect(folder, target, seconds, args.workers)
-        print(f"done: {target}")
-    elif status == NOT_DONE:
-        print(f"not done after {args.minutes:g} minutes: the same command goes on from here", file=sys.stderr)
-    return status
+    name, params = args.params.stem.removeprefix("params."), args.params.read_text()
+    start, target = time.monotonic(), root() / "experiments" / name
+    for seed in args.seeds or seeds_of(params):
+        left = None if args.minutes is None else args.minutes - (time.monotonic() - start) / 60
+        status = run_seed(name, params, seed, left, args.workers)
+        if status == NOT_DONE:
+            print(f"not done after {args.minutes:g} minutes: the same command goes on from here", file=sys.stderr)
+        if status:
+            return status
+        print(f"seed {seed} is done; {target / 'table.csv'} is of seeds {', '.join(map(str, combine(target)))}")
+    return 0
 
 
 if __name__ == "__main__":

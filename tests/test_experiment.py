@@ -1,14 +1,17 @@
 """An experiment: a second checkout with other parameters, the same cache, a clock, and its results carried home."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
+from dvc.cli.parser import get_main_parser
 
 from satjepa import experiment
 
@@ -82,10 +85,12 @@ def test_workers_run_arms_side_by_side(home: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert experiment.repro(home, workers=2) == 0
     said = sorted((json.loads(path.read_text()) for path in home.glob("said-*")), key=lambda one: one[1])
-    side = [["repro", "--wait-for-lock", "--single-item", f"train@{seed}"] for seed in (0, 1)]
+    side = [["--wait-for-lock", "repro", "--single-item", f"train@{seed}"] for seed in (0, 1)]
     assert [one[0] for one in (said[0], said[-1])] == [["repro", experiment.SHARED], ["repro"]]
     assert sorted(one[0] for one in said[1:3]) == side and len(said) == 4
     assert [one[2] for one in said[1:3]] == ["3", "3"]
+    for arguments, *_ in said:
+        get_main_parser().parse_args(arguments)  # the real one exits where it does not know an option
     monkeypatch.setenv("STATUS", "5")
     assert experiment.repro(home, workers=2) == 5
 
@@ -102,21 +107,66 @@ def test_the_clock_interrupts_and_waits(home: Path, monkeypatch: pytest.MonkeyPa
     assert (home / "stopped").read_text() == "cleanly"
 
 
+TABLE = "model,preset,n,samples,seeds,psnr,crps\nPersistence,a,4,1,1,17.0,\nours,a,4,8,1,{},0.5\n"
+LOCK = "stages: {{train: {{deps: [{{path: satjepa/train.py, md5: {}}}, {{path: artifacts/text, md5: {}}}]}}}}"
+
+
+def seed_done(folder: Path, psnr: float, code: str = "abc", params: str = "seed: 0\n") -> None:
+    """The results of one seed, as `collect` leaves them."""
+    folder.mkdir(parents=True)
+    (folder / "table.csv").write_text(TABLE.format(psnr))
+    (folder / "table.settings.json").write_text('{"data_range": 1.0}')
+    (folder / "dvc.lock").write_text(LOCK.format(code, folder.name))  # artifacts may differ from machine to machine
+    (folder / "params.yaml").write_text(f"{params}ablate: {{seeds: [{folder.name[5:]}], steps: 3}}\n")
+
+
+def test_seeds_are_combined(tmp_path: Path):
+    """Mean and deviation of what was trained; what no seed changes has none; in the order of the seeds' numbers."""
+    for seed, psnr in ((10, 20.0), (2, 21.0), (0, 25.0)):
+        seed_done(tmp_path / f"seed-{seed}", psnr)
+    assert experiment.combine(tmp_path) == [0, 2, 10]
+    fixed, ours = pd.read_csv(tmp_path / "table.csv").to_dict("records")
+    assert (fixed["psnr"], fixed["seeds"]) == (17.0, 1) and math.isnan(fixed["psnr_std"])
+    assert (ours["psnr"], ours["seeds"], ours["crps"]) == (22.0, 3, 0.5)
+    assert ours["psnr_std"] == pytest.approx(7**0.5)
+    assert "seeds_std" not in ours
+    assert json.loads((tmp_path / "table.settings.json").read_text()) == {"data_range": 1.0}
+
+
+@pytest.mark.parametrize(
+    "other", [{"code": "abd"}, {"params": "seed: 1\n"}], ids=["another train.py", "another parameter"]
+)
+def test_seeds_of_different_runs_are_not_combined(tmp_path: Path, other: dict[str, str]):
+    seed_done(tmp_path / "seed-0", 20.0)
+    seed_done(tmp_path / "seed-1", 21.0, **other)
+    with pytest.raises(experiment.ExperimentError, match=r"seed-1 and .*differ in (satjepa/train.py|seed)$"):
+        experiment.combine(tmp_path)
+    assert not (tmp_path / "table.csv").exists()
+
+
+def test_a_seed_alone():
+    text = "a: 1 # why\nablate:\n  seeds: [0, 3]\n  steps: 2\n"
+    assert yaml.safe_load(experiment.with_seed(text, 3)) == {"a": 1, "ablate": {"seeds": [3], "steps": 2}}
+    with pytest.raises(experiment.ExperimentError, match=r"seed 1 is not one of ablate.seeds, \[0, 3\]"):
+        experiment.with_seed(text, 1)
+
+
 def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.CaptureFixture, monkeypatch):
-    (home / "params.table.yaml").write_text("seed: 7\n")
-    statuses = iter([experiment.NOT_DONE, 5, 0])
+    """Seed 0 needs three calls, as the clock and an error stop it; the third goes on to seed 1."""
+    (home / "params.table.yaml").write_text("seed: 7\nablate: {seeds: [0, 1]}\n")
+    statuses, called = iter([experiment.NOT_DONE, 5, 0, 0]), []
 
     def repro(folder: Path, minutes: float | None, workers: int) -> int:
-        status = next(statuses)
-        for name in ("dvc.lock", "reports/table.csv", "reports/table.settings.json", "reports/figures/a.png"):
+        called.append(folder.name)
+        made = {"dvc.lock": LOCK.format("abc", "x"), "reports/table.csv": TABLE.format(20 + len(called))}
+        for name, text in (made | {"reports/table.settings.json": "{}", "reports/figures/a.png": "a"}).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(f"made by part {status}")
-        (folder / ".dvc/tmp").mkdir(exist_ok=True)
+            (folder / name).write_text(text)
         run = folder / "runs/baselines/unet-0"
         run.mkdir(parents=True, exist_ok=True)
         (run / "timing.csv").write_text("model,preset,seconds_per_patch\nU-Net,a,0.5\nU-Net,b,0.25\n")
         (run / "run.json").write_text('{"trained_parameters": 7, "seconds": 90}')
-        return status
+        return next(statuses)
 
     monkeypatch.setattr(experiment, "repro", repro)
     target = home / "experiments/table"
@@ -125,12 +175,24 @@ def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.Ca
     assert experiment.main(["params.table.yaml"]) == 5
     assert not target.exists()
     assert experiment.main(["params.table.yaml"]) == 0
-    assert (target / "params.yaml").read_text() == "seed: 7\n"
-    assert (target / "dvc.lock").read_text() == (target / "table.csv").read_text() == "made by part 0"
-    assert (target / "figures/a.png").exists()
-    machine = yaml.safe_load((target / "machine.yaml").read_text())
+    assert called == ["table-0", "table-0", "table-0", "table-1"]
+    assert "of seeds 0, 1" in capsys.readouterr().out
+    first = target / "seed-0"
+    assert yaml.safe_load((first / "params.yaml").read_text()) == {"seed": 7, "ablate": {"seeds": [0]}}
+    assert (first / "table.csv").read_text() == TABLE.format(23)
+    assert (first / "dvc.lock").exists() and (first / "figures/a.png").exists()
+    machine = yaml.safe_load((first / "machine.yaml").read_text())
     assert machine["parts"] == 3 and machine["workers"] == 1
     assert machine["cores"] == os.cpu_count() and machine["minutes"] >= 0
     head = "run,model,trained_parameters,training_minutes,seconds_per_patch"
-    assert (target / "costs.csv").read_text().split() == [head, "baselines/unet-0,U-Net,7,1.5,0.375"]
+    assert (first / "costs.csv").read_text().split() == [head, "baselines/unet-0,U-Net,7,1.5,0.375"]
+    assert pd.read_csv(target / "table.csv")["psnr"].tolist() == [17.0, 23.5]
     assert (home / "reports/table.csv").read_text() == "the demo's"
+
+
+def test_one_seed_is_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch):
+    (home / "params.table.yaml").write_text("ablate: {seeds: [0, 1, 2]}\n")
+    asked = []
+    monkeypatch.setattr(experiment, "run_seed", lambda name, text, seed, left, workers: asked.append(seed) or 5)
+    assert experiment.main(["params.table.yaml", "--seeds", "1", "2"]) == 5
+    assert asked == [1]
