@@ -203,12 +203,14 @@ def combine(target: Path) -> list[int]:
 
 
 def _made_with(folder: Path) -> dict[str, Any]:
-    """What a seed's results depend on beside the seed: files of code, by their hash in dvc.lock, and parameters."""
-    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"].values()
-    deps = [dep for stage in stages for dep in stage.get("deps", [])]
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    del params["ablate"]["seeds"]
-    return {dep["path"]: dep["md5"] for dep in deps if dep["path"].startswith(CODE)} | params
+    """What the rows of a seed depend on beside the seed, by its dvc.lock: code and parameters of the matrix stages.
+
+    Not what made text embeddings and latents: their last bits differ from machine to machine.
+    """
+    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"].items()
+    matrix = [stage for name, stage in stages if "@" in name]
+    files = {dep["path"]: dep["md5"] for stage in matrix for dep in stage["deps"] if dep["path"].startswith(CODE)}
+    return files | {key: value for stage in matrix for key, value in stage["params"]["params.yaml"].items()}
 
 
 def run_seed(name: str, params: str, seed: int, minutes: float | None, workers: int) -> int:
