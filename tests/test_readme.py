@@ -75,7 +75,9 @@ def anchors(text: str) -> set[str]:
 
 
 def test_the_tables_are_those_of_the_csv():
-    assert len(BLOCK.findall(README)) == 2
+    assert [block[1:3] for block in BLOCK.findall(README)] == [
+        (preset, folder) for folder in ("experiments/table", "reports") for preset in ("strong", "gentle")
+    ]
     assert filled(README) == README, "python tests/readme_table.py writes them anew"
 
 
@@ -90,6 +92,20 @@ def test_the_table_was_made_with_the_parameters_of_today():
     budget = f"one seed, {params.train.steps} steps of {params.train.batch}"
     assert f"{budget}) on {params.eval.max_patches} patches" in words
     assert f"trained for {params.published.steps} steps" in words and f"for {params.ablate.steps} steps" in words
+
+
+def test_the_experiment_was_made_with_its_parameters():
+    """And the text says with which, and of how many seeds it is so far."""
+    params, folder = load_params(REPO / "params.table.yaml"), REPO / "experiments/table"
+    settings, rows = json.loads((folder / "table.settings.json").read_text()), pd.read_csv(folder / "table.csv")
+    assert params.train.steps == params.ablate.steps == params.published.steps == params.baselines["train"]["steps"]
+    told = {"steps": params.train.steps, "guidance": params.sample.guidance, "sampler_steps": params.sample.steps}
+    assert {name: settings[name] for name in told} == told
+    assert set(rows["n"]) == {params.eval.max_patches}
+    words = " ".join(README.split())
+    assert f"the same {params.train.steps} steps of {params.train.batch} patches" in words
+    assert f"on {params.eval.max_patches} patches of eight regions" in words
+    assert f"{rows['seeds'].max()} of {len(params.ablate.seeds)} seeds" in words
 
 
 def test_readme_leads_a_reader_in():
