@@ -81,7 +81,8 @@ def test_positions_go_by_sequence_index_and_are_stretched_past_their_end():
     adapter = CaptionAdapter(4, 4, 4, 8, 4, 4, fusion_heads=2, temporal_heads=2, places=6).eval()
     z = torch.randn(1, 1, 4).expand(1, 8, 4)
     six, three = (adapter(z[:, :n], {})[0] for n in (6, 3))
-    assert torch.equal(six[:, :3], three) and not torch.allclose(six[:, :1], six[:, 1:2])
+    torch.testing.assert_close(six[:, :3], three)  # not its bits: a matrix product rounds by its size
+    assert not torch.allclose(six[:, :1], six[:, 1:2])
     table = torch.nn.functional.interpolate(adapter.ijepa_pos_embed.mT, size=8, mode="linear").mT
     expected = adapter.ijepa_token_proj(adapter.ijepa_input_norm(z) + table)
     torch.testing.assert_close(adapter(z, {})[0], expected)
