@@ -13,8 +13,8 @@ from reach import REPO
 
 COLUMNS = {  # of the CSV: (heading, digits)
     "psnr": ("PSNR ↑", 2), "ssim": ("SSIM ↑", 3), "gssim": ("GSSIM ↑", 3), "l1": ("L1 ↓", 4), "mse": ("MSE ↓", 4),
-    "lpips": ("LPIPS (VGG) ↓", 3), "fid2048": ("FID ↓", 1), "skill": ("skill ↑", 3), "crps": ("CRPS ↓", 4),
-    "psnr_changed": ("PSNR, changed pixels ↑", 2),
+    "lpips": ("LPIPS (VGG) ↓", 3), "fid2048": ("FID ↓", 1), "fd_vgg": ("Fréchet (VGG) ↓", 1),
+    "skill": ("skill ↑", 3), "crps": ("CRPS ↓", 4), "psnr_changed": ("PSNR, changed pixels ↑", 2),
 }  # fmt: skip
 COSTS = {  # of costs.csv: (heading, format)
     "trained_parameters": ("trained parameters", lambda n: f"{n / 1e6:.2f} M" if n else "–"),
@@ -47,7 +47,10 @@ def costs(folder: Path) -> pd.DataFrame:
     if not found:
         return pd.DataFrame(columns=[*COSTS])
     rows = pd.concat(found)
-    return rows[~rows["run"].str.startswith("ablate/")].groupby("model")[[*COSTS]].mean()
+    arms = rows["run"].str.extract(r"^ablate/(\w+)-\d+$")[0].str.replace("_", " ")
+    size = rows["model"].str.extract(r"mean of (\d+)$")[0]  # the table has an ablation's ensemble only
+    rows["model"] = rows["model"].where(arms.isna(), "Ablation: " + arms + ", " + size + " samples")
+    return rows.groupby("model")[[*COSTS]].mean()
 
 
 def table(preset: str, folder: str) -> str:
