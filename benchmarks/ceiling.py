@@ -33,18 +33,18 @@ from satjepa.data.pairs import collate
 from satjepa.flow import patch_noise
 from satjepa.models.joint import JointModel
 from satjepa.paths import root
-from satjepa.perceptual import Perceptual, load_perceptual
+from satjepa.perceptual import load_perceptual
 
 
 def images(model: JointModel, batch: dict[str, Any], guidances: list[float]) -> Iterator[tuple[str, Tensor]]:
     """The images to be scored, (B,3,H,W) each, under their names."""
     how, backbone, truth = model.params.sample, model.backbone, batch["rgb_tp1"]
+    latent, conditions = backbone.encode(truth), model.condition(batch)
+    starts = [patch_noise(batch["meta"], s, 0, latent.shape[1:]) for s in range(how.samples)]
     yield "persistence", batch["rgb_t"]
-    yield "VAE", backbone.decode(backbone.encode(truth))
+    yield "VAE", backbone.decode(latent)
     yield "tokens", backbone.decode(model.read_out(model.predict(batch["rgb_t"], model.remember(batch))[0]))
-    conditions, shape = model.condition(batch), backbone.encode(truth[:1]).shape[1:]
     for guidance in guidances:
-        starts = [patch_noise(batch["meta"], s, 0, shape) for s in range(how.samples)]
         latents = torch.stack([model.sample(conditions, start, how.steps, guidance) for start in starts])
         members, tag = torch.stack([backbone.decode(latent) for latent in latents]), f"guidance {guidance:g}:"
         distances = (members[:, None] - members[None]).square().flatten(3).mean(3).sum(1)  # (S,B)
@@ -52,15 +52,14 @@ def images(model: JointModel, batch: dict[str, Any], guidances: list[float]) -> 
         yield f"{tag} mean of {how.samples}", members.mean(0)
         yield f"{tag} mean of {how.samples} latents", backbone.decode(latents.mean(0))
         yield f"{tag} medoid of {how.samples}", members[distances.argmin(0), torch.arange(len(truth))]
-        zeros = torch.zeros_like(starts[0])
-        yield f"{tag} from zero", backbone.decode(model.sample(conditions, zeros, how.steps, guidance))
+        still = model.sample(conditions, torch.zeros_like(latent), how.steps, guidance)
+        yield f"{tag} from zero", backbone.decode(still)
     if "oracle_mean" in batch:
         yield "oracle", batch["oracle_mean"]
 
 
-def line(name: str, image: Tensor, truth: Tensor, perceptual: Perceptual) -> str:
-    """PSNR, SSIM, GSSIM and LPIPS, each a mean over patches."""
-    distance = perceptual.distance(perceptual.features(image), perceptual.features(truth))
+def line(name: str, image: Tensor, truth: Tensor, distance: Tensor) -> str:
+    """PSNR, SSIM, GSSIM and the LPIPS given (B,), each a mean over patches."""
     psnr, *others = metrics.psnr(image, truth), metrics.ssim(image, truth), metrics.gssim(image, truth), distance
     return f"{name:34s} {psnr.mean():8.2f}" + "".join(f" {value.mean():8.3f}" for value in others)
 
@@ -80,9 +79,11 @@ def main() -> None:
     perceptual = load_perceptual(params.eval.lpips_trunk, params.eval.fid_weights, "cpu")
     heads = "".join(f" {head:>8}" for head in ("PSNR", "SSIM", "GSSIM", perceptual.lpips_name))
     print(f"{f'{args.part}, {args.patches} patches':34s}{heads}")
+    seen = perceptual.features(batch["rgb_tp1"])
     with model.averaged():
         for name, image in images(model, batch, args.guidance):
-            print(line(name, image, batch["rgb_tp1"], perceptual), flush=True)
+            distance = perceptual.distance(perceptual.features(image), seen)
+            print(line(name, image, batch["rgb_tp1"], distance), flush=True)
 
 
 if __name__ == "__main__":

@@ -45,9 +45,9 @@ def seeds_of(params: str) -> list[int]:
 
 def with_seed(params: str, seed: int) -> str:
     """The text of a params file with `ablate.seeds` cut down to one, its comments gone. ExperimentError for another."""
-    if seed not in seeds_of(params):
-        raise ExperimentError(f"seed {seed} is not one of ablate.seeds, {seeds_of(params)}")
     values = yaml.safe_load(params)
+    if seed not in (known := values["ablate"]["seeds"]):
+        raise ExperimentError(f"seed {seed} is not one of ablate.seeds, {known}")
     values["ablate"]["seeds"] = [seed]
     return yaml.safe_dump(values, sort_keys=False)
 
@@ -187,7 +187,8 @@ def combine(target: Path) -> list[int]:
     from satjepa.results import over_seeds
     from satjepa.rows import write_table
 
-    folders = sorted(target.glob("seed-*"), key=lambda folder: int(folder.name.removeprefix("seed-")))
+    seeds = sorted(int(folder.name.removeprefix("seed-")) for folder in target.glob("seed-*"))
+    folders = [target / f"seed-{seed}" for seed in seeds]
     made_with = [_made_with(folder) for folder in folders]
     for folder, found in zip(folders, made_with, strict=True):
         if odd := [name for name in made_with[0] | found if made_with[0].get(name) != found.get(name)]:
@@ -199,7 +200,7 @@ def combine(target: Path) -> list[int]:
         for name in [name for name in row if name == "seeds_std" or (name.endswith("_std") and not trained)]:
             del row[name]
     write_table(rows, target / "table.csv", json.loads((folders[0] / "table.settings.json").read_text()))
-    return [int(folder.name.removeprefix("seed-")) for folder in folders]
+    return seeds
 
 
 def _made_with(folder: Path) -> dict[str, Any]:
@@ -221,10 +222,11 @@ def run_seed(name: str, params: str, seed: int, minutes: float | None, workers: 
     seconds = json.loads(clock.read_text()) if clock.exists() else []
     start = time.monotonic()
     status = repro(folder, minutes, workers)
+    seconds.append(time.monotonic() - start)
     clock.parent.mkdir(parents=True, exist_ok=True)
-    clock.write_text(json.dumps([*seconds, time.monotonic() - start]))
+    clock.write_text(json.dumps(seconds))
     if status == 0:
-        collect(folder, root() / "experiments" / name / f"seed-{seed}", json.loads(clock.read_text()), workers)
+        collect(folder, root() / "experiments" / name / f"seed-{seed}", seconds, workers)
     return status
 
 

@@ -21,21 +21,22 @@ COSTS = {  # of costs.csv: (heading, format)
     "training_minutes": ("training, core-minutes", lambda n: f"{n:.0f}" if n else "–"),
     "seconds_per_patch": ("forecast, ms a patch", lambda n: f"{1000 * n:.0f}"),
 }
+NO_RIVALS = ("Oracle", "Mean colour", "Ablation")  # how the names of rows begin that no number is bold in
 BLOCK = re.compile(r"(<!-- table (\w+) of ([\w/]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def number(row: pd.Series, column: str, digits: int, best: float | None) -> str:
+def number(row: pd.Series, column: str, digits: int, winner: float | None) -> str:
     """A number with its standard deviation over seeds, if there is one; bold if it is the best of its column."""
     if column not in row or pd.isna(row[column]):
         return "–"
     deviation, text = row.get(f"{column}_std"), f"{row[column]:.{digits}f}"
-    text = f"**{text}**" if best is not None and text == f"{best:.{digits}f}" else text
+    text = f"**{text}**" if winner is not None and text == f"{winner:.{digits}f}" else text
     return text + ("" if pd.isna(deviation) else f" ± {deviation:.{digits}f}")
 
 
 def best(rows: pd.DataFrame, column: str) -> float | None:
     """The best value of a column among the systems that forecast; None where there is none."""
-    rivals = rows[~rows["model"].str.startswith(("Oracle", "Mean colour", "Ablation"))]
+    rivals = rows[~rows["model"].str.startswith(NO_RIVALS)]
     if column not in rows or rivals[column].isna().all():
         return None
     return rivals[column].max() if COLUMNS[column][0].endswith("↑") else rivals[column].min()
@@ -64,8 +65,8 @@ def table(preset: str, folder: str) -> str:
     heads += [heading for heading, _ in COSTS.values()] if len(spent) else []
     lines = [heads, ["---"] * len(heads)]
     for _, row in rows.iterrows():
-        bound = row["model"].startswith(("Oracle", "Mean colour", "Ablation"))
-        cells = [number(row, name, digits, None if bound else winners[name]) for name, (_, digits) in COLUMNS.items()]
+        beside = row["model"].startswith(NO_RIVALS)
+        cells = [number(row, name, digits, None if beside else winners[name]) for name, (_, digits) in COLUMNS.items()]
         if len(spent):
             known = row["model"] in spent.index
             cells += [say(spent.loc[row["model"], name]) if known else "–" for name, (_, say) in COSTS.items()]
