@@ -42,9 +42,7 @@ def load_model(
     not to be had (it says how to get it), FileNotFoundError where there is nothing.
     """
     from satjepa import checkpoint
-    from satjepa.assemble import build_model, trained_on
-    from satjepa.config import from_dict
-    from satjepa.data.splits import UnknownSplit
+    from satjepa.assemble import from_checkpoint, trained_on
     from satjepa.published_checkpoint import read_published
     from satjepa.published_folder import load_published
 
@@ -52,14 +50,7 @@ def load_model(
     if not (path.is_dir() or checkpoint.exists(path)):
         return load_published(read_published(path), backbone).to(device)
     found = checkpoint.load(path)
-    config = checkpoint.settings_of(found.header)
-    config["backbone"]["path"] = backbone or config["backbone"]["path"]
-    model = checkpoint.restore(found, build_model(from_dict(config)))
-    try:
-        model.trained_on = trained_on(found)
-    except (checkpoint.CheckpointError, FileNotFoundError):  # a checkpoint can forecast where its data are not
-        model.trained_on = UnknownSplit()
-    return model.to(device)
+    return from_checkpoint(found, device, trained_on(found, required=False), backbone)
 
 
 def load_and_resize_tif(path: str | Path, target_size: int = 128, white: float = 1.0) -> Tensor:

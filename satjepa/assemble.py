@@ -5,7 +5,8 @@ Everything here is glue: it holds no numbers of its own and no idea that is not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,26 +134,55 @@ def load_model(folder: str | Path) -> JointModel:
     its run must not be scored on.
     """
     from satjepa import checkpoint
+
+    found = checkpoint.load(folder)
+    return from_checkpoint(found, the_device(), trained_on(found))
+
+
+def from_checkpoint(
+    found: Checkpoint, device: str | torch.device, split: Split | UnknownSplit | None = None,
+    backbone: str | None = None, sample: Mapping[str, Any] | None = None,
+) -> JointModel:  # fmt: skip
+    """The trained model of a checkpoint on a device, in evaluation mode, built with the settings in its header.
+
+    split: what `trained_on` is set to; None lets nothing be scored. backbone: a diffusers folder or hub id, instead of
+    the checkpoint's own. sample: other values for its `sample` section, where not None.
+
+    Raises ConfigError for a value that does not fit, CheckpointError for another backbone than it was trained on.
+    """
+    from satjepa import checkpoint
     from satjepa.config import from_dict
+    from satjepa.typed import with_keys
 
-    saved = checkpoint.load(folder)
-    model = checkpoint.restore(saved, build_model(from_dict(checkpoint.settings_of(saved.header))))
-    model.trained_on = trained_on(saved)
-    return model.to(the_device())
+    changed = {f"sample.{key}": value for key, value in (sample or {}).items() if value is not None}
+    changed |= {"backbone.path": backbone} if backbone else {}
+    config = with_keys(Params, checkpoint.settings_of(found.header), changed)
+    found = replace(found, header=found.header | {"config": config})  # an error names the backbone that was taken
+    model = checkpoint.restore(found, build_model(from_dict(config)))
+    model.trained_on = split or UnknownSplit()
+    return model.to(device)
 
 
-def trained_on(saved: Checkpoint) -> Split | UnknownSplit:
+def trained_on(found: Checkpoint, required: bool = True) -> Split | UnknownSplit:
     """The split of the run that made a checkpoint; for an imported one, a guard that lets nothing be scored.
 
-    Raises CheckpointError where artifacts/split.json is another split, FileNotFoundError where there is none.
+    Raises CheckpointError where artifacts/split.json is another split, FileNotFoundError where there is none. Unless it
+    is `required`, the guard stands for those, too: a checkpoint can forecast where its data are not.
     """
     from satjepa import checkpoint
 
-    if saved.header["split"] == checkpoint.UNKNOWN:
+    if found.header["split"] == checkpoint.UNKNOWN:
         return UnknownSplit()
-    split = open_split()
-    if split.sha256 != saved.header["split"]:
-        raise checkpoint.CheckpointError(
-            f"{saved.folder} was trained on another split than artifacts/split.json: its scores would leak"
-        )
-    return split
+    try:
+        split = open_split()
+    except FileNotFoundError:
+        if required:
+            raise
+        return UnknownSplit()
+    if split.sha256 == found.header["split"]:
+        return split
+    if not required:
+        return UnknownSplit()
+    raise checkpoint.CheckpointError(
+        f"{found.folder} was trained on another split than artifacts/split.json: its scores would leak"
+    )

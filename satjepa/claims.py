@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from satjepa.models.joint import to_device
 from satjepa.score import some, with_sampling
 
 if TYPE_CHECKING:
@@ -65,7 +64,9 @@ def forecaster_at_start(models: dict[str, JointModel], params: Params, count: in
 
 def _semantic(model: JointModel, batch: dict[str, Any], shift: int = 0) -> Tensor:
     """Hidden states (B,L,T) of the semantic caption of t+1, from the tokens of the place `shift` further on; CPU."""
-    batch = to_device(batch, model.device)
+    from accelerate.utils import send_to_device
+
+    batch = send_to_device(batch, model.device)
     if model.params.model.variant == "published":
         tokens, _ = model.predict(batch["rgb_t"])
         return model.foresee(batch, tokens.roll(shift, 0))["semantic"][0].cpu()

@@ -61,17 +61,14 @@ def existing(folder: Path | None) -> Path:
 def trained_model(folder: Path, **sample: Any) -> tuple[JointModel, str]:
     """The model of a checkpoint, with other values in its `sample` section (where not None), and its id."""
     from satjepa import checkpoint
-    from satjepa.assemble import build_model, local
-    from satjepa.config import from_dict
+    from satjepa.assemble import from_checkpoint, local, the_device
 
     found = checkpoint.load(folder)
-    config = checkpoint.settings_of(found.header)
-    config["sample"] |= {key: value for key, value in sample.items() if value is not None}
-    if Path(local(config["backbone"]["path"])).is_dir():  # nothing to download, so no bars for files read in a blink
+    if Path(local(found.header["config"]["backbone"]["path"])).is_dir():  # no bars for files read in a blink
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-    return checkpoint.restore(found, build_model(from_dict(config))), found.state["sha256"][checkpoint.MODEL][:12]
+    return from_checkpoint(found, the_device(), sample=sample), found.state["sha256"][checkpoint.MODEL][:12]
 
 
 @app.command()
@@ -96,7 +93,7 @@ def forecast(
 ) -> None:
     """Forecast the year after the last of the images, on their grid and in their units."""
     from satjepa.api import embedder
-    from satjepa.assemble import load_text_encoders, the_device
+    from satjepa.assemble import load_text_encoders
     from satjepa.forecast import forecast_raster
 
     folder = existing(checkpoint)
@@ -107,7 +104,7 @@ def forecast(
     taken = 1 if config.model.variant == "published" else how.steps  # its sampler takes one, whatever it is told
     typer.echo(f"model {folder} ({name}); {taken} steps from {start}; guidance {how.guidance:g}")
     forecast_raster(
-        images, out, model.to(the_device()),
+        images, out, model,
         patch=config.data.patch, history=config.data.history,
         embed=embed, samples=samples, seed=seed, years=year, white=white, log=typer.echo,
         tags={"MODEL": name, "STEPS": str(taken), "GUIDANCE": f"{how.guidance:g}", "STRENGTH": f"{strength:g}"},

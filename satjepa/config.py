@@ -144,6 +144,7 @@ class Train:
     """The joint training loop."""
 
     steps: Count
+    jepa_share: Share
     batch: Count
     lr: Positive
     muon_lr: Positive | None

@@ -181,8 +181,7 @@ def costs(folder: Path) -> list[dict[str, str | float | None]]:
 def combine(target: Path) -> list[int]:
     """Write table.csv and table.settings.json of an experiment from those of its seeds; returns the seeds.
 
-    Mean and standard deviation over seeds; a row that is the same for each, as nothing in it was trained, stays as it
-    is. ExperimentError where code or parameters of two seeds differ.
+    Rows are combined by `satjepa.table.combine_seeds`. ExperimentError where code or parameters of two seeds differ.
     """
     from satjepa.results import over_seeds
     from satjepa.rows import write_table
@@ -194,11 +193,6 @@ def combine(target: Path) -> list[int]:
         if odd := [name for name in made_with[0] | found if made_with[0].get(name) != found.get(name)]:
             raise ExperimentError(f"{folder} and {folders[0]} do not belong together: they differ in {', '.join(odd)}")
     rows = over_seeds([folder / "table.csv" for folder in folders])
-    for row in rows:
-        trained = any(value for name, value in row.items() if name.endswith("_std"))
-        row["seeds"] = len(folders) if trained else 1
-        for name in [name for name in row if name == "seeds_std" or (name.endswith("_std") and not trained)]:
-            del row[name]
     write_table(rows, target / "table.csv", json.loads((folders[0] / "table.settings.json").read_text()))
     return seeds
 
@@ -231,7 +225,10 @@ def run_seed(name: str, params: str, seed: int, minutes: float | None, workers: 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit status: 0 done, 75 to be called again, else what dvc said."""
+    """The command line; returns its exit status: 0 done, 75 to be called again, else what dvc said.
+
+    A seed that the file does not have is refused before anything runs, as any wrong argument is (exit status 2).
+    """
     parser = argparse.ArgumentParser(prog="python -m satjepa.experiment", description=__doc__.split("\n")[0])
     parser.add_argument("params", type=Path, help="params.<name>.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these of the file's ablate.seeds")
@@ -239,8 +236,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=1, help="arms that run side by side")
     args = parser.parse_args(argv)
     name, params = args.params.stem.removeprefix("params."), args.params.read_text()
+    seeds = args.seeds or seeds_of(params)
+    try:
+        for seed in seeds:
+            with_seed(params, seed)
+    except ExperimentError as error:
+        parser.error(f"argument --seeds: {error}")
     start, target = time.monotonic(), root() / "experiments" / name
-    for seed in args.seeds or seeds_of(params):
+    for seed in seeds:
         left = None if args.minutes is None else args.minutes - (time.monotonic() - start) / 60
         status = run_seed(name, params, seed, left, args.workers)
         if status == NOT_DONE:

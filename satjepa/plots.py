@@ -193,22 +193,6 @@ def lpips_column(table: pd.DataFrame) -> str:
     return next(column for column in table if column in ("lpips", "lpips_rand"))
 
 
-def plane(table: pd.DataFrame, x: str = "psnr", y: str | None = None) -> Figure:
-    """The perception-distortion plane: one labelled point for each row of a table; the best corner is low right.
-
-    y: default the LPIPS column.
-    """
-    y = lpips_column(table) if y is None else y
-    fig, axes = figure(1, 1, 6.5, 4.2)
-    axes[0, 0].scatter(table[x], table[y], s=28, color=ACCENT, zorder=3)
-    for _, row in table.iterrows():
-        axes[0, 0].annotate(row["model"], (row[x], row[y]), xytext=(5, 4), textcoords="offset points", fontsize=7.5)
-    axes[0, 0].set(xlabel=f"{x} (dB, higher is closer to the truth)", ylabel=f"{y} (lower looks more real)")
-    axes[0, 0].grid(alpha=0.25)
-    axes[0, 0].margins(0.15)
-    return fig
-
-
 def bars(table: pd.DataFrame, columns: Mapping[str, str], highlight: str | None = None) -> Figure:
     """Horizontal bars: one panel for each column of `columns` (column -> title), one bar for each row of the table."""
     fig, axes = figure(1, len(columns), 2.2 + 2.0 * len(columns), 0.5 + 0.3 * len(table), sharey=True)
@@ -242,20 +226,3 @@ def training(log: pd.DataFrame) -> Figure:
         "grad_norm": "gradient norm",
     }
     return curves(log, {name: title for name, title in parts.items() if name in log})
-
-
-def skill_by_process(table: pd.DataFrame) -> Figure:
-    """Skill against persistence on the pixels that each process changed, one group of bars for each process, a bar for
-    each row. Where no process is known (the demo world knows), one group: all pixels, changed ones.
-    """
-    known = [name for name in PROCESS_NAMES if f"skill_{name}" in table]
-    groups = {name: f"skill_{name}" for name in known} or {"all pixels": "skill", "changed pixels": "skill_changed"}
-    rows = table[~table["model"].str.contains("persistence|Mean colour")]
-    fig, axes = figure(1, 1, 9, 3.6)
-    place, thick = np.arange(len(groups)), 0.85 / len(rows)
-    for i, (_, row) in enumerate(rows.iterrows()):
-        axes[0, 0].bar(place + i * thick, row[[*groups.values()]].astype(float), thick, label=row["model"])
-    axes[0, 0].set(xticks=place + 0.42, xticklabels=[*groups], ylabel="skill against persistence")
-    axes[0, 0].axhline(0, color=INK, lw=0.8)
-    axes[0, 0].legend(fontsize=7, frameon=False, bbox_to_anchor=(1.01, 1), loc="upper left")
-    return fig

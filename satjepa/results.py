@@ -30,9 +30,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def over_seeds(paths: list[Path]) -> list[dict[str, Any]]:
-    """The rows of the same run with several seeds, combined row by row (mean and, from two seeds on, standard
-    deviation).
-    """
+    """The rows of the same run with several seeds, combined row by row by `combine_seeds`."""
     return [combine_seeds(list(rows)) for rows in zip(*map(_rows, paths), strict=True)]
 
 
@@ -41,11 +39,20 @@ def _runs(params: Params, folder: str, arm: str) -> list[dict[str, Any]]:
     return over_seeds([root() / f"runs/{folder}/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds])
 
 
-def collect_arms(params: Params) -> pd.DataFrame:
-    """The ablations: one row an arm, the mean of its ensemble on the first preset, combined over seeds."""
+def _ours(params: Params) -> list[dict[str, Any]]:
+    """The rows of the model itself, combined over seeds."""
+    return over_seeds([root() / f"runs/joint-{seed}/scores.csv" for seed in params.ablate.seeds])
+
+
+def collect_arms(params: Params, full: bool = False) -> pd.DataFrame:
+    """The ablations: one row an arm, the mean of its ensemble on the first preset, combined over seeds.
+
+    full: where no arm has that name, the model itself is the first row, as `full`.
+    """
+    runs = {"full": _ours(params)} if full and "full" not in params.ablate.arms else {}
+    runs |= {arm: _runs(params, "ablate", arm) for arm in params.ablate.arms}
     rows = []
-    for arm in params.ablate.arms:
-        combined = _runs(params, "ablate", arm)
+    for arm, combined in runs.items():
         row = next(r for r in combined if "mean of" in r["model"] and r["preset"] == params.data.presets[0])
         rows.append(row | {"model": arm.replace("_", " ")})
     return pd.DataFrame(rows)
@@ -69,7 +76,7 @@ def build_table(params: Params, path: Path) -> pd.DataFrame:
     table with its settings.
     """
     rivals = collect_baselines(params) + collect_published(params)
-    runs = over_seeds([root() / f"runs/joint-{seed}/scores.csv" for seed in params.ablate.seeds])
+    runs = _ours(params)
     arms = collect_arms(params).to_dict("records")
     rows, settings = [], {}
     for preset in params.data.presets:

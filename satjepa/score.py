@@ -15,7 +15,6 @@ from satjepa.assemble import batches, dataset, spread_evenly, the_device
 from satjepa.config import Params
 from satjepa.data.pairs import collate
 from satjepa.evaluate import Scores, evaluate_all
-from satjepa.models.joint import to_device
 from satjepa.perceptual import Perceptual, load_perceptual
 from satjepa.rows import write_table
 
@@ -130,9 +129,11 @@ def zero_rgb(model: JointModel, params: Params, count: int = 8) -> pd.DataFrame:
 
     One row a sampler: the largest absolute change of any value of any pixel. Strict zero-RGB must give exactly 0.
     """
+    from accelerate.utils import send_to_device
+
     batch = some(params, count)
     noise = torch.rand(batch["rgb_t"].shape, generator=torch.Generator().manual_seed(0)).to(model.device)
-    batch = to_device(batch, model.device)
+    batch = send_to_device(batch, model.device)
     rows = {}
     with torch.no_grad(), model.averaged():
         conditions = model.condition(batch)

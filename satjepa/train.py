@@ -7,7 +7,8 @@ them.
     <run_dir>/resume/    checkpoint of an unfinished run; removed at the end
     <run_dir>/model/     checkpoint of the finished run
     <run_dir>/log.csv    every named part of the loss, learning rate, gradient norm, flow loss by noise level
-                         (flow.s0: sigma in [0, 0.1), ...), averaged over the steps since the line before
+                         (flow.s0: sigma in [0, 0.1), ...), averaged over the steps since the line before; empty
+                         where there is none
     <run_dir>/speed.csv  step, seconds, images/s;   run.json: why it stopped, wall time, machine, git revision
 """
 
@@ -92,6 +93,9 @@ def train(
 ) -> Path:
     """Train what the model lets train, with all losses at once; returns the folder of the finished checkpoint.
 
+    The first `train.jepa_share` of the steps are for I-JEPA alone, where the model has one that can be: a third of the
+    price of a joint step, and the rest has little to learn from tokens that say nothing yet.
+
     Args:
         dataset: `dataset[i]` are samples for `satjepa.data.pairs.collate`; read in this process, without workers.
         resume: "auto" returns at once if <run_dir>/model is this very run, finished, and goes on from <run_dir>/resume
@@ -105,14 +109,17 @@ def train(
     the checkpoint to resume is missing or of other settings, split, backbone or samples; NonFiniteError before a loss
     or a gradient that is not finite reaches the weights.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.utils import send_to_device, set_seed
 
     from satjepa.assemble import open_split
     from satjepa.data.pairs import collate
 
     # what is trained, by what, in which order
-    how, run, accelerator = params.train, Path(run_dir), Accelerator(mixed_precision=params.train.precision)
+    how, run = params.train, Path(run_dir)
+    alone = round(how.jepa_share * how.steps) if model.sees_alone else 0
+    idle = DistributedDataParallelKwargs(find_unused_parameters=alone > 0 or params.model.variant == "published")
+    accelerator = Accelerator(mixed_precision=how.precision, kwargs_handlers=[idle])
     wrapped = accelerator.prepare_model(model.train())
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     stepping = make_stepping(model, how)
@@ -143,20 +150,18 @@ def train(
 
     with report.open(start), Stop(max_seconds) as stop:
         for step in range(start, how.steps):
+            drawn = plan.draw(step) if step >= alone else ()  # noise, sigma, drops; I-JEPA alone needs none
             batch = collate([dataset[i] for i in plan.indices(step)])
-            batch, noise, sigma, drops = send_to_device((batch, *plan.draw(step)), accelerator.device)
+            batch, *drawn = send_to_device((batch, *drawn), accelerator.device)
 
             # forward, backward; nothing that is not finite goes on
-            loss, parts = wrapped(batch, noise, sigma, drops)
+            loss, parts = wrapped(batch, *drawn)
             model.zero_grad(set_to_none=True)
             accelerator.backward(loss)
-            parts["grad_norm"] = stepping.clip()
-            each = parts["flow.each"].tolist()  # (B,)
-            scalars = {name: part.float() for name, part in parts.items() if part.ndim == 0}
-            values = dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))  # one transfer
-            if not all(map(math.isfinite, values.values())):
-                report.write_run(f"not finite: {_not_finite(values)}", step)
-                raise NonFiniteError(_complaint(step, values, batch["meta"], run))
+            values = _values(parts | {"grad_norm": stepping.clip()})
+            if odd := _not_finite(values):
+                report.write_run(f"not finite: {odd}", step)
+                raise NonFiniteError(_complaint(step, odd, batch["meta"], run))
 
             # step; target encoder and averaged weights follow
             rate = stepping.set_rates(step)
@@ -166,7 +171,8 @@ def train(
             model.average_weights(min(how.weight_ema, (1 + step) / (10 + step)))  # a short memory at the start
 
             # log, save, stop if asked (any process may be)
-            report.add(step + 1, rate, values, parts.get("flow.sigma", sigma).tolist(), each)
+            levels = (parts.get("flow.sigma", drawn[1]).tolist(), parts["flow.each"].tolist()) if drawn else ()
+            report.add(step + 1, rate, values, *levels)
             if stop.reason:
                 accelerator.set_trigger()
             stopping = accelerator.check_trigger()
@@ -236,11 +242,18 @@ def _facts(accelerator: Accelerator, plan: Plan, named: dict[str, nn.Parameter])
     }
 
 
+def _values(parts: dict[str, Tensor]) -> dict[str, float]:
+    """The named parts of a step that are one number each, brought from the device in one transfer."""
+    scalars = {name: part.float() for name, part in parts.items() if part.ndim == 0}
+    return dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))
+
+
 def _not_finite(values: dict[str, float]) -> str:
+    """The names of the values that are not finite, "" where all are."""
     return ", ".join(name for name, value in values.items() if not math.isfinite(value))
 
 
-def _complaint(step: int, values: dict[str, float], metas: list[dict[str, Any]], run: Path) -> str:
+def _complaint(step: int, odd: str, metas: list[dict[str, Any]], run: Path) -> str:
     places = ", ".join("{preset}/{region}/{year}/{x}/{y}".format(**meta) for meta in metas)
     good = run / "resume" if checkpoint.exists(run / "resume") else "none yet"
-    return f"step {step + 1}: {_not_finite(values)} not finite; samples {places}; last good checkpoint: {good}"
+    return f"step {step + 1}: {odd} not finite; samples {places}; last good checkpoint: {good}"

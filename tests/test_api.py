@@ -1,5 +1,7 @@
 """The calls of the model card, on the tiny SD 3 with random weights."""
 
+import copy
+import dataclasses
 import os
 import subprocess
 import sys
@@ -17,14 +19,15 @@ from satjepa import (
     api,
     assemble,
     checkpoint,
+    cli,
     encode_caption_batch,
     load_and_resize_tif,
     load_model,
     predict_next_frame,
 )
 from satjepa.captions.rules import caption
-from satjepa.config import load_params
-from satjepa.data.splits import LeakError
+from satjepa.config import ConfigError, load_params
+from satjepa.data.splits import LeakError, Split
 from satjepa.models.backbone import BackboneError
 from satjepa.published_folder import convert
 from satjepa.published_layout import PublishedError
@@ -58,6 +61,13 @@ def ours():
 @pytest.fixture(scope="module")
 def rgb() -> torch.Tensor:
     return torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def written(model, folder: Path, split: str) -> Path:
+    """The checkpoint folder of a model, of a run on the split with this hash."""
+    backbone = checkpoint.hash_module(model.backbone, frozen_only=True)
+    header = checkpoint.make_header(model.params.as_dict(), split, backbone)
+    return checkpoint.save(folder, model.state(), header, {"step": 1}, {})
 
 
 def tif(path: Path, data: np.ndarray, **profile: object) -> Path:
@@ -178,21 +188,43 @@ def test_file_and_folder_give_one_model(file: Path, model: object, rgb, tmp_path
 
 
 def test_a_model_of_ours_is_loaded_with_or_without_its_split(ours, rgb, tmp_path: Path, monkeypatch) -> None:
-    from satjepa.data.splits import Split
-
     split = Split("region", 0, train=("A",), val=("B",), test=("C",))
-    backbone = checkpoint.hash_module(ours.backbone, frozen_only=True)
-    header = checkpoint.make_header(ours.params.as_dict(), split.sha256, backbone)
-    checkpoint.save(tmp_path / "model", ours.state(), header, {"step": 1}, {})
+    folder = written(ours, tmp_path / "model", split.sha256)
     monkeypatch.setattr(assemble, "open_split", lambda: split)
-    model = load_model(tmp_path / "model")
+    model = load_model(folder)
     assert model.trained_on is split and not model.reads_padding
     assert torch.equal(predict_next_frame(rgb, model, WORDS, 1), predict_next_frame(rgb, ours, WORDS, 1))
-    for absent in (Split("region", 1, ("A",), ("B",), ("C",)), None):
+    assert assemble.load_model(folder).trained_on is split
+    other = (Split("region", 1, ("A",), ("B",), ("C",)), checkpoint.CheckpointError, "trained on another split")
+    for absent, error, says in (other, (None, FileNotFoundError, r"gone\.json")):
         monkeypatch.setattr(assemble, "ARTIFACTS", "nowhere")
         monkeypatch.setattr(assemble, "open_split", lambda s=absent: s or Split.load(tmp_path / "gone.json"))
         with pytest.raises(LeakError, match="not known here"):
-            load_model(tmp_path / "model").trained_on.assert_unseen([])
+            load_model(folder).trained_on.assert_unseen([])
+        with pytest.raises(error, match=says):  # what is to be scored must know its split
+            assemble.load_model(folder)
+
+
+def test_a_checkpoint_is_restored_as_it_is_told(ours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For forecasts it needs no split; it is on the device asked for; what was read of the disk is not changed."""
+    found = checkpoint.load(written(ours, tmp_path / "model", checkpoint.UNKNOWN))
+    header = copy.deepcopy(found.header)
+    model = assemble.from_checkpoint(found, "cpu", sample={"steps": 7, "guidance": None})
+    assert (model.params.sample.steps, model.params.sample.guidance, model.training) == (7, 1.0, False)
+    with pytest.raises(LeakError, match="not known here"):
+        model.trained_on.assert_unseen([])
+    with pytest.raises(ConfigError, match=r"sample\.stepz"):
+        assemble.from_checkpoint(found, "cpu", sample={"stepz": 7})
+    tiny = str(REPO / "assets/tiny_sd3")
+    assert assemble.from_checkpoint(found, "cpu", backbone=tiny).params.backbone.path == tiny
+    damaged = dataclasses.replace(found, header=found.header | {"backbone": "b" * 64})
+    with pytest.raises(checkpoint.CheckpointError, match=f"backbone bbbbbbbbbbbb; what lies in {tiny} is"):
+        assemble.from_checkpoint(damaged, "cpu", backbone=tiny)
+    assert found.header == header
+    monkeypatch.setattr(assemble, "the_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(assemble, "build_model", lambda params: copy.deepcopy(ours))
+    loaded = (load_model(found.folder), load_model(found.folder, "meta"), assemble.load_model(found.folder))
+    assert [m.device.type for m in (*loaded, cli.trained_model(found.folder)[0])] == ["cpu", "meta", "meta", "meta"]
 
 
 @pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument:UserWarning")  # diffusers passes it

@@ -1,9 +1,8 @@
-"""satjepa.evaluate and satjepa.table: one loop for all rows, honest pooling, refusal of what was trained on."""
+"""satjepa.evaluate: one loop for all rows, honest pooling, refusal of what was trained on."""
 
 import json
 import math
 
-import pandas as pd
 import pytest
 import torch
 
@@ -12,8 +11,6 @@ from satjepa.baselines.persistence import MeanColour, OracleMean, OracleSample, 
 from satjepa.data.splits import LeakError, Split
 from satjepa.evaluate import evaluate, evaluate_all, evaluate_ensemble
 from satjepa.perceptual import Perceptual
-from satjepa.rows import write_table
-from satjepa.table import combine_seeds, markdown_table
 
 
 def make_batch(patches: int, seed: int = 0, side: int = 24) -> dict:
@@ -209,40 +206,3 @@ def test_mean_colour_is_that_of_the_valid_pixels() -> None:
     batch["rgb_t"][:, :, :12], batch["rgb_t"][:, :, 12:] = 0.25, torch.nan
     batch["valid_t"][:, :, 12:] = False
     assert torch.allclose(MeanColour().forecast(batch), torch.tensor(0.25))
-
-
-def row(seed: int, **other) -> dict:
-    """A small row."""
-    base = {"model": "ours", "preset": "strong", "n": 5, "samples": 1}
-    return base | {"psnr": 20.0 + seed, "l1": 0.1, "fid64": None, "lpips": 0.25} | other
-
-
-def test_seeds_are_combined() -> None:
-    both = combine_seeds([row(0), row(3)])
-    assert both["seeds"] == 2 and both["model"] == "ours" and both["n"] == 5
-    assert both["psnr"] == 21.5 and both["psnr_std"] == pytest.approx(3 / 2**0.5)
-    assert both["fid64"] is None and both["fid64_std"] is None
-    single = combine_seeds([row(0)])
-    assert single["psnr"] == 20.0 and single["seeds"] == 1 and not any(key.endswith("_std") for key in single)
-    for other in (row(0, n=6), row(0, model="theirs"), row(0, lpips_rand=0.1)):
-        with pytest.raises(ValueError, match="different things"):
-            combine_seeds([row(0), other])
-
-
-def test_table_in_csv_and_markdown(tmp_path) -> None:
-    path = tmp_path / "reports" / "table.csv"
-    lines = [combine_seeds([row(0), row(3)]), row(1, model="Default"), row(1, preset="gentle", psnr=31.0)]
-    write_table(lines, path, {"fid_missing": "no network", "psnr": "mean over patches"})
-    table = pd.read_csv(path)
-    assert table["psnr"].tolist() == [21.5, 21.0, 31.0] and table["fid64"].isna().all()
-    text = markdown_table(path, preset="strong").splitlines()
-    assert text[0] == "| model | psnr ↑ | l1 ↓ | lpips ↓ | fid64 ↓ |"
-    assert text[1] == "|---|---|---|---|---|"
-    assert text[2] == "| ours | 21.50 ± 2.12 | 0.1000 ± 0.0000 | 0.250 ± 0.000 | – |"
-    assert text[3] == "| Default | 21.00 | 0.1000 | 0.250 | – |"
-    assert text[4] == "", "the other preset has its own table"
-    notes = "\n".join(text[5:])
-    assert "n = 5 patches" in notes and "not measured, no network" in notes and "psnr: mean over patches" in notes
-    assert "standard deviation" in notes and "_rand" not in notes
-    write_table([row(1, lpips_rand=0.3)], path)
-    assert "not comparable" in markdown_table(path) and "standard deviation" not in markdown_table(path)

@@ -196,6 +196,17 @@ def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.Ca
     assert (home / "reports/table.csv").read_text() == "the demo's"
 
 
+def test_a_seed_that_the_file_does_not_have(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    """One plain message as for any wrong argument, before the seeds that it has are run."""
+    (home / "params.table.yaml").write_text("ablate: {seeds: [0, 1]}\n")
+    monkeypatch.setattr(experiment, "run_seed", lambda *_: pytest.fail("a seed was run"))
+    with pytest.raises(SystemExit) as stopped:
+        experiment.main(["params.table.yaml", "--seeds", "0", "9"])
+    assert stopped.value.code == 2
+    last = "python -m satjepa.experiment: error: argument --seeds: seed 9 is not one of ablate.seeds, [0, 1]"
+    assert capsys.readouterr().err.splitlines()[-1] == last
+
+
 def test_one_seed_is_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch):
     (home / "params.table.yaml").write_text("ablate: {seeds: [0, 1, 2]}\n")
     asked = []

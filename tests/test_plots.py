@@ -59,15 +59,6 @@ def test_bars_are_as_long_as_their_values():
     assert [segment[:, 0].tolist() for segment in whiskers] == [[19.5, 20.5], [21.0, 21.0]]
 
 
-@pytest.mark.parametrize("column", ["lpips", "lpips_rand"])
-def test_the_plane_puts_each_row_at_its_numbers(column: str):
-    """Whichever LPIPS was measured; a random trunk's is called so on the axis."""
-    (ax,) = plots.plane(rows(psnr=[20.0, 21.0], **{column: [0.3, 0.2]})).axes
-    assert ax.collections[0].get_offsets().tolist() == [[20.0, 0.3], [21.0, 0.2]]
-    assert [text.get_text() for text in ax.texts] == ["a", "b"]
-    assert ax.get_ylabel().startswith(f"{column} (")
-
-
 def test_ranks_are_shares():
     (ax,) = plots.ranks([1, 2, 1]).axes
     assert [bar.get_height() for bar in ax.patches] == [0.25, 0.5, 0.25]
@@ -102,18 +93,6 @@ def test_processes_by_area_and_by_error():
     assert [bar.get_width() for bar in area.patches] == pytest.approx([10.0] * 5)
     assert [bar.get_width() for bar in error.patches] == pytest.approx([25.0] * 5)
     assert not list(plots.processes([], "p").axes[0].patches)
-
-
-def test_skill_by_process_leaves_out_what_is_no_forecast():
-    table = pd.DataFrame(
-        {"model": ["Default (persistence)", "a", "b"], "skill_crop": [0, 0.5, 0.1], "skill_water": [0, -0.2, 0.3]}
-    )
-    (ax,) = plots.skill_by_process(table).axes
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
-    assert [bar.get_height() for bar in ax.patches] == [0.5, -0.2, 0.1, 0.3]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["crop", "water"]
-    (ax,) = plots.skill_by_process(rows(skill=[0.5, 0.1], skill_changed=[0.6, 0.2])).axes
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["all pixels", "changed pixels"]
 
 
 def cube(change: bool) -> xr.Dataset:

@@ -18,7 +18,6 @@ from satjepa.checkpoint import CheckpointError
 from satjepa.config import Params, load_params
 from satjepa.models.backbone import Backbone
 from satjepa.models.satjepa import SatJepa
-from satjepa.optim import make_optimizers, make_stepping, parameter_groups
 from satjepa.train import Interrupted, NonFiniteError, Plan, train
 
 SIDE, LENGTH, TEXT, SAMPLES = 32, 5, 128, 7  # 4x4 locations, latents 16x4x4
@@ -26,8 +25,8 @@ SMALL = {"dim": 16, "depth": 1, "heads": 2}
 TINY = {
     "data.patch": SIDE, "data.history": 1, "model.encoder": SMALL | {"patch": 8}, "model.predictor": SMALL,
     "model.forecaster": {"dim": 16, "layers": 1, "heads": 2}, "model.adapter": {"dim": 16, "layers": 1, "heads": 2},
-    "train.steps": 6, "train.batch": 2, "train.log_every": 2, "train.checkpoint_every": 2, "train.precision": "no",
-    "sample.steps": 2, "baselines": {},
+    "train.steps": 6, "train.jepa_share": 0.33, "train.batch": 2, "train.log_every": 2,
+    "train.checkpoint_every": 2, "train.precision": "no", "sample.steps": 2, "baselines": {},
 }  # fmt: skip
 
 
@@ -160,6 +159,21 @@ def test_only_what_should_train_trains(backbone: Backbone, whole: tuple) -> None
     assert not model.training
 
 
+def test_i_jepa_trains_alone_first(backbone: Backbone, tmp_path: Path) -> None:
+    """In the first steps, and only where there is an I-JEPA, nothing but it moves, and the backbone is not asked."""
+    model, start = build(backbone, tiny()), build(backbone, tiny())
+    with pytest.raises(Interrupted):
+        train(model, Samples(), tiny(), tmp_path / "a", progress=False, split="", max_seconds=0)
+    before = dict(start.named_parameters())
+    moved = {name.split(".")[0] for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"encoder", "target_encoder", "predictor", "projection", "readout", "past"}
+    blind = tiny(model__use_jepa=False)
+    with pytest.raises(Interrupted):
+        train(build(backbone, blind), Samples(), blind, tmp_path / "b", progress=False, split="", max_seconds=0)
+    sums = checkpoint.load(tmp_path / "b/resume").state["log"]["sums"]
+    assert "flow.mse" in sums and "ijepa.l1" not in sums
+
+
 def test_averages_and_momentum_follow_their_schedules(backbone: Backbone, tmp_path: Path) -> None:
     params = tiny(train__steps=4, train__weight_ema=0.3, train__target_ema=[0.9, 1.0])
     model, momenta, values = build(backbone, params), [], []
@@ -185,8 +199,10 @@ def test_log_has_every_part_and_run_json_says_why(whole: tuple) -> None:
     run = whole[0]
     rows = rows_of(run)
     assert [row["step"] for row in rows] == ["2", "4", "6"]
-    for name in ("loss", "flow.mse", "ijepa.l1", "ijepa.contrastive", "caption.mse", "readout.mse", "grad_norm"):
+    for name in ("loss", "ijepa.l1", "ijepa.contrastive", "readout.mse", "grad_norm"):
         assert all(math.isfinite(float(row[name])) for row in rows), name
+    for name in ("flow.mse", "caption.mse"):  # the first two steps are of I-JEPA alone
+        assert rows[0][name] == "" and all(math.isfinite(float(row[name])) for row in rows[1:]), name
     lr, warm = tiny().train.lr, 0.1 * 6
     expected = [lr / 2 * (1 + math.cos(math.pi * (s - warm) / (7 - warm))) for s in (2, 4, 6)]
     assert [float(row["lr"]) for row in rows] == pytest.approx(expected, rel=1e-5)
@@ -292,48 +308,6 @@ def test_every_epoch_shows_each_sample_once_whatever_the_number_of_processes() -
     often = Plan(10, (1, 1, 1), tiny(train__batch=4000, train__caption_dropout=0.3).train, 0).draw(0)
     assert often[2].text.float().mean().item() == pytest.approx(0.3, abs=0.03)
     assert often[1].logit().mean().item() == pytest.approx(how.timestep_mean, abs=0.06)
-
-
-def test_decay_is_for_the_weights_of_layers_only(backbone: Backbone) -> None:
-    model = build(backbone, tiny())
-    names = {id(p): n for n, p in model.named_parameters()}
-    groups = parameter_groups(model)
-    assert {n: g["decays"] for n, g in groups.items()} == {"hidden": True, "decay": True, "no_decay": False}
-    hidden, decay, free = ({names[id(p)] for p in groups[name]["params"]} for name in ("hidden", "decay", "no_decay"))
-    decayed = hidden | decay
-    assert decayed | free == set(model.trainable_names())
-    assert len(hidden) + len(decay) + len(free) == len(model.trainable_names())
-    assert {n.split(".")[0] for n in hidden} == {"encoder", "predictor", "forecaster", "adapter"}
-    assert all(n.endswith("weight") for n in hidden) and "encoder.blocks.0.attn.q.weight" in hidden
-    assert all(n.endswith("weight") and "norm" not in n for n in decayed) and any("lora_A" in n for n in decayed)
-    assert {"predictor.mask_token", "adapter.null", "adapter.streams", "forecaster.positions"} <= free
-    assert "encoder.patches.weight" in decayed and "encoder.norm.weight" in free and "encoder.patches.bias" in free
-
-
-def test_muon_moves_the_hidden_matrices_and_adamw_the_rest(backbone: Backbone) -> None:
-    model = build(backbone, tiny())
-    count = len(model.trainable_names())
-    adamw, muon = make_optimizers(model, tiny(train__muon_lr=0.5, train__lr=0.1).train)
-    assert type(muon) is torch.optim.Muon and {g["peak_lr"] for g in muon.param_groups} == {0.5}
-    assert type(adamw) is torch.optim.AdamW and {g["peak_lr"] for g in adamw.param_groups} == {0.1}
-    sizes = [sum(len(g["params"]) for g in optimizer.param_groups) for optimizer in (adamw, muon)]
-    assert sizes[1] == len(parameter_groups(model)["hidden"]["params"]) and sum(sizes) == count
-    (alone,) = make_optimizers(model, tiny(train__muon_lr=None).train)
-    assert sum(len(g["params"]) for g in alone.param_groups) == count
-
-
-def test_rates_and_decay_follow_their_lines(backbone: Backbone) -> None:
-    how = tiny(train__steps=9, train__warmup=0.2, train__lr=0.1, train__muon_lr=0.5, train__lr_ends=(0.5, 0.2),
-               train__weight_decay=(0.04, 0.4)).train  # fmt: skip
-    stepping = make_stepping(build(backbone, tiny()), how)
-    rates = [stepping.set_rates(step) for step in range(9)]
-    assert rates[0] == pytest.approx(0.1 * (0.5 + 0.5 / 1.8)) and max(rates) == pytest.approx(0.1, rel=0.01)
-    groups = [group for optimizer in stepping.optimizers for group in optimizer.param_groups]
-    assert rates[-1] == pytest.approx(0.1 * (0.2 + 0.4 * (1 + math.cos(math.pi * 7.2 / 8.2))))
-    assert {group["weight_decay"] for group in groups if group["decays"]} == {0.4}
-    assert {group["weight_decay"] for group in groups if not group["decays"]} == {0.0}
-    for optimizer, peak in zip(stepping.optimizers, (0.1, 0.5), strict=True):
-        assert all(g["lr"] == pytest.approx(rates[-1] / 0.1 * peak) for g in optimizer.param_groups)
 
 
 def test_bf16_is_close_to_float32(backbone: Backbone, tmp_path: Path) -> None:

@@ -42,6 +42,11 @@ class JointModel(nn.Module):
         return self.params.sample.strength
 
     @property
+    def sees_alone(self) -> bool:
+        """Whether I-JEPA can be trained alone, before the rest (`train.jepa_share`): not as published."""
+        return False
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
@@ -57,8 +62,10 @@ class JointModel(nn.Module):
         Made with the averaged weights and the ``sample`` section of the parameters. Noise belongs to (seed, sample,
         place), so a patch is forecast alike in any batch.
         """
+        from accelerate.utils import send_to_device
+
         device, how, strength = self.device, self.params.sample, self.strength
-        batch = to_device(batch, device)
+        batch = send_to_device(batch, device)
         side = self.backbone.latent_size(self.params.data.patch)
         images = []
         with self.averaged():
@@ -115,10 +122,3 @@ class JointModel(nn.Module):
             raise ValueError(f"the state is of another model: {len(odd)} tensors missing or unknown, such as {odd[:3]}")
         self.load_state_dict(mine, strict=False)
         self._average = {name: v.detach().clone() for name, v in average.items()}
-
-
-def to_device(value: Any, device: torch.device) -> Any:
-    """Tensors, and dicts of them, to a device; anything else as it is."""
-    if isinstance(value, dict):
-        return {key: to_device(item, device) for key, item in value.items()}
-    return value.to(device) if isinstance(value, Tensor) else value

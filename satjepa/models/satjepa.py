@@ -84,21 +84,32 @@ class SatJepa(JointModel):
 
     # ------------------------------------------------------------------ training
 
-    def forward(self, batch: Batch, noise: Tensor, sigma: Tensor, drops: Drops) -> Loss:
-        """Joint loss; noise (B,C,h,w) and sigma (B,) of the flow, drops of the adapter -> (loss, detached parts)."""
+    @property
+    def sees_alone(self) -> bool:
+        """As `JointModel` has it: with I-JEPA."""
+        return self.params.model.use_jepa
+
+    def forward(
+        self, batch: Batch, noise: Tensor | None = None, sigma: Tensor | None = None, drops: Drops | None = None
+    ) -> Loss:
+        """Joint loss; noise (B,C,h,w) and sigma (B,) of the flow, drops of the adapter -> (loss, detached parts).
+
+        Without noise: the loss of I-JEPA alone, nothing is said and nothing drawn.
+        """
         weights = self.params.loss
+        latent = self.latent(batch)  # (B,C,h,w)
         years = self.remember(batch)  # (B,Y,N,D), (B,Y)
         tokens, projected = self.predict(batch["rgb_t"], years)  # (B,N,D), (B,N,64 cells^2)
-        captions = self.foresee(batch, tokens)  # informative(t), geometric(t), semantic(t+1): (B,3,L,joint)
-        context, pooled = self.adapt(batch, tokens, projected, captions, drops, years)  # (B,N+L,joint), (B,P)
-        latent = self.latent(batch)  # (B,C,h,w)
-        z = noisy(latent, noise, sigma)  # (B,C,h,w)
-        velocity = self.backbone(z, sigma, context, pooled)  # (B,C,h,w)
-
-        losses = {"flow": (weights.sd, flow_loss(velocity, velocity_target(latent, noise)))}
+        losses = {}
         if self.params.model.use_jepa:
             losses["ijepa"] = (weights.ijepa, self.ijepa_loss(batch, tokens, projected))
             losses["readout"] = (weights.readout, flow_loss(self.read_out(tokens), latent))
+        if noise is None:
+            return joint_loss(losses)
+        captions = self.foresee(batch, tokens)  # informative(t), geometric(t), semantic(t+1): (B,3,L,joint)
+        context, pooled = self.adapt(batch, tokens, projected, captions, drops, years)  # (B,N+L,joint), (B,P)
+        velocity = self.backbone(noisy(latent, noise, sigma), sigma, context, pooled)  # (B,C,h,w)
+        losses["flow"] = (weights.sd, flow_loss(velocity, velocity_target(latent, noise)))
         if self.params.model.use_captions:
             losses["caption"] = (weights.caption, self.caption_loss(batch, captions))
         return joint_loss(losses)
