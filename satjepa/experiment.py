@@ -28,6 +28,7 @@ import yaml
 from satjepa.paths import root
 
 NOT_DONE = 75  # EX_TEMPFAIL: run the same command again
+DATA = "data.dvc"  # imported first: a frozen stage that dvc.lock does not know looks at its dependencies, in any order
 SHARED = "embeddings"  # the stage that all arms and seeds stand on
 POLL = 0.2  # seconds
 RESULTS = ("params.yaml", "dvc.lock", "reports/table.csv", "reports/table.settings.json", "reports/figures")
@@ -78,6 +79,8 @@ def repro(folder: Path, minutes: float | None = None, workers: int = 1) -> int:
     With several workers, the arms and seeds of the matrix stages run side by side, each on its share of the cores.
     """
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    if status := _run(folder, [["repro", DATA]], 1, deadline):
+        return status
     if workers > 1:
         status = _run(folder, [["repro", SHARED]], 1, deadline)
         items = [["--wait-for-lock", "repro", "--single-item", name] for name in _matrix_items(folder)]

@@ -71,6 +71,14 @@ def collect_baselines(params: Params) -> list[dict[str, Any]]:
     return [row for arm in names for row in _runs(params, "baselines", arm)]
 
 
+def baseline_steps(params: Params) -> dict[str, int]:
+    """For how many steps each arm of `baselines` is trained, by its title; without those that are not."""
+    from satjepa.config_baselines import arm_names, read_arm
+
+    arms = [read_arm(params, name) for name in (arm_names(params) if params.baselines else ())]
+    return {arm.title: arm.train.steps for arm in arms if arm.train}
+
+
 def build_table(params: Params, path: Path) -> pd.DataFrame:
     """Score what needs no training, add baselines, the published system, ours and its ablations, and write the results
     table with its settings.
@@ -103,6 +111,8 @@ def build_table(params: Params, path: Path) -> pd.DataFrame:
         settings
         | {
             "steps": params.train.steps,
+            "jepa_share": params.train.jepa_share,
+            "baseline_steps": baseline_steps(params),
             "ablation_steps": params.ablate.steps,
             "published_steps": params.published.steps,
             "sampler_steps": params.sample.steps,

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from dvc.cli.parser import get_main_parser
+from reach import REPO
 
 from satjepa import experiment
 
@@ -54,11 +55,13 @@ def stand_in_for_dvc(home: Path, code: str) -> None:
 
 def test_repro_gives_the_status_and_sets_the_scene(home: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SATJEPA_PARAMS", "params.table.yaml")
-    code = "import json, os, sys\njson.dump((sys.argv[1:], dict(os.environ)), open('said', 'w'))\nsys.exit(3)"
-    stand_in_for_dvc(home, code)
+    code = "import json, os, sys\nname = sys.argv[-1]\njson.dump((sys.argv[1:], dict(os.environ)), open(name, 'w'))\n"
+    stand_in_for_dvc(home, code + "sys.exit(3 if name == 'repro' else 0)")
     assert experiment.repro(home) == 3
-    arguments, environment = json.loads((home / "said").read_text())
+    arguments, environment = json.loads((home / "repro").read_text())
     assert arguments == ["repro"]
+    first, _ = json.loads((home / experiment.DATA).read_text())  # before all else, as the next test sees
+    assert first == ["repro", experiment.DATA] and (REPO / experiment.DATA).exists()
     assert "SATJEPA_PARAMS" not in environment
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
 
@@ -86,9 +89,10 @@ def test_workers_run_arms_side_by_side(home: Path, monkeypatch: pytest.MonkeyPat
     assert experiment.repro(home, workers=2) == 0
     said = sorted((json.loads(path.read_text()) for path in home.glob("said-*")), key=lambda one: one[1])
     side = [["--wait-for-lock", "repro", "--single-item", f"train@{seed}"] for seed in (0, 1)]
-    assert [one[0] for one in (said[0], said[-1])] == [["repro", experiment.SHARED], ["repro"]]
-    assert sorted(one[0] for one in said[1:3]) == side and len(said) == 4
-    assert [one[2] for one in said[1:3]] == ["3", "3"]
+    alone = [["repro", experiment.DATA], ["repro", experiment.SHARED], ["repro"]]
+    assert [one[0] for one in (*said[:2], said[-1])] == alone
+    assert sorted(one[0] for one in said[2:4]) == side and len(said) == 5
+    assert [one[2] for one in said[2:4]] == ["3", "3"]
     for arguments, *_ in said:
         get_main_parser().parse_args(arguments)  # the real one exits where it does not know an option
     monkeypatch.setenv("STATUS", "5")

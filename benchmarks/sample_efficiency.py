@@ -1,0 +1,115 @@
+"""How much land does a system need? Trained on 10, 30, 100 % of the training regions, scored on the same test part.
+
+    python benchmarks/sample_efficiency.py [--params params.table.yaml] [--shares 0.1 0.3 1] [--systems ours unet simvp]
+
+Each system is trained for as many steps as in the params file, whatever the share: fewer regions are seen more often.
+`ours` is the model itself; the others are arms of `baselines`. A run goes on where it was stopped (.work/efficiency).
+The baselines keep the weights that are best on the validation regions, which are the same at each share. One seed.
+Needs the stages up to `embeddings` (`dvc repro embeddings`). Leaves docs/sample_efficiency.csv, its settings, and .png.
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import cycle
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from satjepa import plots
+from satjepa.assemble import batches, build_model, dataset, load_model, spread_evenly
+from satjepa.baselines.arms import UNUSED, build_arm, header_of, load_arm, members
+from satjepa.baselines.fit import fit
+from satjepa.config import Params, load_params
+from satjepa.config_baselines import arm_names, read_arm
+from satjepa.data.pairs import PairDataset
+from satjepa.gallery import COLOURS
+from satjepa.paths import root
+from satjepa.results import baseline_steps
+from satjepa.rows import write_table
+from satjepa.score import OURS, score, score_run, untimed
+from satjepa.train import train
+
+LABELS = {"psnr": "PSNR, dB ↑", "gssim": "GSSIM ↑", "lpips": "LPIPS ↓", "lpips_rand": "LPIPS of a random trunk ↓"}
+
+
+def keep_regions(data: PairDataset, share: float) -> int:
+    """Leave a training set a share of its regions, spread evenly over their names, at least one; returns how many."""
+    names = sorted({data.places[number].region for number, *_ in data.samples})
+    chosen = {names[i] for i in spread_evenly(len(names), max(1, round(share * len(names))))}
+    data.samples = [sample for sample in data.samples if data.places[sample[0]].region in chosen]
+    return len(chosen)
+
+
+def our_row(params: Params, share: float, home: Path) -> dict[str, object]:
+    """The model itself, trained on a share of the regions: the row of the mean of its ensemble, first preset."""
+    data = dataset(params, "train", latents=True)
+    regions = keep_regions(data, share)
+    run = home / f"ours-{regions}"
+    model = load_model(train(build_model(params), data, params, run))
+    scores = score_run(model, params, run / "scores.csv", list(params.data.presets[:1]))
+    row = next(row for row in scores.to_dict("records") if row["model"].startswith(f"{OURS}, mean of"))
+    return {"system": "Sat-JEPA-Diff, zero-RGB", "regions": regions} | row
+
+
+def arm_row(name: str, params: Params, share: float, home: Path) -> dict[str, object]:
+    """An arm of `baselines`, as `our_row`; of an ensemble its mean."""
+    arm = read_arm(params, name)
+    text = arm.kind == "sd35"
+    data, held_out = (dataset(params, part, text=text, latents=text, emb=False) for part in ("train", "val"))
+    regions = keep_regions(data, share)
+    run, model = home / f"{name}-{regions}", build_arm(arm, params)
+    validation = [
+        {key: value for key, value in batch.items() if key not in UNUSED}
+        for batch in batches(held_out, arm.train.batch, arm.train.val_patches)
+    ]
+    folder = fit(model, data, validation, arm.train, run, header_of(arm, params, model), params.seed)
+    forecaster, count = load_arm(arm, params, folder), {arm.title: members(arm, params)}
+    scores = score({arm.title: forecaster}, params, params.data.presets[0], count, params.seed)
+    return {"system": arm.title, "regions": regions} | untimed(scores[0])
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """One panel a metric over the number of regions, one line a system."""
+    columns = {name: label for name, label in LABELS.items() if name in table}
+    fig, axes = plots.figure(1, len(columns), 3.1 * len(columns), 2.8)
+    for ax, (column, label) in zip(axes[0], columns.items(), strict=True):
+        for colour, (system, rows) in zip(cycle(COLOURS), table.groupby("system", sort=False), strict=False):
+            rows = rows.sort_values("regions")
+            ax.plot(rows["regions"], rows[column], marker="o", ms=4, color=colour, label=system)
+        ax.set_xscale("log")
+        ticks = sorted(table["regions"].unique())
+        ax.set_xticks(ticks, [str(tick) for tick in ticks])
+        ax.minorticks_off()
+        ax.set_xlabel("training regions", fontsize=8)
+        ax.set_title(label, fontsize=9)
+    axes[0, 0].legend(fontsize=7, frameon=False)
+    return fig
+
+
+def main() -> None:
+    """Train, score, print the table, draw the figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--params", type=Path, default=root() / "params.table.yaml")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 1.0])
+    parser.add_argument("--systems", nargs="+", default=["ours", "unet", "simvp"])
+    parser.add_argument("--out", type=Path, default=root() / "docs/sample_efficiency", help="without its ending")
+    args = parser.parse_args()
+    params, home, rows = load_params(args.params), root() / ".work/efficiency", []
+    trained = [name for name in arm_names(params) if read_arm(params, name).train]
+    if odd := set(args.systems) - {"ours", *trained}:
+        parser.error(f"{', '.join(sorted(odd))}: not one of ours, {', '.join(trained)}")
+    told = {"seed": params.seed, "steps": params.train.steps, "jepa_share": params.train.jepa_share}
+    for share in args.shares:
+        for system in args.systems:
+            rows.append(our_row(params, share, home) if system == "ours" else arm_row(system, params, share, home))
+            write_table(rows, args.out.with_suffix(".csv"), told | {"baseline_steps": baseline_steps(params)})
+    table = pd.DataFrame(rows)
+    shown = ["system", "regions", *(name for name in LABELS if name in table)]
+    print(table[shown].to_string(index=False, float_format="{:.3f}".format))
+    plots.save(draw(table), args.out.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

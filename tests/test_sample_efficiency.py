@@ -1,0 +1,34 @@
+"""The benchmark of sample efficiency: which regions are left, and what its figure shows."""
+
+import importlib.util
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from reach import REPO
+
+
+@pytest.fixture(scope="module")
+def bench():
+    spec = importlib.util.spec_from_file_location("bench", REPO / "benchmarks/sample_efficiency.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("share", "left"), [(0.1, "A"), (0.5, "AC"), (1.0, "ABCD")])
+def test_a_share_of_the_regions_is_left(bench, share: float, left: str) -> None:
+    places = [SimpleNamespace(region=name) for name in "DBCA"]
+    data = SimpleNamespace(places=places, samples=[(i % 4, i, 0, 0) for i in range(12)])
+    assert bench.keep_regions(data, share) == len(left)
+    assert {places[number].region for number, *_ in data.samples} == set(left)
+    assert len(data.samples) == 3 * len(left)
+
+
+def test_the_figure_has_a_line_a_system_and_a_tick_a_share(bench) -> None:
+    rows = [{"system": s, "regions": n, "psnr": n, "lpips": 1 / n} for n in (24, 2) for s in ("U-Net", "ours")]
+    fig = bench.draw(pd.DataFrame(rows))
+    psnr, lpips = fig.axes  # no GSSIM in the table, no panel
+    assert [line.get_label() for line in psnr.lines] == ["U-Net", "ours"]
+    assert list(psnr.lines[0].get_xdata()) == [2, 24] and list(lpips.lines[1].get_ydata()) == [0.5, 1 / 24]
+    assert [tick.get_text() for tick in psnr.get_xticklabels()] == ["2", "24"]
