@@ -18,9 +18,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from satjepa import plots
-from satjepa.assemble import batches, build_model, dataset, load_model, spread_evenly
-from satjepa.baselines.arms import UNUSED, build_arm, header_of, load_arm, members
-from satjepa.baselines.fit import fit
+from satjepa.assemble import build_model, dataset, load_model, spread_evenly
+from satjepa.baselines.arms import load_arm, members, pairs_of, train_arm
 from satjepa.config import Params, load_params
 from satjepa.config_baselines import arm_names, read_arm
 from satjepa.data.pairs import PairDataset
@@ -56,15 +55,9 @@ def our_row(params: Params, share: float, home: Path) -> dict[str, object]:
 def arm_row(name: str, params: Params, share: float, home: Path) -> dict[str, object]:
     """An arm of `baselines`, as `our_row`; of an ensemble its mean."""
     arm = read_arm(params, name)
-    text = arm.kind == "sd35"
-    data, held_out = (dataset(params, part, text=text, latents=text, emb=False) for part in ("train", "val"))
+    data = pairs_of(arm, params, "train")
     regions = keep_regions(data, share)
-    run, model = home / f"{name}-{regions}", build_arm(arm, params)
-    validation = [
-        {key: value for key, value in batch.items() if key not in UNUSED}
-        for batch in batches(held_out, arm.train.batch, arm.train.val_patches)
-    ]
-    folder = fit(model, data, validation, arm.train, run, header_of(arm, params, model), params.seed)
+    folder = train_arm(arm, params, home / f"{name}-{regions}", data=data)
     forecaster, count = load_arm(arm, params, folder), {arm.title: members(arm, params)}
     scores = score({arm.title: forecaster}, params, params.data.presets[0], count, params.seed)
     return {"system": arm.title, "regions": regions} | untimed(scores[0])

@@ -37,6 +37,7 @@ TRAINING_CODE += ("train", "train_state")
 # What changes no trained weight; of another split its hash tells.
 NOT_TRAINING = ("sample.", "eval.", "ablate.", "published.", "train.log_every", "train.checkpoint_every")
 NOT_TRAINING += ("data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_")
+ABSENT = {"baselines": {}, "train": {"jepa_share": 0.0}}  # left out by `make_header`; younger than the format
 
 
 class CheckpointError(Exception):
@@ -209,8 +210,8 @@ def make_header(config: Json, split: str, backbone: str) -> Json:
 
 
 def settings_of(header: Json) -> Json:
-    """What `satjepa.config.from_dict` takes: the settings of a header, with the section that `make_header` left out."""
-    return header["config"] | {"baselines": {}}
+    """What `satjepa.config.from_dict` takes: the settings of a header, with those that it has not."""
+    return header["config"] | {name: values | header["config"].get(name, {}) for name, values in ABSENT.items()}
 
 
 def _compared(config: Json) -> Json:
@@ -220,7 +221,7 @@ def _compared(config: Json) -> Json:
 
 def differences(found: Json, mine: Json) -> list[str]:
     """One line for each training setting, split or backbone in which two headers differ; empty for one and the same."""
-    a, b = _compared(found["config"]), _compared(mine["config"])
+    a, b = (_compared(settings_of(header)) for header in (found, mine))
     lines = [
         f"{key}: {a.get(key, '(absent)')} in the checkpoint, {b.get(key, '(absent)')} here"
         for key in sorted(a.keys() | b.keys())

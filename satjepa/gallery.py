@@ -163,7 +163,7 @@ def _window(values: np.ndarray) -> tuple[float, float]:
     gaps = np.diff(values)
     cut = int(gaps.argmax()) + 1 if len(gaps) else 0
     most = max(values[:cut], values[cut:], key=len)
-    alone = 0 < len(values) - len(most) <= len(values) / 4 and gaps.max() > np.ptp(most)
+    alone = 0 < len(values) - len(most) <= len(values) / 4 and gaps.max() > np.ptp(most) > 0
     shown = most if alone else values
     return float(shown.min()), float(shown.max())
 
@@ -198,8 +198,8 @@ def plane(table: pd.DataFrame, x: str = "psnr", y: str | None = None) -> Figure:
         name = f"{system} (at {far})" if far else system
         mark = _mark(rows["model"].iloc[0])
         handles.append(Line2D([], [], **mark, label=f"{number:\u2007>2}  {name}"))
-    ax.set_xlabel(f"{x} (dB, higher is closer to the truth) →")
-    ax.set_ylabel(f"← {y} (lower looks more real)")
+    ax.set_xlabel(f"{x.upper()} (dB, higher is closer to the truth) →")
+    ax.set_ylabel(f"← {y.upper()} (lower looks more real)")
     ax.grid(alpha=0.25)
     style = {"fontsize": 7.5, "frameon": False, "bbox_to_anchor": (1.01, 1), "loc": "upper left", "labelcolor": INK}
     ax.legend(handles=handles + _fills(), **style)
@@ -263,4 +263,4 @@ def _skills(ax: Axes, line: int, models: pd.Series, skills: pd.Series) -> None:
     if far := ", ".join(f"{skill:.2f}".replace("-", "−") for skill in skills if skill < FLOOR):
         end = inside.max() if len(inside) else FLOOR
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-        ax.text(end + 0.14, line, far, fontsize=6.5, va="center", color=INK, bbox=box)
+        ax.text(min(end + 0.14, 0.5), line, far, fontsize=6.5, va="center", color=INK, bbox=box)

@@ -1,5 +1,5 @@
-"""Every figure of the notebooks and of the README. Each function returns a matplotlib Figure; `show` displays, `save`
-writes it.
+"""The figures of the notebooks; those of all systems together are in `satjepa.gallery`. Each function returns a
+matplotlib Figure; `show` displays, `save` writes it.
 """
 
 from __future__ import annotations

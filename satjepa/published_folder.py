@@ -56,7 +56,7 @@ def params_of(published: Published, backbone: str | None = None) -> Params:
     if backbone:
         dotted["backbone.path"] = backbone
     if OURS in config:
-        return from_dict(with_keys(Params, config[OURS], dotted))
+        return from_dict(with_keys(Params, checkpoint.settings_of({"config": config[OURS]}), dotted))
     vit = VIT_HEADS.get(d.token_dim, max(1, d.token_dim // 64))
     heads = {"encoder": vit, "predictor": vit, "adapter": HEADS, "forecaster": HEADS}
     assumed = {f"model.{part}.heads": number for part, number in heads.items()}

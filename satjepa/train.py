@@ -91,10 +91,11 @@ def train(
     split: str | None = None,
     max_seconds: float | None = None,
 ) -> Path:
-    """Train what the model lets train, with all losses at once; returns the folder of the finished checkpoint.
+    """Train what the model lets train; returns the folder of the finished checkpoint.
 
-    The first `train.jepa_share` of the steps are for I-JEPA alone, where the model has one that can be: a third of the
-    price of a joint step, and the rest has little to learn from tokens that say nothing yet.
+    Where the model has it so, I-JEPA is alone in the first `train.jepa_share` of the steps: they cost a third of a
+    joint one, and the rest has little to learn from tokens that say nothing yet. Then all losses count at once. One
+    schedule of learning rates goes over both.
 
     Args:
         dataset: `dataset[i]` are samples for `satjepa.data.pairs.collate`; read in this process, without workers.
@@ -117,8 +118,8 @@ def train(
 
     # what is trained, by what, in which order
     how, run = params.train, Path(run_dir)
-    alone = round(how.jepa_share * how.steps) if model.sees_alone else 0
-    idle = DistributedDataParallelKwargs(find_unused_parameters=alone > 0 or params.model.variant == "published")
+    alone = min(round(how.jepa_share * how.steps), how.steps - 1) if model.jepa_comes_first else 0  # one step is joint
+    idle = DistributedDataParallelKwargs(find_unused_parameters=alone > 0 or model.has_idle_weights)
     accelerator = Accelerator(mixed_precision=how.precision, kwargs_handlers=[idle])
     wrapped = accelerator.prepare_model(model.train())
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -94,8 +94,8 @@ class Report:
         bar = tqdm(total=self.steps, initial=start, unit="step", disable=not (self.progress and self.terminal))
         names = (self.run / "log.csv", self.run / "speed.csv") if self.main else (os.devnull, os.devnull)
         with bar, open(names[0], "w", newline="") as log, open(names[1], "a" if start else "w") as speed:
-            self.bar, self.files = bar, (log, speed)
-            self._write_log()
+            self.bar, self.files, self.names = bar, (log, speed), {}
+            self._write(self.rows)
             self.write_run("running", start)
             yield
 
@@ -122,7 +122,7 @@ class Report:
         row = {"step": str(step), "lr": f"{lr:.6g}"} | {k: "" if v is None else f"{v:.6g}" for k, v in means.items()}
         self.rows.append(row)
         self.sums.clear()
-        self._write_log()
+        self._write([row])
         now = time.monotonic()
         rate = (step - self.line[0]) * self.batch / max(now - self.line[1], 1e-9)
         left = (now - self.began) / (step - self.start) * (self.steps - step)
@@ -136,17 +136,19 @@ class Report:
             when = f"{left // 60:.0f}:{left % 60:02.0f} to go"
             print(f"step {step:>6}/{self.steps}  {told}  {rate:.1f} images/s  {when}", flush=True)
 
-    def _write_log(self) -> None:
-        """Write log.csv from its rows, as one with new names changes the header."""
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        """Add rows to log.csv, which is written anew where they bring names that are not in its header."""
         if not self.main:
             return
-        log, names = self.files[0], dict.fromkeys(name for row in self.rows for name in row)
-        log.seek(0)
-        writer = csv.DictWriter(log, list(names), restval="")
-        if self.rows:
+        log, known = self.files[0], len(self.names)
+        self.names |= dict.fromkeys(name for row in rows for name in row)
+        writer = csv.DictWriter(log, list(self.names), restval="")
+        if len(self.names) > known:
+            log.seek(0)
+            log.truncate()
             writer.writeheader()
-        writer.writerows(self.rows)
-        log.truncate()
+            rows = self.rows
+        writer.writerows(rows)
 
     def write_run(self, reason: str, step: int) -> None:
         """Write run.json: how far the run is, why it stands there, how long it took, and on what machine."""

@@ -1,5 +1,6 @@
 """Checkpoints: atomic under a kill at any line, exact round trip, no pickle, and errors that say what differs."""
 
+import copy
 import json
 import os
 import random
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reach import REPO
 
 from satjepa import checkpoint
 from satjepa.checkpoint import CheckpointError
@@ -280,3 +282,16 @@ def test_the_digest_of_the_code_follows_what_trains_and_nothing_else(
         (package / name).write_text((package / name).read_text() + "\n")
         assert checkpoint.code_digest() != before
         before = checkpoint.code_digest()
+
+
+def test_settings_from_before_a_key_was_there_are_completed() -> None:
+    """With what its absence meant; a checkpoint of today differs from one of then only where it does something else."""
+    today = load_params(REPO / "params.yaml", **{"train.jepa_share": 0.0}).as_dict()
+    then = copy.deepcopy(today)
+    del then["train"]["jepa_share"]
+    old, new = (checkpoint.make_header(config, "s", "b") for config in (then, today))
+    assert "jepa_share" not in old["config"]["train"] and from_dict(checkpoint.settings_of(old)).train.jepa_share == 0
+    assert checkpoint.differences(old, new) == []
+    today["train"]["jepa_share"] = 0.5
+    (line,) = checkpoint.differences(old, checkpoint.make_header(today, "s", "b"))
+    assert line == "train.jepa_share: 0.0 in the checkpoint, 0.5 here"

@@ -104,7 +104,7 @@ def test_the_plane_puts_each_row_at_its_numbers(column: str):
     assert said == [["1", "Mean", "colour"], ["2", *gallery.OURS.split()]]
     joined = [line.get_xydata().tolist() for line in ax.lines if line.get_linestyle() == "-"]
     assert joined == [[[20, 0.3]], [[22, 0.1], [21, 0.2]]]
-    assert f"{column} (" in ax.get_ylabel()
+    assert f"{column.upper()} (" in ax.get_ylabel()
 
 
 def test_numbers_of_the_plane_cover_neither_each_other_nor_a_point():
@@ -145,6 +145,7 @@ def test_one_far_system_does_not_squeeze_the_plane():
         ([1, 2, 3, 4, 6], (1, 6)),
         ([1, 2, 3, 9, 9], (1, 9)),
         ([1, 9], (1, 9)),
+        ([1, 1, 1, 1, 1.001], (1, 1.001)),
         ([5], (5, 5)),
     ],
 )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from satjepa.baselines import Forecaster
     from satjepa.config import Params
     from satjepa.config_baselines import Arm
+    from satjepa.data.pairs import PairDataset
 
 UNUSED = ("emb_tp1", "emb_valid")  # of a batch: no baseline sees embeddings
 
@@ -82,24 +83,32 @@ def header_of(arm: Arm, params: Params, model: Any) -> dict[str, Any]:
     return make_header(config, open_split().sha256, backbone, model)
 
 
+def pairs_of(arm: Arm, params: Params, part: str) -> PairDataset:
+    """The samples of a part of the first preset, with all that the arm reads of them."""
+    text = arm.kind == "sd35"
+    return dataset(params, part, text=text, latents=text, emb=False)
+
+
 def train_arm(
-    arm: Arm, params: Params, run_dir: str | Path, progress: bool = True, max_seconds: float | None = None
-) -> Path:
-    """Train an arm on the training part of the first preset; returns the folder of its checkpoint.
+    arm: Arm, params: Params, run_dir: str | Path, progress: bool = True, max_seconds: float | None = None,
+    data: PairDataset | None = None,
+) -> Path:  # fmt: skip
+    """Train an arm on the training part of the first preset, or on `data`, some of it; returns the folder of its
+    checkpoint.
 
     Where nothing is trained, the checkpoint is empty but for its header, and so is log.csv: every arm leaves the same
     files. Arguments and errors as of `satjepa.baselines.fit.fit`.
     """
-    model, run, text = build_arm(arm, params), Path(run_dir), arm.kind == "sd35"
+    model, run = build_arm(arm, params), Path(run_dir)
     header = header_of(arm, params, model)
     if arm.train is None:
         folder = checkpoint.save(run / "model", {}, header, {"step": 0}, {})
         (run / "log.csv").write_text("step,lr,loss,grad_norm,val_loss\n")
         return folder
-    data, held_out = (dataset(params, part, text=text, latents=text, emb=False) for part in ("train", "val"))
+    data = pairs_of(arm, params, "train") if data is None else data
     validation = [
         {name: value for name, value in batch.items() if name not in UNUSED}
-        for batch in batches(held_out, arm.train.batch, arm.train.val_patches)
+        for batch in batches(pairs_of(arm, params, "val"), arm.train.batch, arm.train.val_patches)
     ]
     return fit(model, data, validation, arm.train, run, header, params.seed, progress, max_seconds)
 

@@ -42,8 +42,13 @@ class JointModel(nn.Module):
         return self.params.sample.strength
 
     @property
-    def sees_alone(self) -> bool:
-        """Whether I-JEPA can be trained alone, before the rest (`train.jepa_share`): not as published."""
+    def jepa_comes_first(self) -> bool:
+        """Whether I-JEPA is trained alone in the first steps (`train.jepa_share`); not so as published."""
+        return False
+
+    @property
+    def has_idle_weights(self) -> bool:
+        """Whether some of what should train has no part in the loss, which several processes must be told."""
         return False
 
     @property

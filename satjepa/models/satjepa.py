@@ -85,8 +85,8 @@ class SatJepa(JointModel):
     # ------------------------------------------------------------------ training
 
     @property
-    def sees_alone(self) -> bool:
-        """As `JointModel` has it: with I-JEPA."""
+    def jepa_comes_first(self) -> bool:
+        """As `JointModel` has it: where there is an I-JEPA."""
         return self.params.model.use_jepa
 
     def forward(
@@ -94,7 +94,7 @@ class SatJepa(JointModel):
     ) -> Loss:
         """Joint loss; noise (B,C,h,w) and sigma (B,) of the flow, drops of the adapter -> (loss, detached parts).
 
-        Without noise: the loss of I-JEPA alone, nothing is said and nothing drawn.
+        Given the batch alone: the loss of I-JEPA alone; forecaster, adapter and backbone are not asked.
         """
         weights = self.params.loss
         latent = self.latent(batch)  # (B,C,h,w)

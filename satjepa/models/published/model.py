@@ -79,6 +79,11 @@ class PublishedSatJepa(JointModel):
 
     # ------------------------------------------------------------------ training
 
+    @property
+    def has_idle_weights(self) -> bool:
+        """The temporal attention of its adapters: without past years its keys are one, and it says nothing new."""
+        return True
+
     def forward(self, batch: Batch, noise: Tensor, sigma: Tensor, drops: Drops) -> Loss:
         """Joint loss of a batch under new masks; noise (B,C,h,w) -> (loss, detached parts).
 
