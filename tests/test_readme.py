@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from reach import REPO
 from readme_table import BLOCK, filled
 
 from satjepa.config import load_params
+from satjepa.config_baselines import arm_names, read_arm
 
 README = (REPO / "README.md").read_text() if (REPO / "README.md").exists() else ""
 # Commands of others, by their first words. What else stands in a bash block must be checked below, or added here.
@@ -95,17 +97,34 @@ def test_the_table_was_made_with_the_parameters_of_today():
 
 
 def test_the_experiment_was_made_with_its_parameters():
-    """And the text says with which, and of how many seeds it is so far."""
-    params, folder = load_params(REPO / "params.table.yaml"), REPO / "experiments/table"
+    """And the text says with which, of how many seeds it is so far, and whether today's would be others."""
+    today, folder = yaml.safe_load((REPO / "params.table.yaml").read_text()), REPO / "experiments/table"
     settings, rows = json.loads((folder / "table.settings.json").read_text()), pd.read_csv(folder / "table.csv")
-    assert params.train.steps == params.ablate.steps == params.published.steps == params.baselines["train"]["steps"]
-    told = {"steps": params.train.steps, "guidance": params.sample.guidance, "sampler_steps": params.sample.steps}
-    assert {name: settings[name] for name in told} == told
-    assert set(rows["n"]) == {params.eval.max_patches}
-    words = " ".join(README.split())
-    assert f"the same {params.train.steps} steps of {params.train.batch} patches" in words
-    assert f"on {params.eval.max_patches} patches of eight regions" in words
-    assert f"{rows['seeds'].max()} of {len(params.ablate.seeds)} seeds" in words
+    seeds, words = today["ablate"]["seeds"], " ".join(README.split())
+    assert f"{rows['seeds'].max()} of {len(seeds)} seeds" in words
+    found = [yaml.safe_load(path.read_text()) for path in folder.glob("seed-*/params.yaml")]
+    assert len(found) == rows["seeds"].max()
+    for made in found:
+        how, sampler = made["train"], made["sample"]
+        assert how["steps"] == made["ablate"]["steps"] == made["published"]["steps"]
+        assert how["steps"] == made["baselines"]["train"]["steps"]
+        told = {"steps": how["steps"], "guidance": sampler["guidance"], "sampler_steps": sampler["steps"]}
+        assert {name: settings[name] for name in told} == told
+        assert set(rows["n"]) == {made["eval"]["max_patches"]}
+        assert f"the same {how['steps']} steps of {how['batch']} patches" in words
+        assert f"on {made['eval']['max_patches']} patches of eight regions" in words
+        made["ablate"]["seeds"] = seeds
+        assert (made != today) == ("`params.table.yaml` has changed since" in words)
+
+
+def test_no_baseline_of_the_experiment_is_starved():
+    """None has fewer steps, or smaller batches, than the model itself."""
+    params = load_params(REPO / "params.table.yaml")
+    assert params.train.steps == params.ablate.steps == params.published.steps
+    arms = [read_arm(params, name) for name in arm_names(params)]
+    budgets = [(arm.train.steps, arm.train.batch) for arm in arms if arm.train]
+    assert len(budgets) > 4 and min(budgets)[0] >= params.train.steps
+    assert min(batch for _, batch in budgets) >= params.train.batch
 
 
 def test_readme_leads_a_reader_in():

@@ -175,6 +175,12 @@ def test_i_jepa_trains_alone_first(backbone: Backbone, tmp_path: Path) -> None:
     assert "flow.mse" in sums and "ijepa.l1" not in sums
 
 
+def test_the_last_step_is_joint_whatever_the_share(backbone: Backbone, tmp_path: Path) -> None:
+    params = tiny(train__jepa_share=1.0, train__steps=2, train__log_every=1)
+    train(build(backbone, params), Samples(), params, tmp_path, progress=False, split="")
+    assert [bool(row["flow.mse"]) for row in rows_of(tmp_path)] == [False, True]
+
+
 def test_averages_and_momentum_follow_their_schedules(backbone: Backbone, tmp_path: Path) -> None:
     params = tiny(train__steps=4, train__weight_ema=0.3, train__target_ema=[0.9, 1.0])
     model, momenta, values = build(backbone, params), [], []
