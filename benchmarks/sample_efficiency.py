@@ -3,7 +3,8 @@
     python benchmarks/sample_efficiency.py [--params params.table.yaml] [--shares 0.1 0.3 1] [--systems ours unet simvp]
 
 Each system is trained for as many steps as in the params file, whatever the share: fewer regions are seen more often.
-`ours` is the model itself; the others are arms of `baselines`. A run goes on where it was stopped (.work/efficiency).
+`ours` is the model itself; the others are arms of `baselines`. A run goes on where it was stopped (.work/efficiency),
+and rows of other systems that were made with the same settings stay.
 The baselines keep the weights that are best on the validation regions, which are the same at each share. One seed.
 Needs the stages up to `embeddings` (`dvc repro embeddings`). Leaves docs/sample_efficiency.csv, its settings, and .png.
 """
@@ -11,6 +12,7 @@ Needs the stages up to `embeddings` (`dvc repro embeddings`). Leaves docs/sample
 from __future__ import annotations
 
 import argparse
+import json
 from itertools import cycle
 from pathlib import Path
 
@@ -63,6 +65,14 @@ def arm_row(name: str, params: Params, share: float, home: Path) -> dict[str, ob
     return {"system": arm.title, "regions": regions} | untimed(scores[0])
 
 
+def kept(path: Path, told: dict[str, object]) -> list[dict[str, object]]:
+    """The rows of an earlier run, of other systems or shares, if it had the same settings."""
+    settings = path.with_suffix(".settings.json")
+    if not settings.exists() or json.loads(settings.read_text()) != told:
+        return []
+    return pd.read_csv(path).to_dict("records")
+
+
 def draw(table: pd.DataFrame) -> Figure:
     """One panel a metric over the number of regions, one line a system."""
     columns = {name: label for name, label in LABELS.items() if name in table}
@@ -89,15 +99,18 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=["ours", "unet", "simvp"])
     parser.add_argument("--out", type=Path, default=root() / "docs/sample_efficiency", help="without its ending")
     args = parser.parse_args()
-    params, home, rows = load_params(args.params), root() / ".work/efficiency", []
+    params, home = load_params(args.params), root() / ".work/efficiency"
     trained = [name for name in arm_names(params) if read_arm(params, name).train]
     if odd := set(args.systems) - {"ours", *trained}:
         parser.error(f"{', '.join(sorted(odd))}: not one of ours, {', '.join(trained)}")
     told = {"seed": params.seed, "steps": params.train.steps, "jepa_share": params.train.jepa_share}
+    told |= {"baseline_steps": baseline_steps(params)}
+    rows = kept(args.out.with_suffix(".csv"), told)
     for share in args.shares:
         for system in args.systems:
-            rows.append(our_row(params, share, home) if system == "ours" else arm_row(system, params, share, home))
-            write_table(rows, args.out.with_suffix(".csv"), told | {"baseline_steps": baseline_steps(params)})
+            row = our_row(params, share, home) if system == "ours" else arm_row(system, params, share, home)
+            rows = [old for old in rows if (old["system"], old["regions"]) != (row["system"], row["regions"])] + [row]
+            write_table(rows, args.out.with_suffix(".csv"), told)
     table = pd.DataFrame(rows)
     shown = ["system", "regions", *(name for name in LABELS if name in table)]
     print(table[shown].to_string(index=False, float_format="{:.3f}".format))

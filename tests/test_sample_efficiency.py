@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from reach import REPO
 
+from satjepa.rows import write_table
+
 
 @pytest.fixture(scope="module")
 def bench():
@@ -32,3 +34,9 @@ def test_the_figure_has_a_line_a_system_and_a_tick_a_share(bench) -> None:
     assert [line.get_label() for line in psnr.lines] == ["U-Net", "ours"]
     assert list(psnr.lines[0].get_xdata()) == [2, 24] and list(lpips.lines[1].get_ydata()) == [0.5, 1 / 24]
     assert [tick.get_text() for tick in psnr.get_xticklabels()] == ["2", "24"]
+
+
+def test_rows_of_an_earlier_run_stay_if_its_settings_were_the_same(bench, tmp_path) -> None:
+    write_table([{"system": "a", "regions": 2}], tmp_path / "t.csv", {"steps": 3})
+    assert bench.kept(tmp_path / "t.csv", {"steps": 3}) == [{"system": "a", "regions": 2}]
+    assert bench.kept(tmp_path / "t.csv", {"steps": 4}) == bench.kept(tmp_path / "other.csv", {"steps": 3}) == []
