@@ -15,6 +15,7 @@ import argparse
 import json
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ from satjepa.gallery import COLOURS
 from satjepa.paths import root
 from satjepa.results import baseline_steps
 from satjepa.rows import write_table
-from satjepa.score import OURS, score, score_run, untimed
+from satjepa.score import OURS, score, untimed
 from satjepa.train import train
 
 LABELS = {"psnr": "PSNR, dB ↑", "gssim": "GSSIM ↑", "lpips": "LPIPS ↓", "lpips_rand": "LPIPS of a random trunk ↓"}
@@ -47,22 +48,23 @@ def our_row(params: Params, share: float, home: Path) -> dict[str, object]:
     """The model itself, trained on a share of the regions: the row of the mean of its ensemble, first preset."""
     data = dataset(params, "train", latents=True)
     regions = keep_regions(data, share)
-    run = home / f"ours-{regions}"
-    model = load_model(train(build_model(params), data, params, run))
-    scores = score_run(model, params, run / "scores.csv", list(params.data.presets[:1]))
-    row = next(row for row in scores.to_dict("records") if row["model"].startswith(f"{OURS}, mean of"))
-    return {"system": "Sat-JEPA-Diff, zero-RGB", "regions": regions} | row
+    model = load_model(train(build_model(params), data, params, home / f"ours-{regions}"))
+    return scored(OURS, model, params.sample.samples, params, regions)
 
 
 def arm_row(name: str, params: Params, share: float, home: Path) -> dict[str, object]:
-    """An arm of `baselines`, as `our_row`; of an ensemble its mean."""
+    """An arm of `baselines`, as `our_row`."""
     arm = read_arm(params, name)
     data = pairs_of(arm, params, "train")
     regions = keep_regions(data, share)
     folder = train_arm(arm, params, home / f"{name}-{regions}", data=data)
-    forecaster, count = load_arm(arm, params, folder), {arm.title: members(arm, params)}
-    scores = score({arm.title: forecaster}, params, params.data.presets[0], count, params.seed)
-    return {"system": arm.title, "regions": regions} | untimed(scores[0])
+    return scored(arm.title, load_arm(arm, params, folder), members(arm, params), params, regions)
+
+
+def scored(system: str, forecaster: Any, samples: int, params: Params, regions: int) -> dict[str, object]:
+    """The row of a forecaster on the test part of the first preset; of an ensemble that of its mean, the first one."""
+    first, *_ = score({system: forecaster}, params, params.data.presets[0], {system: samples}, params.seed)
+    return {"system": system, "regions": regions} | untimed(first)
 
 
 def kept(path: Path, told: dict[str, object]) -> list[dict[str, object]]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from reach import REPO
 
 from satjepa.config import Params, load_params
 from satjepa.results import collect_arms
@@ -25,7 +26,7 @@ def runs(folder: Path, *names: str) -> None:
 
 
 def params_of(arms: dict) -> Params:
-    return load_params(Path(__file__).parents[1] / "params.yaml", **{"ablate.arms": arms, "ablate.seeds": [0]})
+    return load_params(REPO / "params.yaml", **{"ablate.arms": arms, "ablate.seeds": [0]})
 
 
 @pytest.fixture

@@ -70,14 +70,18 @@ def sample(i: int) -> dict:
     }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
+def make_backbone() -> Backbone:
     from satjepa.models.tiny_sd3 import build_transformer, build_vae
 
     torch.manual_seed(0)
     transformer = build_transformer(layers=1, heads=2, head_dim=16, side=4)
     torch.nn.init.normal_(transformer.proj_out.weight, std=0.1)  # diffusers starts it at zero: no gradient passes
     return Backbone(transformer, build_vae((8, 8, 8, 8), SIDE)).add_lora(2, 2, ["to_q", "to_v"])
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return make_backbone()
 
 
 def build(backbone: Backbone, params: Params) -> SatJepa:

@@ -12,10 +12,8 @@ import sys
 import torch
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from test_train import SAMPLES, TINY, build, sample, tiny
-from satjepa.models.backbone import Backbone
+from test_train import SAMPLES, build, make_backbone, sample, tiny
 from satjepa.models.published.model import PublishedSatJepa
-from satjepa.models.tiny_sd3 import build_transformer, build_vae
 from satjepa.train import train
 
 
@@ -23,10 +21,7 @@ from satjepa.train import train
 def trained(variant: str, run: Path) -> torch.Tensor:
     published = {{"model__variant": "published", "train__muon_lr": None}} if variant == "published" else {{}}
     params = tiny(train__steps=2, **published)
-    torch.manual_seed(0)
-    transformer = build_transformer(layers=1, heads=2, head_dim=16, side=4)
-    torch.nn.init.normal_(transformer.proj_out.weight, std=0.1)
-    backbone = Backbone(transformer, build_vae((8, 8, 8, 8), 32)).add_lora(2, 2, ["to_q", "to_v"])
+    backbone = make_backbone()
     if published:
         empty = {{"hidden": torch.randn(5, 128), "mask": torch.arange(5) < 1, "pooled": torch.randn(128)}}
         model = PublishedSatJepa(params, backbone, empty)
