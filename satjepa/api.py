@@ -50,7 +50,11 @@ def load_model(
     if not (path.is_dir() or checkpoint.exists(path)):
         return load_published(read_published(path), backbone).to(device)
     found = checkpoint.load(path)
-    return from_checkpoint(found, device, trained_on(found, required=False), backbone)
+    try:
+        split = trained_on(found)
+    except (checkpoint.CheckpointError, FileNotFoundError):  # its data are not here: it forecasts, and is not scored
+        split = None
+    return from_checkpoint(found, device, split, backbone)
 
 
 def load_and_resize_tif(path: str | Path, target_size: int = 128, white: float = 1.0) -> Tensor:

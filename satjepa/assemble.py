@@ -163,26 +163,18 @@ def from_checkpoint(
     return model.to(device)
 
 
-def trained_on(found: Checkpoint, required: bool = True) -> Split | UnknownSplit:
+def trained_on(found: Checkpoint) -> Split | UnknownSplit:
     """The split of the run that made a checkpoint; for an imported one, a guard that lets nothing be scored.
 
-    Raises CheckpointError where artifacts/split.json is another split, FileNotFoundError where there is none. Unless it
-    is `required`, the guard stands for those, too: a checkpoint can forecast where its data are not.
+    Raises CheckpointError where artifacts/split.json is another split, FileNotFoundError where there is none.
     """
     from satjepa import checkpoint
 
     if found.header["split"] == checkpoint.UNKNOWN:
         return UnknownSplit()
-    try:
-        split = open_split()
-    except FileNotFoundError:
-        if required:
-            raise
-        return UnknownSplit()
-    if split.sha256 == found.header["split"]:
-        return split
-    if not required:
-        return UnknownSplit()
-    raise checkpoint.CheckpointError(
-        f"{found.folder} was trained on another split than artifacts/split.json: its scores would leak"
-    )
+    split = open_split()
+    if split.sha256 != found.header["split"]:
+        raise checkpoint.CheckpointError(
+            f"{found.folder} was trained on another split than artifacts/split.json: its scores would leak"
+        )
+    return split

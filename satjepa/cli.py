@@ -23,7 +23,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Check the data.")
 app.add_typer(data_app, name="data")
 
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="Folder of a checkpoint [default: runs/joint-<seed>/model of params.yaml].")
+    Path | None, typer.Option(help="Folder of a checkpoint [default: runs/joint/<first of ablate.seeds>/model].")
 ]
 
 
@@ -52,7 +52,7 @@ def existing(folder: Path | None) -> Path:
     from satjepa.config import load_params
     from satjepa.paths import root
 
-    folder = folder or root() / f"runs/joint-{load_params().seed}/model"
+    folder = folder or root() / f"runs/joint/{load_params().ablate.seeds[0]}/model"
     if not checkpoint.exists(folder):
         raise checkpoint.CheckpointError(f"no checkpoint at {folder}: run `make repro`, or pass --checkpoint FOLDER")
     return folder

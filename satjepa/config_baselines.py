@@ -151,8 +151,8 @@ class _Section:
 
 
 def arm_names(params: Params) -> tuple[str, ...]:
-    """The names of the arms, in the order of the file."""
-    return tuple(params.baselines["arms"])
+    """The names of the arms, in the order of the file; none where the section is empty."""
+    return tuple(params.baselines["arms"]) if params.baselines else ()
 
 
 def read_arm(params: Params, name: str) -> Arm:

@@ -46,14 +46,14 @@ def forecasts(params: Params, count: int, preset: str | None = None) -> tuple[di
     seed = params.ablate.seeds[0]
     params, batch = dataclasses.replace(params, seed=seed), some(params, count, preset)
     made = {"persistence": batch["rgb_t"][None]}
-    for name in arm_names(params) if params.baselines else ():
+    for name in arm_names(params):
         arm = read_arm(params, name)
         model = load_arm(arm, params, root() / f"runs/baselines/{name}-{seed}/model")
         made[arm.title] = model.forecast(batch, members(arm, params), seed)
     for name in params.published.arms:
         trained = samplers(load_model(root() / f"runs/published/{name}-{seed}/model"))
         made |= {title: model.forecast(batch, 1, seed) for title, model in trained.items()}
-    ours = load_model(root() / f"runs/joint-{seed}/model")
+    ours = load_model(root() / f"runs/joint/{seed}/model")
     return made | {OURS: ours.forecast(batch, params.sample.samples, seed)}, batch
 
 

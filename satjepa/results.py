@@ -41,7 +41,7 @@ def _runs(params: Params, folder: str, arm: str) -> list[dict[str, Any]]:
 
 def _ours(params: Params) -> list[dict[str, Any]]:
     """The rows of the model itself, combined over seeds."""
-    return over_seeds([root() / f"runs/joint-{seed}/scores.csv" for seed in params.ablate.seeds])
+    return over_seeds([root() / f"runs/joint/{seed}/scores.csv" for seed in params.ablate.seeds])
 
 
 def collect_arms(params: Params, full: bool = False) -> pd.DataFrame:
@@ -67,15 +67,14 @@ def collect_baselines(params: Params) -> list[dict[str, Any]]:
     """The rows of every arm of `baselines`, on every preset, combined over seeds."""
     from satjepa.config_baselines import arm_names
 
-    names = arm_names(params) if params.baselines else ()
-    return [row for arm in names for row in _runs(params, "baselines", arm)]
+    return [row for arm in arm_names(params) for row in _runs(params, "baselines", arm)]
 
 
 def baseline_steps(params: Params) -> dict[str, int]:
     """For how many steps each arm of `baselines` is trained, by its title; without those that are not."""
     from satjepa.config_baselines import arm_names, read_arm
 
-    arms = [read_arm(params, name) for name in (arm_names(params) if params.baselines else ())]
+    arms = [read_arm(params, name) for name in arm_names(params)]
     return {arm.title: arm.train.steps for arm in arms if arm.train}
 
 

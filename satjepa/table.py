@@ -63,7 +63,8 @@ def markdown_table(
     columns: of `COLUMNS`; those the CSV does not have are left out. A value that was not measured is an en dash.
     title: heading of the models' column. without: how the names of rows begin that are left out.
     bold: the best number of each column that has a best end, the rows `BESIDE` the contest aside.
-    costs: what each system cost, where the seeds of an experiment stand beside the CSV (seed-*/costs.csv).
+    costs: what each system cost, where the seeds of an experiment stand beside the CSV (seed-*/costs.csv): the least
+        over the seeds, as whatever else a machine did then only adds.
     notes: below the table, what a reader must know, from the CSV's settings.
     """
     csv = Path(csv)
@@ -72,7 +73,7 @@ def markdown_table(
     rows = rows[~rows["model"].str.startswith(without)]
     columns = [column for column in columns if column in rows]
     winners = {column: _best(rows, column) if bold else None for column in columns}
-    spent = _mean_costs(csv.parent) if costs else None
+    spent = _least_costs(csv.parent) if costs else None
     heads = [title, *(COLUMNS[column][0] for column in columns)]
     heads += [heading for heading, _ in COSTS.values()] if spent is not None else []
     lines = [heads, ["---"] * len(heads)]
@@ -102,8 +103,8 @@ def _cell(row: pd.Series, column: str, winner: float | None) -> str:
     return text + ("" if pd.isna(deviation) else f" ± {deviation:.{digits}f}")
 
 
-def _mean_costs(folder: Path) -> pd.DataFrame | None:
-    """Mean cost of each model over the seeds of an experiment, by its name in the table; None where there are none."""
+def _least_costs(folder: Path) -> pd.DataFrame | None:
+    """Least cost of each model over the seeds of an experiment, by its name in the table; None where there are none."""
     found = [pd.read_csv(file) for file in sorted(folder.glob("seed-*/costs.csv"))]
     if not found:
         return None
@@ -111,7 +112,7 @@ def _mean_costs(folder: Path) -> pd.DataFrame | None:
     arms = rows["run"].str.extract(r"^ablate/(\w+)-\d+$")[0].str.replace("_", " ")
     size = rows["model"].str.extract(r"mean of (\d+)$")[0]  # the table has an ablation's ensemble only
     rows["model"] = rows["model"].where(arms.isna(), "Ablation: " + arms + ", " + size + " samples")
-    return rows.groupby("model")[[*COSTS]].mean()
+    return rows.groupby("model")[[*COSTS]].min()
 
 
 def _spent(costs: pd.DataFrame, model: str) -> list[str]:

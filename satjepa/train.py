@@ -4,8 +4,7 @@ What is random in step k (samples, noise, noise levels, drops) is a function of 
 be saved: weights, their averages, the optimiser's moments, the step, and the global generators for a model that uses
 them.
 
-    <run_dir>/resume/    checkpoint of an unfinished run; removed at the end
-    <run_dir>/model/     checkpoint of the finished run
+    <run_dir>/resume/, <run_dir>/model/    checkpoints of the run, unfinished and finished (`satjepa.train_run`)
     <run_dir>/log.csv    every named part of the loss, learning rate, gradient norm, flow loss by noise level
                          (flow.s0: sigma in [0, 0.1), ...), averaged over the steps since the line before; empty
                          where there is none
@@ -14,21 +13,20 @@ them.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from satjepa import checkpoint
-from satjepa.checkpoint import Checkpoint, CheckpointError
 from satjepa.flow import sample_sigmas
 from satjepa.models.satjepa import sample_drops
 from satjepa.optim import make_stepping
 from satjepa.schedules import linear
-from satjepa.train_log import Report, Stop, git_revision
+from satjepa.train_log import Report, Stop
+from satjepa.train_run import Interrupted, Run, facts
 from satjepa.train_state import batch_indices, optimizer_tensors, restore_optimizers, rng_state, seed_of, set_rng_state
 
 if TYPE_CHECKING:
@@ -37,14 +35,6 @@ if TYPE_CHECKING:
     from satjepa.config import Params, Train
     from satjepa.models.adapter import Drops
     from satjepa.models.joint import JointModel
-
-
-class NonFiniteError(RuntimeError):
-    """Loss or gradient is not a number; the message names step, samples, parts and the last good checkpoint."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop and has saved its state; the message says how far it got."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +55,6 @@ class Plan:
         """This process's share of the step's batch: the next piece of an endless row of permutations, one per epoch."""
         return batch_indices(self.seed, step, self.how.batch, self.samples, self.rank, self.world)
 
-    def position(self, step: int) -> dict[str, int]:
-        """Where the sampler stands before a step: epoch, samples of it already seen, samples of an epoch."""
-        epoch, seen = divmod(step * self.how.batch, self.samples)
-        return {"epoch": epoch, "position": seen, "samples": self.samples}
-
     def draw(self, step: int) -> tuple[Tensor, Tensor, Drops]:
         """This process's share of noise (B,C,h,w), noise levels (B,) and drops (B,), drawn for the whole batch."""
         generator, how = torch.Generator().manual_seed(seed_of("step", self.seed, step)), self.how
@@ -81,16 +66,9 @@ class Plan:
 
 
 def train(
-    model: JointModel,
-    dataset: Any,
-    params: Params,
-    run_dir: str | Path,
-    resume: str | Path = "auto",
-    progress: bool = True,
-    *,
-    split: str | None = None,
-    max_seconds: float | None = None,
-) -> Path:
+    model: JointModel, dataset: Any, params: Params, run_dir: str | Path, resume: str | Path = "auto",
+    progress: bool = True, *, split: str | None = None, max_seconds: float | None = None,
+) -> Path:  # fmt: skip
     """Train what the model lets train; returns the folder of the finished checkpoint.
 
     Where the model has it so, I-JEPA is alone in the first `train.jepa_share` of the steps: they cost a third of a
@@ -113,43 +91,32 @@ def train(
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.utils import send_to_device, set_seed
 
-    from satjepa.assemble import open_split
     from satjepa.data.pairs import collate
 
     # what is trained, by what, in which order
-    how, run = params.train, Path(run_dir)
+    how = params.train
     alone = min(round(how.jepa_share * how.steps), how.steps - 1) if model.jepa_comes_first else 0  # one step is joint
     idle = DistributedDataParallelKwargs(find_unused_parameters=alone > 0 or model.has_idle_weights)
     accelerator = Accelerator(mixed_precision=how.precision, kwargs_handlers=[idle])
     wrapped = accelerator.prepare_model(model.train())
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     stepping = make_stepping(model, how)
-    optimizers = stepping.optimizers
     plan = _plan(model, dataset, params, accelerator)
-    split = open_split().sha256 if split is None else split
-    header = checkpoint.make_header(params.as_dict(), split, checkpoint.hash_module(model.backbone, frozen_only=True))
-    if resume == "auto" and _is_finished(run, header):
-        print(f"{run} has been trained to its end before: nothing to train")
-        checkpoint.restore(checkpoint.load(run / "model"), model)
-        return run / "model"
-    report = Report(run, how, progress, _facts(accelerator, plan, named), accelerator.is_main_process)
+    run = _run(model, params, run_dir, split, progress, accelerator, plan)
+
+    # where it begins
+    if resume == "auto" and run.is_finished():
+        checkpoint.restore(checkpoint.load(run.model), model)
+        return run.model
     set_seed(params.seed)
-    start, found = 0, _find(run, resume, header, plan)
+    start, found = 0, run.unfinished(resume)
     if found is not None:
         start = found.state["step"]
         model.load_state({name: tensor.to(accelerator.device) for name, tensor in found.tensors.items()})
-        restore_optimizers(optimizers, named, found.optimizer)
+        restore_optimizers(stepping.optimizers, named, found.optimizer)
         set_rng_state(found.optimizer)
-        report.restore(found.state["log"])
 
-    def save(step: int, reason: str) -> None:
-        state = {"step": step, "sampler": plan.position(step), "log": report.state()}
-        checkpoint.save(
-            run / "resume", model.state(), header, state, optimizer_tensors(optimizers, named) | rng_state()
-        )
-        report.write_run(reason, step)
-
-    with report.open(start), Stop(max_seconds) as stop:
+    with run.report.open(start), Stop(max_seconds) as stop:
         for step in range(start, how.steps):
             drawn = plan.draw(step) if step >= alone else ()  # noise, sigma, drops; I-JEPA alone needs none
             batch = collate([dataset[i] for i in plan.indices(step)])
@@ -160,25 +127,24 @@ def train(
             model.zero_grad(set_to_none=True)
             accelerator.backward(loss)
             values = _values(parts | {"grad_norm": stepping.clip()})
-            if odd := _not_finite(values):
-                report.write_run(f"not finite: {odd}", step)
-                raise NonFiniteError(_complaint(step, odd, batch["meta"], run))
+            run.require_finite(values, step, batch["meta"])
 
             # step; target encoder and averaged weights follow
             rate = stepping.set_rates(step)
-            for optimizer in optimizers:
+            for optimizer in stepping.optimizers:
                 optimizer.step()
             model.update_target(linear(step, how.steps, *how.target_ema))
             model.average_weights(min(how.weight_ema, (1 + step) / (10 + step)))  # a short memory at the start
 
             # log, save, stop if asked (any process may be)
             levels = (parts.get("flow.sigma", drawn[1]).tolist(), parts["flow.each"].tolist()) if drawn else ()
-            report.add(step + 1, rate, values, *levels)
+            run.report.add(step + 1, rate, values, *levels)
             if stop.reason:
                 accelerator.set_trigger()
             stopping = accelerator.check_trigger()
             if accelerator.is_main_process and (stopping or (step + 1) % how.checkpoint_every == 0):
-                save(step + 1, f"stopped: {stop.reason}" if stopping else "running")
+                moments = optimizer_tensors(stepping.optimizers, named) | rng_state()
+                run.save(step + 1, f"stopped: {stop.reason}" if stopping else "running", model.state(), moments)
             if stopping:
                 raise Interrupted(
                     f"stopped ({stop.reason}) after step {step + 1} of {how.steps}, saved: run again to go on"
@@ -187,11 +153,9 @@ def train(
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     model.eval()
     if accelerator.is_main_process:
-        checkpoint.save(run / "model", model.state(), header, {"step": how.steps}, {})
-        checkpoint.remove(run / "resume")
-        report.write_run("finished", how.steps)
+        run.finish(how.steps, model.state(), {"step": how.steps})
     accelerator.wait_for_everyone()
-    return run / "model"
+    return run.model
 
 
 def _plan(model: JointModel, dataset: Any, params: Params, accelerator: Accelerator) -> Plan:
@@ -202,59 +166,21 @@ def _plan(model: JointModel, dataset: Any, params: Params, accelerator: Accelera
     return Plan(len(dataset), shape, params.train, params.seed, accelerator.process_index, world)
 
 
-def _is_finished(run: Path, header: dict[str, Any]) -> bool:
-    folder = run / "model"
-    if not checkpoint.exists(folder) or checkpoint.differences(found := checkpoint.read_header(folder), header):
-        return False
-    _tell_of_other_code(folder, found, header)
-    return True
+def _run(
+    model: JointModel, params: Params, folder: str | Path, split: str | None, progress: bool,
+    accelerator: Accelerator, plan: Plan,
+) -> Run:  # fmt: skip
+    from satjepa.assemble import open_split
 
-
-def _find(run: Path, resume: str | Path, header: dict[str, Any], plan: Plan) -> Checkpoint | None:
-    """The checkpoint to go on from, None to begin; CheckpointError where it is missing or of another run."""
-    folder = run / "resume" if resume == "auto" else Path(resume)
-    if resume == "no" or (resume == "auto" and not checkpoint.exists(folder)):
-        return None
-    found = checkpoint.load(folder, with_optimizer=True)
-    checkpoint.require_same(found, header)
-    if not found.optimizer:
-        raise CheckpointError(f"{folder} is the end of a run: nothing is left to train")
-    if (was := found.state["sampler"]["samples"]) != plan.samples:
-        raise CheckpointError(f"{folder} was trained on {was} samples, there are {plan.samples} now: begin anew")
-    _tell_of_other_code(folder, found.header, header)
-    return found
-
-
-def _tell_of_other_code(folder: Path, found: dict[str, Any], header: dict[str, Any]) -> None:
-    if found["code"] != header["code"]:
-        print(f"note: the code of model or training has changed since {folder} was saved")
-
-
-def _facts(accelerator: Accelerator, plan: Plan, named: dict[str, nn.Parameter]) -> dict[str, Any]:
-    cuda = accelerator.device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "precision": accelerator.mixed_precision,
-        "processes": plan.world,
-        "torch": torch.__version__,
-        "git": git_revision(),
-        "samples": plan.samples,
-        "trained_parameters": sum(p.numel() for p in named.values()),
-    }
+    split = open_split().sha256 if split is None else split
+    header = checkpoint.make_header(params.as_dict(), split, checkpoint.hash_module(model.backbone, frozen_only=True))
+    told = facts(accelerator.device, plan.samples, [p for p in model.parameters() if p.requires_grad])
+    told |= {"precision": accelerator.mixed_precision, "processes": plan.world}
+    report = Report(Path(folder), plan.how, progress, told, accelerator.is_main_process)
+    return Run(Path(folder), header, plan.samples, report)
 
 
 def _values(parts: dict[str, Tensor]) -> dict[str, float]:
     """The named parts of a step that are one number each, brought from the device in one transfer."""
     scalars = {name: part.float() for name, part in parts.items() if part.ndim == 0}
     return dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))
-
-
-def _not_finite(values: dict[str, float]) -> str:
-    """The names of the values that are not finite, "" where all are."""
-    return ", ".join(name for name, value in values.items() if not math.isfinite(value))
-
-
-def _complaint(step: int, odd: str, metas: list[dict[str, Any]], run: Path) -> str:
-    places = ", ".join("{preset}/{region}/{year}/{x}/{y}".format(**meta) for meta in metas)
-    good = run / "resume" if checkpoint.exists(run / "resume") else "none yet"
-    return f"step {step + 1}: {odd} not finite; samples {places}; last good checkpoint: {good}"

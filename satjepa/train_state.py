@@ -35,6 +35,12 @@ def batch_indices(seed: int, step: int, batch: int, samples: int, rank: int = 0,
     return [int(_permutation(seed, p // samples, samples)[p % samples]) for p in places]
 
 
+def position(step: int, batch: int, samples: int) -> dict[str, int]:
+    """Where the sampler stands before a step: epoch, samples of it already seen, samples of an epoch."""
+    epoch, seen = divmod(step * batch, samples)
+    return {"epoch": epoch, "position": seen, "samples": samples}
+
+
 def optimizer_tensors(optimizers: list[torch.optim.Optimizer], named: dict[str, nn.Parameter]) -> Tensors:
     """The optimisers' moments as `optimizer/<parameter>/<moment>` -> tensor (learning rates come from the schedule)."""
     return {

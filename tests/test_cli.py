@@ -112,7 +112,7 @@ def test_years_white_and_strength_are_passed_on(trained: Path, scene: Path, tmp_
         ),
         (
             ("forecast", "{scene}", "--out", "{out}"),
-            "runs/joint-0/model: run `make repro`, or pass --checkpoint FOLDER",
+            "runs/joint/0/model: run `make repro`, or pass --checkpoint FOLDER",
         ),
         (("forecast", "gone.tif", "--out", "{out}", "--checkpoint", "{trained}"), "gone.tif"),
         (("forecast", "{scene}", "{scene}", "--out", "{out}", "--checkpoint", "{trained}"), "from oldest to newest"),
@@ -151,7 +151,7 @@ def test_another_backbone_is_refused(
 
 
 def test_a_bug_keeps_its_traceback_and_an_interrupt_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    from satjepa.train import Interrupted
+    from satjepa.train_run import Interrupted
 
     def fails(error: BaseException):
         def command() -> None:

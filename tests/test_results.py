@@ -36,7 +36,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_without_an_arm_full_the_model_itself_stands_for_it(home: Path):
-    runs(home, "joint-0", "ablate/no_jepa-0")
+    runs(home, "joint/0", "ablate/no_jepa-0")
     rows = collect_arms(params_of(ARMS), full=True)
     assert rows[["model", "psnr"]].to_numpy().tolist() == [["full", 20.0], ["no jepa", 21.0]]
     assert collect_arms(params_of(ARMS))["model"].tolist() == ["no jepa"], "the table has a row of ours already"

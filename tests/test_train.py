@@ -18,7 +18,9 @@ from satjepa.checkpoint import CheckpointError
 from satjepa.config import Params, load_params
 from satjepa.models.backbone import Backbone
 from satjepa.models.satjepa import SatJepa
-from satjepa.train import Interrupted, NonFiniteError, Plan, train
+from satjepa.train import Plan, train
+from satjepa.train_run import Interrupted, NonFiniteError
+from satjepa.train_state import position
 
 SIDE, LENGTH, TEXT, SAMPLES = 32, 5, 128, 7  # 4x4 locations, latents 16x4x4
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
@@ -306,7 +308,7 @@ def test_every_epoch_shows_each_sample_once_whatever_the_number_of_processes() -
     stream = [i for step in range(5) for i in alone.indices(step)]
     assert sorted(stream[:10]) == sorted(stream[10:]) == list(range(10)) and stream[:10] != stream[10:]
     assert Plan(10, (2, 3, 3), how, seed=6).indices(0) != alone.indices(0)
-    assert alone.position(3) == {"epoch": 1, "position": 2, "samples": 10}
+    assert position(3, 4, 10) == {"epoch": 1, "position": 2, "samples": 10}
     pair = [Plan(10, (2, 3, 3), how, 5, rank, 2) for rank in range(2)]
     noise, sigma, drops = alone.draw(3)
     assert noise.shape == (4, 2, 3, 3) and sigma.shape == (4,) and drops.text.shape == (4,)

@@ -34,8 +34,8 @@ from satjepa import checkpoint
 from satjepa.assemble import the_device
 from satjepa.checkpoint import Checkpoint, CheckpointError
 from satjepa.schedules import one_cycle, warmup_constant
-from satjepa.train import Interrupted, NonFiniteError
-from satjepa.train_log import Report, Stop, git_revision
+from satjepa.train_log import Report, Stop
+from satjepa.train_run import Interrupted, Run, facts
 from satjepa.train_state import batch_indices, optimizer_tensors, restore_optimizers, seed_of
 
 if TYPE_CHECKING:
@@ -45,16 +45,9 @@ Tensors = dict[str, Tensor]
 
 
 def fit(
-    model: nn.Module,
-    data: Any,
-    validation: list[dict[str, Any]],
-    how: Fit,
-    run_dir: str | Path,
-    header: dict[str, Any],
-    seed: int,
-    progress: bool = True,
-    max_seconds: float | None = None,
-) -> Path:
+    model: nn.Module, data: Any, validation: list[dict[str, Any]], how: Fit, run_dir: str | Path,
+    header: dict[str, Any], seed: int, progress: bool = True, max_seconds: float | None = None,
+) -> Path:  # fmt: skip
     """Train what the model lets train; returns the folder of the finished checkpoint, whose weights the model then has.
 
     Args:
@@ -69,18 +62,18 @@ def fit(
 
     from satjepa.data.pairs import collate
 
-    run, device = Path(run_dir), the_device()
+    device = the_device()
     model.to(device).train()
-    if _is_finished(run, header):
-        print(f"{run} has been trained to its end before: nothing to train")
-        return _finished(run, model)
     state = _State(model, how)
-    report = Report(run, how, progress, _facts(device, len(data), state.named), every=how.val_every)
-    start, found = 0, _unfinished(run, header, len(data))
+    told = facts(device, len(data), [*state.named.values()])
+    report = Report(Path(run_dir), how, progress, told, every=how.val_every)
+    run = Run(Path(run_dir), header, len(data), report)
+    if run.is_finished():
+        return _finished(run, model)
+    start, found = 0, run.unfinished()
     if found is not None:
         start = found.state["step"]
         state.restore(found)
-        report.restore(found.state["log"])
 
     with report.open(start), Stop(max_seconds) as stop:
         for step in range(start, how.steps):
@@ -89,26 +82,23 @@ def fit(
             loss, parts = model.loss(batch, _seeded("step", seed, step), step)
             norm = state.gradient(loss)
             values = {name: float(part) for name, part in {"loss": loss.detach(), **parts, "grad_norm": norm}.items()}
-            _require_finite(values, step, batch["meta"], run, report)
+            run.require_finite(values, step, batch["meta"])
 
             # step, judge
             rate = state.step(step)
             if (step + 1) % how.val_every == 0:
                 values["val_loss"] = state.judge(validation, step)
-                _require_finite(values, step, batch["meta"], run, report)
+                run.require_finite(values, step, batch["meta"])
 
             # log, save, stop if asked
             report.add(step + 1, rate, values)
             if stop.reason or (step + 1) % how.checkpoint_every == 0:
-                noted = {"step": step + 1, "samples": len(data), "best": state.best, "log": report.state()}
-                checkpoint.save(run / "resume", state.tensors(), header, noted, state.moments())
-                report.write_run(f"stopped: {stop.reason}" if stop.reason else "running", step + 1)
+                reason = f"stopped: {stop.reason}" if stop.reason else "running"
+                run.save(step + 1, reason, state.tensors(), state.moments(), best=state.best)
             if stop.reason:
                 raise Interrupted(f"stopped ({stop.reason}) after step {step + 1} of {how.steps}: run again to go on")
 
-    checkpoint.save(run / "model", state.kept, header, state.best, {})
-    checkpoint.remove(run / "resume")
-    report.write_run("finished", how.steps)
+    run.finish(how.steps, state.kept, state.best)
     return _finished(run, model)
 
 
@@ -229,44 +219,7 @@ def _seeded(*key: object) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*key))
 
 
-def _is_finished(run: Path, header: dict[str, Any]) -> bool:
-    folder = run / "model"
-    return checkpoint.exists(folder) and not checkpoint.differences(checkpoint.read_header(folder), header)
-
-
-def _finished(run: Path, model: nn.Module) -> Path:
-    load_trained(model, checkpoint.load(run / "model").tensors)
+def _finished(run: Run, model: nn.Module) -> Path:
+    load_trained(model, checkpoint.load(run.model).tensors)
     model.eval()
-    return run / "model"
-
-
-def _unfinished(run: Path, header: dict[str, Any], samples: int) -> Checkpoint | None:
-    """The checkpoint to go on from, None to begin; CheckpointError where it is of another run."""
-    if not checkpoint.exists(run / "resume"):
-        return None
-    found = checkpoint.load(run / "resume", with_optimizer=True)
-    checkpoint.require_same(found, header)
-    if (was := found.state["samples"]) != samples:
-        raise CheckpointError(f"{found.folder} was trained on {was} samples, there are {samples} now: remove it")
-    if found.header["code"] != header["code"]:
-        print(f"note: the code of model or training has changed since {found.folder} was saved")
-    return found
-
-
-def _facts(device: torch.device, samples: int, named: dict[str, nn.Parameter]) -> dict[str, Any]:
-    return {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "torch": torch.__version__,
-        "git": git_revision(),
-        "samples": samples,
-        "trained_parameters": sum(p.numel() for p in named.values()),
-    }
-
-
-def _require_finite(
-    values: dict[str, float], step: int, metas: list[dict[str, Any]], run: Path, report: Report
-) -> None:
-    if bad := ", ".join(name for name, value in values.items() if not math.isfinite(value)):
-        report.write_run(f"not finite: {bad}", step)
-        places = ", ".join("{preset}/{region}/{year}/{x}/{y}".format(**meta) for meta in metas)
-        raise NonFiniteError(f"step {step + 1}: {bad} not finite; samples {places}; what was saved is in {run}")
+    return run.model

@@ -21,7 +21,7 @@ from satjepa.baselines.unet import UNet
 from satjepa.checkpoint import CheckpointError
 from satjepa.config_baselines import Fit
 from satjepa.data.pairs import collate
-from satjepa.train import Interrupted, NonFiniteError
+from satjepa.train_run import Interrupted, NonFiniteError
 
 SIDE, SAMPLES = 16, 7
 HOW = Fit(

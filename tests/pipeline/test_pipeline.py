@@ -75,7 +75,7 @@ def test_everything_runs_once(scratch: Scratch):
     with open(scratch.folder / "reports/table.csv") as file:
         rows = list(csv.DictReader(file))
     assert rows and all(row["model"] for row in rows)
-    for name in ["runs/joint-0/model", "reports/figures", "reports/notebooks/05_ablate"]:
+    for name in ["runs/joint/0/model", "reports/figures", "reports/notebooks/05_ablate"]:
         assert any((scratch.folder / name).iterdir())
 
 

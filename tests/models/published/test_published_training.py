@@ -11,7 +11,8 @@ from satjepa.config import load_params
 from satjepa.models.published.model import PublishedSatJepa
 from satjepa.models.satjepa import SatJepa
 from satjepa.optim import make_stepping
-from satjepa.train import Interrupted, train
+from satjepa.train import train
+from satjepa.train_run import Interrupted
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
 TINY = {
