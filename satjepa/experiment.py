@@ -228,7 +228,8 @@ def run_seed(name: str, params: str, seed: int, minutes: float | None, workers: 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns its exit status: 0 done, 75 to be called again, else what dvc said.
+    """The command line; returns its exit status: 0 done, 75 to be called again, 1 where older seeds do not belong
+    to those that were run, else what dvc said.
 
     A seed that the file does not have is refused before anything runs, as any wrong argument is (exit status 2).
     """
@@ -253,8 +254,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"not done after {args.minutes:g} minutes: the same command goes on from here", file=sys.stderr)
         if status:
             return status
-        print(f"seed {seed} is done; {target / 'table.csv'} is of seeds {', '.join(map(str, combine(target)))}")
-    return 0
+        try:
+            outcome = f"{target / 'table.csv'} is of seeds {', '.join(map(str, combine(target)))}"
+        except ExperimentError as error:  # of what was run before; the seeds to come may take its place
+            outcome, status = f"no table is made of the two: {error}; run the older, too, or remove it", 1
+        print(f"seed {seed} is done; {outcome}")
+    return status
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -198,6 +199,25 @@ def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.Ca
     assert (first / "costs.csv").read_text().split() == [head, "baselines/unet-0,U-Net,7,1.5,0.375"]
     assert pd.read_csv(target / "table.csv")["psnr"].tolist() == [17.0, 23.5]
     assert (home / "reports/table.csv").read_text() == "the demo's"
+
+
+def test_older_seeds_may_be_of_other_code(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    """A table of two codes is never made; running the older seed anew, too, ends in one of both."""
+    (home / "params.table.yaml").write_text("ablate: {seeds: [0, 1]}\n")
+    target = home / "experiments/table"
+    seed_done(target / "seed-1", 20.0, code="old")
+
+    def run_seed(name: str, text: str, seed: int, left: float | None, workers: int) -> int:
+        shutil.rmtree(target / f"seed-{seed}", ignore_errors=True)
+        seed_done(target / f"seed-{seed}", 21.0 + 2 * seed, code="new")
+        return 0
+
+    monkeypatch.setattr(experiment, "run_seed", run_seed)
+    assert experiment.main(["params.table.yaml", "--seeds", "0"]) == 1
+    assert "seed 0 is done; no table is made of the two: " in (said := capsys.readouterr().out) and "train.py" in said
+    assert not (target / "table.csv").exists()
+    assert experiment.main(["params.table.yaml"]) == 0
+    assert pd.read_csv(target / "table.csv")["psnr"].tolist() == [17.0, 22.0]
 
 
 def test_a_seed_that_the_file_does_not_have(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
