@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from satjepa.models.joint import JointModel
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Forecast next year's Sentinel-2 image of a place.",
 )  # fmt: skip
-data_app = typer.Typer(no_args_is_help=True, help="Check the data.")
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check the data.")
 app.add_typer(data_app, name="data")
 
 Checkpoint = Annotated[
@@ -28,7 +28,7 @@ Checkpoint = Annotated[
 
 
 def plainly(command: Callable[..., None]) -> Callable[..., None]:
-    """One message instead of a traceback for errors of ours and missing files; a stopped run exits with 130."""
+    """One message instead of a traceback for errors of ours and of the file system; a stopped run exits with 130."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -38,7 +38,7 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
             typer.echo(str(stop) or "interrupted", err=True)
             raise typer.Exit(130) from None
         except Exception as error:
-            if not (type(error).__module__.startswith("satjepa.") or isinstance(error, FileNotFoundError)):
+            if not (type(error).__module__.startswith("satjepa.") or isinstance(error, OSError)):
                 raise
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from None
@@ -94,9 +94,13 @@ def forecast(
     """Forecast the year after the last of the images, on their grid and in their units."""
     from satjepa.api import embedder
     from satjepa.assemble import load_text_encoders
-    from satjepa.forecast import forecast_raster
+    from satjepa.data.rasters import facts
+    from satjepa.forecast import forecast_raster, require_output
 
     folder = existing(checkpoint)
+    require_output(out, images)  # what is wrong with the files is said before the model is loaded
+    for image in images:
+        facts(image, bands=3)
     model, name = trained_model(folder, steps=steps, guidance=guidance, strength=strength)
     how, config, strength = model.params.sample, model.params, model.strength
     embed = embedder(model, load_text_encoders(config)) if config.model.use_captions else None
@@ -106,7 +110,7 @@ def forecast(
     forecast_raster(
         images, out, model,
         patch=config.data.patch, history=config.data.history,
-        embed=embed, samples=samples, seed=seed, years=year, white=white, log=typer.echo,
+        embed=embed, samples=samples, seed=seed, years=year, white=white or config.data.white, log=typer.echo,
         tags={"MODEL": name, "STEPS": str(taken), "GUIDANCE": f"{how.guidance:g}", "STRENGTH": f"{strength:g}"},
     )  # fmt: skip
 
@@ -154,7 +158,8 @@ def caption(
 ) -> None:
     """Describe an image by rule: what covers it, how it is laid out, what it is."""
     from satjepa.captions.rules import caption
-    from satjepa.stack import display_white, read_stack
+    from satjepa.data.display import display_white
+    from satjepa.stack import read_stack
 
     white, why = display_white(image, white)
     typer.echo(f"white {white:g}, {why}")

@@ -34,6 +34,7 @@ class Data:
     val_regions: Whole
     test_regions: Count
     on_bad_scene: Literal["error", "exclude"]
+    white: Annotated[float, Range(0, 1, above=True)] | None
 
 
 @dataclass(frozen=True)
@@ -249,10 +250,7 @@ def load_params(
 
 
 def from_dict(values: Any) -> Params:
-    """Params from what `Params.as_dict` gave or YAML holds, checked also for what one field alone cannot know.
-
-    Raises ConfigError.
-    """
+    """Params from what `Params.as_dict` gave or YAML holds, checked across fields, too; raises ConfigError."""
     params = build(Params, values)
     model, grid = params.model, params.data.patch / params.model.encoder.patch
     low, high = params.train.target_ema

@@ -25,7 +25,9 @@ from typing import Any
 
 import yaml
 
+from satjepa.config import load_params
 from satjepa.paths import root
+from satjepa.typed import ConfigError
 
 NOT_DONE = 75  # EX_TEMPFAIL: run the same command again
 DATA = "data.dvc"  # imported first: a frozen stage that dvc.lock does not know looks at its dependencies, in any order
@@ -239,13 +241,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, help="stop after so long; the next call goes on")
     parser.add_argument("--workers", type=int, default=1, help="arms that run side by side")
     args = parser.parse_args(argv)
-    name, params = args.params.stem.removeprefix("params."), args.params.read_text()
-    seeds = args.seeds or seeds_of(params)
     try:
+        load_params(args.params)
+        name, params = args.params.stem.removeprefix("params."), args.params.read_text()
+        seeds = args.seeds or seeds_of(params)
         for seed in seeds:
             with_seed(params, seed)
     except ExperimentError as error:
         parser.error(f"argument --seeds: {error}")
+    except (ConfigError, OSError) as error:
+        parser.error(str(error))
     start, target = time.monotonic(), root() / "experiments" / name
     for seed in seeds:
         left = None if args.minutes is None else args.minutes - (time.monotonic() - start) / 60

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from satjepa.baselines import Forecaster
 from satjepa.captions.rules import Captions, caption
-from satjepa.stack import ForecastError, Stack, display_white, read_stack, years_of
+from satjepa.data.display import display_white
+from satjepa.stack import ForecastError, Stack, read_stack, years_of
 
 BANDS = ("mean red", "mean green", "mean blue", "spread red", "spread green", "spread blue")
 Box = tuple[int, int, np.ndarray]  # first row, first column, weights (patch, patch)
@@ -162,12 +163,11 @@ def forecast_raster(
     paths = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if not 0 <= overlap < patch:
         raise ForecastError(f"overlap {overlap}: at least 0 and less than the patch of {patch} pixels")
+    require_output(Path(out), paths)
     known = years_of(paths, years)
     white, why = display_white(paths[-1], white)
     stack = read_stack(paths, known, white)
-    height, width = stack.valid.shape[1:]
-    share, used = stack.valid[0].mean(), list(stack.years[1 : 1 + _years_back(stack, history)])
-    log(f"year {known[-1]}: {paths[-1].name}, {width}x{height} px, {share:.1%} valid; history {used}")
+    log(_seen(stack, paths[-1].name, history))
     log(f"white {white:g}, {why}; {stack.saturated:.1%} of the pixels are brighter and clipped")
     stack = padded(stack, patch)
     boxes = tiles(*stack.valid.shape[1:], patch, overlap)
@@ -181,6 +181,28 @@ def forecast_raster(
     write_forecast(out, paths[-1], stack, mean, spread, notes)
     log(f"wrote {out}: forecast of year {year}, mean and spread, in {time.perf_counter() - started:.1f} s")
     return Path(out)
+
+
+def _seen(stack: Stack, name: str, history: int) -> str:
+    """What there is to forecast from, in words."""
+    (height, width), share, back = stack.valid.shape[1:], stack.valid[0].mean(), _years_back(stack, history)
+    used, rest = list(stack.years[1 : 1 + back]), list(stack.years[1 + back :])
+    why_not = f"; {rest} not used: at most {history} years count, without a gap" if rest else ""
+    return f"year {stack.years[0]}: {name}, {width}x{height} px, {share:.1%} valid; history {used}{why_not}"
+
+
+def require_output(out: Path, images: Sequence[Path]) -> None:
+    """Make the folder of `out`; ForecastError where no file can be written there, or only in the place of an image."""
+    if out.resolve() in [path.resolve() for path in images]:
+        raise ForecastError(f"{out} is one of the images and would be written over: name another file")
+    if out.is_dir():
+        raise ForecastError(f"{out} is a folder: name the GeoTIFF to write")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ForecastError(f"{out.parent} cannot be made ({error.strerror}): name another file") from None
+    if not os.access(out.parent, os.W_OK):
+        raise ForecastError(f"{out.parent} cannot be written to: name another file")
 
 
 def write_forecast(

@@ -21,10 +21,11 @@ from torch import Tensor
 from satjepa import metrics
 from satjepa.api import STEPS, STRENGTH, as_called, embedder, load_and_resize_tif, predict_next_frame
 from satjepa.captions.rules import Captions
+from satjepa.data.display import display_white
 from satjepa.data.rasters import GridMismatchError, facts
 from satjepa.forecast import blended, padded, tiles, write_forecast
 from satjepa.paths import root
-from satjepa.stack import ForecastError, Stack, display_white, read_stack, year_of
+from satjepa.stack import ForecastError, Stack, read_stack, year_of
 
 if TYPE_CHECKING:
     from satjepa.baselines import Forecaster
@@ -38,8 +39,8 @@ KINDS = Captions._fields
 class How:
     """How a tile is forecast.
 
-    multi_step: years, each forecast from the one before. white: value in [0, 1] shown as 1; None: 1 for an imported
-    checkpoint, whose code does not stretch, else `display_white`.
+    multi_step: years, each forecast from the one before. white: value in [0, 1] shown as 1; None: what the model
+    was trained with (`data.white`), 1 for an imported checkpoint, whose code does not stretch, else `display_white`.
     """
 
     steps: int = STEPS
@@ -182,7 +183,8 @@ def run_inference(
         raise ForecastError(f"{how.multi_step} years with {len(truths)} true images: at least one year, an image each")
     out_dir.mkdir(parents=True, exist_ok=True)
     show = display_white(tif)[0]  # in figures; the numbers stay as they are
-    how = replace(how, white=how.white or (1.0 if getattr(model, "reads_padding", False) else show))
+    imported = getattr(model, "reads_padding", False)
+    how = replace(how, white=how.white or model.params.data.white or (1.0 if imported else show))
     side, year = model.params.data.patch if how.as_published else None, place_of(tif)[1]
     now, _ = _image(tif, tif, how.white, side)
     known = [_image(path, tif, how.white, side) for path in truths]

@@ -10,10 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from satjepa.captions.rules import WHITE as REFLECTANCE_WHITE  # display white of Sentinel-2's true-colour images
 from satjepa.data.rasters import GridMismatchError, facts, read_rgb, rgb_scale
-
-DARK = 0.4  # 99 % of the values in a reflectance image of land are below this; stretched for display they are not
 
 
 class ForecastError(Exception):
@@ -56,26 +53,10 @@ def years_of(paths: Sequence[Path], given: Sequence[int] | None = None) -> tuple
         years[-len(given) :] = given
     if len(years) > 1 and None in years:
         unknown = paths[years.index(None)].name
-        raise ForecastError(f"{unknown}: no year in the name; give the years of all images, oldest first")
+        raise ForecastError(f"{unknown}: no year in the name; give the year of each image (--year, once for each)")
     if any(a >= b for a, b in pairwise(years)):
         raise ForecastError(f"years {', '.join(map(str, years))}: give the images from oldest to newest, one a year")
     return tuple(years)
-
-
-def display_white(path: str | Path, white: float | None = None) -> tuple[float, str]:
-    """The value in [0, 1] that is shown as white, and why it is this one.
-
-    uint8 is display imagery (1.0). Other types are reflectance (0.3558), unless their 99th percentile is above 0.4, as
-    only images stretched for display have it (1.0). `white`, if given, overrides.
-    """
-    if white is not None:
-        return white, "as given"
-    if facts(path, bands=3).dtype == "uint8":
-        return 1.0, "uint8 display imagery"
-    rgb, valid = read_rgb(path)
-    bright = float(np.percentile(rgb[:, valid], 99)) if valid.any() else 0.0
-    kind = "display imagery" if bright > DARK else "reflectance"
-    return 1.0 if bright > DARK else REFLECTANCE_WHITE, f"taken as {kind}: 99% of the values are below {bright:.2f}"
 
 
 def read_stack(paths: Sequence[Path], years: Sequence[int | None], white: float) -> Stack:

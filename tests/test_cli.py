@@ -1,5 +1,6 @@
 """The command line: thin, lazy, and never a traceback for what a user can mend."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -118,6 +119,8 @@ def test_years_white_and_strength_are_passed_on(trained: Path, scene: Path, tmp_
         (("forecast", "{scene}", "{scene}", "--out", "{out}", "--checkpoint", "{trained}"), "from oldest to newest"),
         (("forecast", "{scene}", "--out", "{out}", "--checkpoint", "{trained}", "--strength", "2"), "sample.strength"),
         (("forecast", "{trained}/state.json", "--out", "{out}", "--checkpoint", "{trained}"), "cannot be read"),
+        (("forecast", "{scene}", "--out", "{scene}", "--checkpoint", "{trained}"), "would be written over"),
+        (("forecast", "{folder}", "--out", "{out}", "--checkpoint", "{trained}"), "{folder}"),
         (("evaluate", "--checkpoint", "nowhere"), "no checkpoint at nowhere"),
         (("train", "--arm", "no_jpea"), "no_jepa"),
         (("caption", "gone.tif"), "gone.tif"),
@@ -129,12 +132,31 @@ def test_what_a_user_can_mend_is_one_message(
 ) -> None:
     (tmp_path / "dvc.yaml").touch()
     monkeypatch.chdir(tmp_path)  # a checkout where nothing has run
-    places = {"scene": scene, "out": tmp_path / "o.tif", "trained": trained}
+    places = {"scene": scene, "out": tmp_path / "o.tif", "trained": trained, "folder": tmp_path}
     result = run(*(word.format(**places) for word in words))
-    assert result.exit_code == 2 and says in result.output, result.output
+    assert result.exit_code == 2 and says.format(**places) in result.output, result.output
     assert result.output.startswith("error: ") or "\nerror: " in result.output
     assert "Traceback" not in result.output and isinstance(result.exception, SystemExit)
     assert not (tmp_path / "o.tif").exists()
+
+
+def test_the_white_of_the_training_holds_unless_another_is_given(
+    trained: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*args, **kwargs):
+        model, name = load(*args, **kwargs)
+        model.params = dataclasses.replace(model.params, data=dataclasses.replace(model.params.data, white=0.5))
+        return model, name
+
+    load = cli.trained_model
+    monkeypatch.setattr(cli, "trained_model", told)
+    args = ("forecast", scene, "--out", tmp_path / "o.tif", "--checkpoint", trained)
+    assert "white 0.5, as given" in run(*args).output and "white 0.75, as given" in run(*args, "--white", 0.75).output
+
+
+def test_help_says_what_is_taken_where_nothing_is_given() -> None:
+    shown = " ".join(run("forecast", "--help").output.split())
+    assert "[default: runs/joint/<first of ablate.seeds>/model]" in shown and "[from the names]" in shown
 
 
 def test_another_backbone_is_refused(

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     subprocess.run(["git", "add", "dvc.yaml", "params.yaml"], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiment, "load_params", lambda path: path.read_text())  # those here are a few lines
     return tmp_path
 
 
@@ -229,6 +231,23 @@ def test_a_seed_that_the_file_does_not_have(home: Path, monkeypatch: pytest.Monk
     assert stopped.value.code == 2
     last = "python -m satjepa.experiment: error: argument --seeds: seed 9 is not one of ablate.seeds, [0, 1]"
     assert capsys.readouterr().err.splitlines()[-1] == last
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(None, "params.table.yaml.*no such file"), ("seed: 0\ntrain: {stepz: 4}\n", "params.table.yaml.*(stepz|missing)")],
+)
+def test_a_bad_params_file_is_one_line(
+    text: str | None, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """Before anything runs, and not from within a stage."""
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path("params.table.yaml").write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        experiment.main(["params.table.yaml"])
+    assert stopped.value.code == 2
+    assert re.search(f"error: .*{says}", capsys.readouterr().err.splitlines()[-1])
 
 
 def test_one_seed_is_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch):

@@ -11,10 +11,11 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from satjepa.baselines.persistence import Persistence
+from satjepa.data.display import display_white
 from satjepa.data.rasters import BandCountError, CorruptRasterError, GridMismatchError, ScaleError
 from satjepa.flow import patch_noise
 from satjepa.forecast import BANDS, axis_tiles, blended, caption_embedder, forecast_raster, tile_batch, tiles
-from satjepa.stack import ForecastError, Stack, display_white, year_of, years_of
+from satjepa.stack import ForecastError, Stack, year_of, years_of
 
 NORTH = Affine(10, 0, 300000, 0, -10, 5000000)
 ROTATED = Affine.translation(500000, 8000000) @ Affine.rotation(30) @ Affine.scale(10, -10)
@@ -269,7 +270,8 @@ def test_the_model_sees_the_display_scale_and_the_log_says_what_was_done(tmp_pat
     assert seen.batches[0]["rgb_t"][0, 0, 0, 0].item() == pytest.approx(0.5)
     assert seen.batches[0]["rgb_t"].max() == 1 and seen.batches[0]["history_valid"].tolist() == [[True, False]]
     text = "\n".join(lines)
-    for word in ("year 2019: a_2019.tif, 64x64 px, 100.0% valid; history [2018]", "white 0.3558", "50.0% of the pixels",
+    for word in ("year 2019: a_2019.tif, 64x64 px, 100.0% valid; history [2018]; [2016, 2015] not used",
+                 "white 0.3558", "50.0% of the pixels",
                  "1 tiles of 64x64 px", "8 samples, seed 3", "forecast of year 2020"):  # fmt: skip
         assert word in text, text
     with rasterio.open(tmp_path / "o.tif") as dst:
@@ -295,6 +297,17 @@ def test_bad_input_is_a_typed_error_and_leaves_nothing(tmp_path: Path) -> None:
         assert not out.exists(), kind
     with pytest.raises(ForecastError, match="overlap 64"):
         forecast_raster(good, out, Persistence(), patch=64, overlap=64, **quiet)
+
+
+def test_an_output_that_cannot_be_is_refused_before_the_forecast(tmp_path: Path) -> None:
+    good = write(tmp_path / "g_2019.tif", image(64, 64))
+    before = good.read_bytes()
+    (tmp_path / "file").write_text("no folder")
+    for out, says in ((tmp_path / "x/../g_2019.tif", "written over"), (tmp_path, "is a folder"),
+                      (tmp_path / "file/o.tif", "cannot be made")):  # fmt: skip
+        with pytest.raises(ForecastError, match=says):
+            forecast_raster(good, out, None, patch=64, **quiet)
+    assert good.read_bytes() == before
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

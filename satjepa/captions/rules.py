@@ -18,8 +18,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from satjepa.data.display import REFLECTANCE_WHITE
+
 PROMPT_VERSION = 1
-WHITE = 0.3558
+WHITE = REFLECTANCE_WHITE
 # encoding -> (value shown as white, gamma); display space = min((value ** gamma) / white, 1)
 ENCODINGS = {"display": (1.0, 1.0), "reflectance": (WHITE, 1.0), "gamma": (WHITE, 2.2)}
 COVERS = ("water", "forest", "scrub", "green crops", "grass", "yellow crops", "pale soil", "brown soil", "dry trees",

@@ -144,7 +144,7 @@ class TextEncoders(nn.Module):
                 f"no text encoders in {path!s}: it needs tokenizer, tokenizer_2, tokenizer_3, text_encoder, "
                 "text_encoder_2 and text_encoder_3. Set backbone.path to a folder that holds them (assets/tiny_sd3 is "
                 "the demo's), or accept the licence at https://huggingface.co/stabilityai/stable-diffusion-3.5-medium, "
-                "run `huggingface-cli login` and try again online. "
+                "run `hf auth login` and try again online. "
                 f"({str(error).splitlines()[0]})") from error
         return cls(*models, tokenizers).requires_grad_(False).eval().to(device)
 
@@ -225,7 +225,7 @@ class TextStore:
             pieces = hidden.split(json.loads(about["lengths"]))
             self.rows.update(zip(json.loads(about["texts"]), zip(pieces, pooled, strict=True), strict=True))
         if not self.rows:
-            raise FileNotFoundError(f"no caption embeddings in {self.path}: run the stage that embeds the captions")
+            raise FileNotFoundError(f"no caption embeddings in {self.path}: run `dvc repro embeddings`")
 
     @classmethod
     def open(cls, path: str | Path) -> TextStore:

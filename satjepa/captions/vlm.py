@@ -53,7 +53,7 @@ class VlmCaptioner:
             model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, **where)
         except (OSError, ValueError) as error:
             raise VlmNotFound(
-                f"no vision-language model in {path!s}: download it once (`huggingface-cli download {path!s}`), give a "
+                f"no vision-language model in {path!s}: download it once (`hf download {path!s}`), give a "
                 "local folder, or set captions.captioner to rules, which needs no weights. "
                 f"({str(error).splitlines()[0]})") from error
         return cls(model.eval().to(device), processor, max_new_tokens)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from satjepa.data.alphaearth import BANDS, MASKED, read_alphaearth
+from satjepa.data.display import whites
 from satjepa.data.rasters import CorruptRasterError, Grid, MissingYearError, facts, read_rgb, read_uint8
 from satjepa.data.scenes import TRUTH_BANDS, Scene, common_grid, truth_file
 
@@ -20,15 +21,19 @@ if TYPE_CHECKING:
 CHUNK = 256  # pixels; a chunk holds all bands of one year
 
 
-def build_cube(scenes: Sequence[Scene], out: str | Path, preset: str | None = None) -> xr.Dataset:
+def build_cube(
+    scenes: Sequence[Scene], out: str | Path, preset: str | None = None, white: float | None = None
+) -> xr.Dataset:
     """Write the cube of one region to `out` (a .zarr folder, replaced at once and only when complete) and open it.
 
-    Variables: rgb (year, band, y, x), uint8 where every source is uint8 (255 = 1.0), else float32 reflectance;
+    Variables: rgb (year, band, y, x), display scale: uint8 where every source is uint8 (255 = 1.0), else float32;
     valid (year, y, x) bool; emb (year, emb_band, y, x) int8 AlphaEarth codes, -128 where masked and in years without
     a file, only if any year has one; oracle_mean, oracle_sample (year, band, y, x), process (year, y, x) uint8 and
     has_truth (year) bool where any year has truth (0 in the years without).
     Coordinates: year; y and x, the pixel centres, on a grid that is not rotated.
     Attributes: region, preset (default: the name of the folder that holds `out`), crs, transform (a, b, c, d, e, f).
+
+    white: value in [0, 1] shown as 1, brighter is clipped; default: of each image its own (`display_white`).
 
     Years are as found: a missing one stays missing. Raises SceneError (everything `find_scenes` checks) and ValueError
     for scenes of several regions or a doubled year; then `out` is left as it was.
@@ -40,7 +45,7 @@ def build_cube(scenes: Sequence[Scene], out: str | Path, preset: str | None = No
     if len({scene.region for scene in scenes}) != 1 or len(set(years)) != len(years):
         raise ValueError(f"a cube wants one scene a year of one region, got {[(s.region, s.year) for s in scenes]}")
     grid = common_grid(scenes)
-    variables = _rgb(scenes, grid) | _embeddings(scenes, grid) | _truth(scenes, grid)
+    variables = _rgb(scenes, grid, white) | _embeddings(scenes, grid) | _truth(scenes, grid)
     attrs = {"region": scenes[0].region, "preset": out.parent.name if preset is None else preset}
     attrs |= {"crs": grid.crs, "transform": list(grid.transform)}
     _write(xr.Dataset(variables, {"year": years} | _centres(grid), attrs), out)
@@ -73,14 +78,14 @@ def year_index(cube: xr.Dataset, year: int) -> int:
     return years.index(year)
 
 
-def _rgb(scenes: Sequence[Scene], grid: Grid) -> dict[str, tuple]:
+def _rgb(scenes: Sequence[Scene], grid: Grid, white: float | None) -> dict[str, tuple]:
     kinds = {(seen.dtype, seen.scale, seen.offset) for seen in (facts(scene.rgb, 3) for scene in scenes)}
-    as_uint8 = kinds == {("uint8", 1.0, 0.0)}
+    as_uint8 = kinds == {("uint8", 1.0, 0.0)} and white in (None, 1)
     rgb = np.zeros((len(scenes), 3, grid.height, grid.width), np.uint8 if as_uint8 else np.float32)
     valid = np.zeros((len(scenes), grid.height, grid.width), bool)
-    for i, scene in enumerate(scenes):
+    for i, (scene, top) in enumerate(zip(scenes, whites([scene.rgb for scene in scenes], white), strict=True)):
         values, valid[i] = read_rgb(scene.rgb)
-        rgb[i] = np.rint(values * 255) if as_uint8 else values
+        rgb[i] = np.rint(values * 255) if as_uint8 else np.minimum(values / np.float32(top), 1)
     return {"rgb": (("year", "band", "y", "x"), rgb), "valid": (("year", "y", "x"), valid)}
 
 

@@ -234,7 +234,7 @@ class PairDataset(Dataset):
 
 
 def _rgb(values: np.ndarray) -> torch.Tensor:
-    """uint8 (255 = 1.0) or float32 reflectance to a float32 tensor of its own."""
+    """uint8 (255 = 1.0) or float32 to a float32 tensor of its own."""
     scale = 255 if values.dtype == np.uint8 else 1
     return torch.from_numpy(values.astype(np.float32) / np.float32(scale))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from satjepa.config import Params
 from satjepa.data.cube import build_cube, open_cube
+from satjepa.data.display import whites
 from satjepa.data.manifest import write_manifest
 from satjepa.data.render import read_recipe, write_world
 from satjepa.data.scenes import find_scenes
@@ -41,7 +42,7 @@ def prepare(params: Params, progress: bool = True) -> Report:
     With `world.yaml` in `data.root` its regions are simulated, listed in a manifest (`satjepa data verify` reads it),
     and its split is used. Otherwise `data.root` holds region folders, which make one preset with the name that
     `data.presets` gives: ConfigError for more than one. Raises SceneError for bad input, unless `data.on_bad_scene` is
-    "exclude".
+    "exclude". Images become the display scale by `data.white`, or one guess for all (`satjepa.data.display.whites`).
     """
     source, out = root() / params.data.root, root() / "artifacts"
     report, named = Report(), {}
@@ -62,7 +63,7 @@ def prepare(params: Params, progress: bool = True) -> Report:
         shutil.rmtree(out / "scenes", ignore_errors=True)
         (out / "scenes").mkdir(parents=True)  # an out of the stage, empty: the scenes are where they are
     for preset, folder in folders.items():
-        report.regions[preset] = _cubes(folder, out / "cubes" / preset, params.data.on_bad_scene, report)
+        report.regions[preset] = _cubes(folder, out / "cubes" / preset, params, report)
     first = [open_cube(path) for path in sorted((out / "cubes" / params.data.presets[0]).glob("*.zarr"))]
     split = make_split(
         first,
@@ -77,16 +78,17 @@ def prepare(params: Params, progress: bool = True) -> Report:
     return report
 
 
-def _cubes(folder: Path, out: Path, on_bad: str, report: Report) -> int:
+def _cubes(folder: Path, out: Path, params: Params, report: Report) -> int:
     """One cube for each region below `folder`; returns how many."""
     shutil.rmtree(out, ignore_errors=True)
     regions: dict[str, list] = {}
     found = find_scenes(
-        folder, on_bad=on_bad, check=report.pixels is None
+        folder, on_bad=params.data.on_bad_scene, check=report.pixels is None
     )  # what we have just written needs no second reading
+    whites([scene.rgb for scene in found], params.data.white)  # one scale for all regions, or an error
     report.excluded += [(str(path), str(error)) for path, error in found.excluded]
     for scene in found:
         regions.setdefault(scene.region, []).append(scene)
     for region, scenes in regions.items():
-        build_cube(scenes, out / f"{region}.zarr")
+        build_cube(scenes, out / f"{region}.zarr", white=params.data.white)
     return len(regions)

@@ -117,7 +117,7 @@ def open_raster(path: Path, bands: int) -> Iterator[DatasetReader]:
 
 
 def _corrupt(path: Path, found: str) -> CorruptRasterError:
-    fix = "fetch or write the file again, or leave it out with on_bad_scene: exclude"
+    fix = "fetch or write the file again, or, in a data set, leave it out with data.on_bad_scene: exclude"
     return CorruptRasterError(path, found, "a complete GeoTIFF", fix)
 
 

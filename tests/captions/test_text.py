@@ -110,7 +110,7 @@ def test_the_seed_makes_the_encoders(folder: Path, encoders: TextEncoders, tmp_p
 
 @pytest.mark.parametrize("path", ["no/such-model", "/no/such/folder"])
 def test_missing_encoders_are_one_clear_error(path: str) -> None:
-    says = f"no text encoders in {path}.*tokenizer_3.*licence.*huggingface-cli login"
+    says = f"no text encoders in {path}.*tokenizer_3.*licence.*hf auth login"
     with pytest.raises(TextEncodersNotFound, match=says):
         TextEncoders.from_pretrained(path, local_files_only=True)
 

@@ -81,5 +81,5 @@ def test_what_is_not_valid_is_not_shown(captioner: VlmCaptioner) -> None:
 
 @pytest.mark.parametrize("path", ["no/such-model", "/no/such/folder"])
 def test_a_missing_model_is_one_clear_error(path: str) -> None:
-    with pytest.raises(VlmNotFound, match=f"no vision-language model in {path}.*huggingface-cli download.*rules"):
+    with pytest.raises(VlmNotFound, match=f"no vision-language model in {path}.*hf download.*rules"):
         VlmCaptioner.from_pretrained(path, local_files_only=True)

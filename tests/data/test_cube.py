@@ -7,9 +7,10 @@ import pytest
 import xarray as xr
 from affine import Affine
 
+from satjepa.captions.rules import WHITE
 from satjepa.data.alphaearth import read_alphaearth
 from satjepa.data.cube import build_cube, open_cube, year_index
-from satjepa.data.rasters import CorruptRasterError, GridMismatchError, MissingYearError, read_rgb
+from satjepa.data.rasters import CorruptRasterError, GridMismatchError, MissingYearError, ScaleError, read_rgb
 from satjepa.data.scenes import find_scenes
 
 
@@ -58,7 +59,22 @@ def test_other_scales_become_float32(tmp_path, make) -> None:
     assert cube["rgb"].dtype == np.float32
     assert np.argwhere(~cube["valid"].values).tolist() == [[1, 3, 4]]
     np.testing.assert_array_equal(cube["rgb"][0], read_rgb(make.rgb_path(tmp_path, "Alpha", 2018))[0])
-    assert cube["rgb"].values[1, :, 3, 4].tolist() == [0, 0, 0] and cube["rgb"].values[1, 0, 0, 0] == np.float32(0.25)
+    assert cube["rgb"].values[1, :, 3, 4].tolist() == [0, 0, 0]
+    assert cube["rgb"].values[1, 0, 0, 0] == np.float32(0.25) / np.float32(WHITE)
+
+
+def test_all_images_of_a_data_set_have_one_white(tmp_path, make) -> None:
+    """Reflectance as `satjepa forecast` sees it; what looks like two scales is refused until the user says which."""
+    dark, bright = np.full((3, 48, 48), 0.2, np.float32), np.full((3, 48, 48), 0.7, np.float32)
+    make.tif(make.rgb_path(tmp_path, "Alpha", 2018), dark)
+    make.tif(make.rgb_path(tmp_path, "Alpha", 2019), bright)
+    scenes = find_scenes(tmp_path)
+    with pytest.raises(ScaleError, match=r"2019.*unlike .*2018.*data\.white"):
+        build_cube(scenes, tmp_path / "a.zarr")
+    given = build_cube(scenes, tmp_path / "a.zarr", white=0.5)["rgb"]
+    assert float(given[0, 0, 0, 0]) == np.float32(0.4) and float(given[1, 0, 0, 0]) == 1
+    alone = build_cube(scenes[1:], tmp_path / "a.zarr")["rgb"]
+    assert float(alone[0, 0, 0, 0]) == np.float32(0.7), "display imagery stays as it is"
 
 
 def test_a_year_without_embedding_is_masked(tmp_path, make) -> None:
@@ -157,4 +173,4 @@ def test_real_cube(shared, tmp_path) -> None:
     cube = build_cube(scenes, tmp_path / "Romania.zarr", preset="real")
     assert cube["rgb"].shape == (4, 3, 100, 100) and cube["rgb"].dtype == np.float32 and "emb" not in cube
     assert cube.attrs["crs"] == "EPSG:3035" and cube.attrs["preset"] == "real" and cube["valid"].values.all()
-    np.testing.assert_array_equal(cube["rgb"][3], read_rgb(scenes[3].rgb)[0])
+    np.testing.assert_array_equal(cube["rgb"][3], np.minimum(read_rgb(scenes[3].rgb)[0] / np.float32(WHITE), 1))
