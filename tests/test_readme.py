@@ -114,6 +114,7 @@ def test_the_experiment_was_made_with_its_parameters():
         assert f"the same {how['steps']} steps of {how['batch']} patches" in words
         assert f"on {made['eval']['max_patches']} patches of eight regions" in words
         made["ablate"]["seeds"] = seeds
+        made["data"].setdefault("white", None)  # younger than the experiment, which did what null says
         assert (made != today) == ("`params.table.yaml` has changed since" in words)
 
 
