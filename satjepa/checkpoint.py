@@ -37,7 +37,7 @@ TRAINING_CODE += ("train", "train_state")
 # What changes no trained weight; of another split its hash tells.
 NOT_TRAINING = ("sample.", "eval.", "ablate.", "published.", "train.log_every", "train.checkpoint_every")
 NOT_TRAINING += ("data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_")
-ABSENT = {"baselines": {}, "train": {"jepa_share": 0.0}, "data": {"white": None}}  # by intent, or younger
+ABSENT = {"baselines": {}, "train": {"jepa_share": 0.0}, "data": {"white": None}}  # two are younger than the format
 
 
 class CheckpointError(Exception):

@@ -80,7 +80,7 @@ def forecast(
     seed: Annotated[int, typer.Option(help="The same seed gives the same forecast.")] = 0,
     checkpoint: Checkpoint = None,
     white: Annotated[
-        float | None, typer.Option(min=1e-6, help="Value in [0, 1] shown as white [1.0 uint8, 0.3558 reflectance].")
+        float | None, typer.Option(min=1e-6, help="Value in [0, 1] shown as white [1 uint8, else as in training].")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the sampler [the checkpoint's].")] = None,
     guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance [the checkpoint's].")] = None,
@@ -94,13 +94,10 @@ def forecast(
     """Forecast the year after the last of the images, on their grid and in their units."""
     from satjepa.api import embedder
     from satjepa.assemble import load_text_encoders
-    from satjepa.data.rasters import facts
-    from satjepa.forecast import forecast_raster, require_output
+    from satjepa.forecast import check_files, forecast_raster
 
     folder = existing(checkpoint)
-    require_output(out, images)  # what is wrong with the files is said before the model is loaded
-    for image in images:
-        facts(image, bands=3)
+    check_files(images, out, year)  # what they alone can tell is told before the model is loaded
     model, name = trained_model(folder, steps=steps, guidance=guidance, strength=strength)
     how, config, strength = model.params.sample, model.params, model.strength
     embed = embedder(model, load_text_encoders(config)) if config.model.use_captions else None
@@ -110,7 +107,8 @@ def forecast(
     forecast_raster(
         images, out, model,
         patch=config.data.patch, history=config.data.history,
-        embed=embed, samples=samples, seed=seed, years=year, white=white or config.data.white, log=typer.echo,
+        embed=embed, samples=samples, seed=seed, years=year, white=white, trained_white=config.data.white,
+        log=typer.echo,
         tags={"MODEL": name, "STEPS": str(taken), "GUIDANCE": f"{how.guidance:g}", "STRENGTH": f"{strength:g}"},
     )  # fmt: skip
 

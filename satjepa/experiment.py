@@ -162,7 +162,7 @@ def collect(folder: Path, target: Path, seconds: list[float], workers: int) -> N
 
 
 def costs(folder: Path) -> list[dict[str, str | float | None]]:
-    """What each run took: trained parameters, minutes of training (its last part), seconds a patch of each forecast.
+    """What each run took: trained parameters, minutes of training, seconds a patch of each forecast.
 
     From the files beside the scores that DVC does not look at, so only of runs that were run here.
     """
@@ -262,7 +262,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             outcome = f"{target / 'table.csv'} is of seeds {', '.join(map(str, combine(target)))}"
         except ExperimentError as error:  # of what was run before; the seeds to come may take its place
-            outcome, status = f"no table is made of the two: {error}; run the older, too, or remove it", 1
+            outcome, status = f"there is no table, as {error}: run the older one anew, or remove it", 1
+            for name in ("table.csv", "table.settings.json"):
+                (target / name).unlink(missing_ok=True)
         print(f"seed {seed} is done; {outcome}")
     return status
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from satjepa.baselines import Forecaster
 from satjepa.captions.rules import Captions, caption
 from satjepa.data.display import display_white
+from satjepa.data.rasters import rgb_scale
 from satjepa.stack import ForecastError, Stack, read_stack, years_of
 
 BANDS = ("mean red", "mean green", "mean blue", "spread red", "spread green", "spread blue")
@@ -140,6 +141,7 @@ def forecast_raster(
     seed: int = 0,
     years: Sequence[int] | None = None,
     white: float | None = None,
+    trained_white: float | None = None,
     overlap: int | None = None,
     batch: int = 16,
     tags: dict[str, str] | None = None,
@@ -152,7 +154,7 @@ def forecast_raster(
         patch: side of the model's patch in pixels; tiles overlap by `overlap`, by default a quarter of it.
         embed: turns captions into embeddings (`caption_embedder`); None for a forecaster that reads none.
         years: of the last image or of each; default: from the file names (`years_of`).
-        white: value in [0, 1] shown as white; default: `display_white`.
+        white, trained_white: value in [0, 1] shown as white, and that of the training; default: `display_white`.
         tags: what to note in the file about the model, beside seed, samples, year, white and inputs.
         log: is told what was done, a line at a time.
 
@@ -163,9 +165,8 @@ def forecast_raster(
     paths = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if not 0 <= overlap < patch:
         raise ForecastError(f"overlap {overlap}: at least 0 and less than the patch of {patch} pixels")
-    require_output(Path(out), paths)
-    known = years_of(paths, years)
-    white, why = display_white(paths[-1], white)
+    known = check_files(paths, Path(out), years)
+    white, why = display_white(paths[-1], white, trained_white)
     stack = read_stack(paths, known, white)
     log(_seen(stack, paths[-1].name, history))
     log(f"white {white:g}, {why}; {stack.saturated:.1%} of the pixels are brighter and clipped")
@@ -191,18 +192,22 @@ def _seen(stack: Stack, name: str, history: int) -> str:
     return f"year {stack.years[0]}: {name}, {width}x{height} px, {share:.1%} valid; history {used}{why_not}"
 
 
-def require_output(out: Path, images: Sequence[Path]) -> None:
-    """Make the folder of `out`; ForecastError where no file can be written there, or only in the place of an image."""
-    if out.resolve() in [path.resolve() for path in images]:
+def check_files(images: Sequence[Path], out: Path, years: Sequence[int] | None = None) -> tuple[int | None, ...]:
+    """The years of the images (`years_of`), which can be read, as far as each alone tells.
+
+    Raises what `rgb_scale` and `years_of` raise, and ForecastError where `out` cannot be written, or only in the place
+    of an image.
+    """
+    for image in images:
+        rgb_scale(image)
+    if out.resolve() in [image.resolve() for image in images]:
         raise ForecastError(f"{out} is one of the images and would be written over: name another file")
     if out.is_dir():
         raise ForecastError(f"{out} is a folder: name the GeoTIFF to write")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ForecastError(f"{out.parent} cannot be made ({error.strerror}): name another file") from None
-    if not os.access(out.parent, os.W_OK):
-        raise ForecastError(f"{out.parent} cannot be written to: name another file")
+    there = next(parent for parent in out.absolute().parents if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise ForecastError(f"{out}: nothing can be written to {there}: name another file")
+    return years_of(images, years)
 
 
 def write_forecast(

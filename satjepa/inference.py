@@ -39,8 +39,8 @@ KINDS = Captions._fields
 class How:
     """How a tile is forecast.
 
-    multi_step: years, each forecast from the one before. white: value in [0, 1] shown as 1; None: what the model
-    was trained with (`data.white`), 1 for an imported checkpoint, whose code does not stretch, else `display_white`.
+    multi_step: years, each forecast from the one before. white: value in [0, 1] shown as 1; None: `display_white`,
+    trained on 1 where the checkpoint is imported, as the published code does not stretch.
     """
 
     steps: int = STEPS
@@ -183,8 +183,8 @@ def run_inference(
         raise ForecastError(f"{how.multi_step} years with {len(truths)} true images: at least one year, an image each")
     out_dir.mkdir(parents=True, exist_ok=True)
     show = display_white(tif)[0]  # in figures; the numbers stay as they are
-    imported = getattr(model, "reads_padding", False)
-    how = replace(how, white=how.white or model.params.data.white or (1.0 if imported else show))
+    trained = 1.0 if getattr(model, "reads_padding", False) else model.params.data.white
+    how = replace(how, white=display_white(tif, how.white, trained)[0])
     side, year = model.params.data.patch if how.as_published else None, place_of(tif)[1]
     now, _ = _image(tif, tif, how.white, side)
     known = [_image(path, tif, how.white, side) for path in truths]

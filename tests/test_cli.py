@@ -150,8 +150,20 @@ def test_the_white_of_the_training_holds_unless_another_is_given(
 
     load = cli.trained_model
     monkeypatch.setattr(cli, "trained_model", told)
-    args = ("forecast", scene, "--out", tmp_path / "o.tif", "--checkpoint", trained)
-    assert "white 0.5, as given" in run(*args).output and "white 0.75, as given" in run(*args, "--white", 0.75).output
+    with rasterio.open(scene) as src:
+        profile, data = src.profile, src.read()
+    with rasterio.open(tmp_path / "float.tif", "w", **profile | {"dtype": "float32"}) as dst:
+        dst.write((data / 255).astype("float32"))
+    args = ("forecast", tmp_path / "float.tif", "--out", tmp_path / "o.tif", "--checkpoint", trained)
+    assert "white 0.5, as in training" in run(*args).output
+    assert "white 0.75, as given" in run(*args, "--white", 0.75).output
+
+
+def test_files_are_looked_at_before_the_model_is_loaded(trained: Path, scene: Path, monkeypatch) -> None:
+    monkeypatch.setattr(cli, "trained_model", lambda *_, **__: pytest.fail("loaded"))
+    for images, out in (([scene, scene], "o.tif"), ([trained / "state.json"], "o.tif"), ([scene], scene)):
+        result = run("forecast", *images, "--out", out, "--checkpoint", trained)
+        assert result.exit_code == 2 and "error: " in result.output, result.output
 
 
 def test_help_says_what_is_taken_where_nothing_is_given() -> None:

@@ -208,6 +208,7 @@ def test_older_seeds_may_be_of_other_code(home: Path, monkeypatch: pytest.Monkey
     (home / "params.table.yaml").write_text("ablate: {seeds: [0, 1]}\n")
     target = home / "experiments/table"
     seed_done(target / "seed-1", 20.0, code="old")
+    assert experiment.combine(target) == [1]
 
     def run_seed(name: str, text: str, seed: int, left: float | None, workers: int) -> int:
         shutil.rmtree(target / f"seed-{seed}", ignore_errors=True)
@@ -216,7 +217,7 @@ def test_older_seeds_may_be_of_other_code(home: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(experiment, "run_seed", run_seed)
     assert experiment.main(["params.table.yaml", "--seeds", "0"]) == 1
-    assert "seed 0 is done; no table is made of the two: " in (said := capsys.readouterr().out) and "train.py" in said
+    assert "seed 0 is done; there is no table, as " in (said := capsys.readouterr().out) and "train.py" in said
     assert not (target / "table.csv").exists()
     assert experiment.main(["params.table.yaml"]) == 0
     assert pd.read_csv(target / "table.csv")["psnr"].tolist() == [17.0, 22.0]

@@ -258,7 +258,9 @@ def test_the_scale_is_told_by_type_and_range(tmp_path: Path) -> None:
     )
     white, why = display_white(write(tmp_path / "d.tif", np.minimum(dark * 3, 1)))
     assert white == 1.0 and "display imagery" in why
-    assert display_white(tmp_path / "d.tif", 0.5) == (0.5, "as given")
+    assert display_white(tmp_path / "d.tif", 0.5, trained=0.4) == (0.5, "as given")
+    assert display_white(tmp_path / "d.tif", trained=0.4) == (0.4, "as in training")
+    assert display_white(tmp_path / "a.tif", trained=0.4)[0] == 1.0
 
 
 def test_the_model_sees_the_display_scale_and_the_log_says_what_was_done(tmp_path: Path) -> None:
@@ -304,7 +306,7 @@ def test_an_output_that_cannot_be_is_refused_before_the_forecast(tmp_path: Path)
     before = good.read_bytes()
     (tmp_path / "file").write_text("no folder")
     for out, says in ((tmp_path / "x/../g_2019.tif", "written over"), (tmp_path, "is a folder"),
-                      (tmp_path / "file/o.tif", "cannot be made")):  # fmt: skip
+                      (tmp_path / "file/o.tif", "nothing can be written")):  # fmt: skip
         with pytest.raises(ForecastError, match=says):
             forecast_raster(good, out, None, patch=64, **quiet)
     assert good.read_bytes() == before

@@ -1,6 +1,7 @@
 """The card's inference command: native resolution, captions that are found, years on, and as published."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,10 @@ def test_white_is_that_of_the_published_code_for_its_checkpoint(model: object, t
         monkeypatch.setattr(model, "reads_padding", imported)
         report = run_inference(model, dark, tmp_path / name, How(1, white=white), log=str)
         settings[name] = json.loads(report.read_text())["settings"]["white"]
+    monkeypatch.setattr(model, "params", replace(model.params, data=replace(model.params.data, white=0.3)))
+    monkeypatch.setattr(model, "reads_padding", False)
+    report = run_inference(model, dark, tmp_path / "trained", How(1), log=str)
+    assert json.loads(report.read_text())["settings"]["white"] == 0.3
     assert settings == {"published": 1.0, "ours": 0.3558, "given": 0.5}
     bright = read(tmp_path / "given" / "Aland 2021_2022.tif")[:3]
     assert 0.02 < bright.mean() < 0.3  # in the units of the input

@@ -21,9 +21,8 @@ from scipy import ndimage
 from satjepa.data.display import REFLECTANCE_WHITE
 
 PROMPT_VERSION = 1
-WHITE = REFLECTANCE_WHITE
 # encoding -> (value shown as white, gamma); display space = min((value ** gamma) / white, 1)
-ENCODINGS = {"display": (1.0, 1.0), "reflectance": (WHITE, 1.0), "gamma": (WHITE, 2.2)}
+ENCODINGS = {"display": (1.0, 1.0), "reflectance": (REFLECTANCE_WHITE, 1.0), "gamma": (REFLECTANCE_WHITE, 2.2)}
 COVERS = ("water", "forest", "scrub", "green crops", "grass", "yellow crops", "pale soil", "brown soil", "dry trees",
           "pasture", "building site", "burnt ground", "young trees", "buildings", "cloud", "clearing", "bare shore",
           "marsh")

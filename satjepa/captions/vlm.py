@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from satjepa.captions.rules import Captions, display, guess_encoding
+from satjepa.captions.rules import Captions, display
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,6 +77,6 @@ class VlmCaptioner:
 def _picture(rgb: np.ndarray, valid: np.ndarray | None) -> Image:
     from PIL import Image
 
-    view = display(rgb, guess_encoding(rgb))
+    view = display(rgb, "display")
     view = view if valid is None else view * valid
     return Image.fromarray(np.round(255 * view).astype(np.uint8).transpose(1, 2, 0))

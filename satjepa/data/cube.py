@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from satjepa.data.alphaearth import BANDS, MASKED, read_alphaearth
-from satjepa.data.display import whites
+from satjepa.data.display import is_display
 from satjepa.data.rasters import CorruptRasterError, Grid, MissingYearError, facts, read_rgb, read_uint8
 from satjepa.data.scenes import TRUTH_BANDS, Scene, common_grid, truth_file
 
@@ -22,7 +22,7 @@ CHUNK = 256  # pixels; a chunk holds all bands of one year
 
 
 def build_cube(
-    scenes: Sequence[Scene], out: str | Path, preset: str | None = None, white: float | None = None
+    scenes: Sequence[Scene], out: str | Path, preset: str | None = None, white: float = 1.0
 ) -> xr.Dataset:
     """Write the cube of one region to `out` (a .zarr folder, replaced at once and only when complete) and open it.
 
@@ -33,7 +33,7 @@ def build_cube(
     Coordinates: year; y and x, the pixel centres, on a grid that is not rotated.
     Attributes: region, preset (default: the name of the folder that holds `out`), crs, transform (a, b, c, d, e, f).
 
-    white: value in [0, 1] shown as 1, brighter is clipped; default: of each image its own (`display_white`).
+    white: value in [0, 1] that becomes 1, in images that are not uint8; what is brighter is clipped.
 
     Years are as found: a missing one stays missing. Raises SceneError (everything `find_scenes` checks) and ValueError
     for scenes of several regions or a doubled year; then `out` is left as it was.
@@ -78,14 +78,15 @@ def year_index(cube: xr.Dataset, year: int) -> int:
     return years.index(year)
 
 
-def _rgb(scenes: Sequence[Scene], grid: Grid, white: float | None) -> dict[str, tuple]:
+def _rgb(scenes: Sequence[Scene], grid: Grid, white: float) -> dict[str, tuple]:
     kinds = {(seen.dtype, seen.scale, seen.offset) for seen in (facts(scene.rgb, 3) for scene in scenes)}
-    as_uint8 = kinds == {("uint8", 1.0, 0.0)} and white in (None, 1)
+    as_uint8 = kinds == {("uint8", 1.0, 0.0)}
     rgb = np.zeros((len(scenes), 3, grid.height, grid.width), np.uint8 if as_uint8 else np.float32)
     valid = np.zeros((len(scenes), grid.height, grid.width), bool)
-    for i, (scene, top) in enumerate(zip(scenes, whites([scene.rgb for scene in scenes], white), strict=True)):
+    for i, scene in enumerate(scenes):
         values, valid[i] = read_rgb(scene.rgb)
-        rgb[i] = np.rint(values * 255) if as_uint8 else np.minimum(values / np.float32(top), 1)
+        values = values if is_display(scene.rgb) else np.minimum(values / np.float32(white), 1)
+        rgb[i] = np.rint(values * 255) if as_uint8 else values
     return {"rgb": (("year", "band", "y", "x"), rgb), "valid": (("year", "y", "x"), valid)}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from satjepa.config import Params
 from satjepa.data.cube import build_cube, open_cube
-from satjepa.data.display import whites
+from satjepa.data.display import is_display
 from satjepa.data.manifest import write_manifest
 from satjepa.data.render import read_recipe, write_world
 from satjepa.data.scenes import find_scenes
@@ -42,7 +42,7 @@ def prepare(params: Params, progress: bool = True) -> Report:
     With `world.yaml` in `data.root` its regions are simulated, listed in a manifest (`satjepa data verify` reads it),
     and its split is used. Otherwise `data.root` holds region folders, which make one preset with the name that
     `data.presets` gives: ConfigError for more than one. Raises SceneError for bad input, unless `data.on_bad_scene` is
-    "exclude". Images become the display scale by `data.white`, or one guess for all (`satjepa.data.display.whites`).
+    "exclude". ConfigError where images are not uint8 and `data.white` does not say what in them is white.
     """
     source, out = root() / params.data.root, root() / "artifacts"
     report, named = Report(), {}
@@ -85,10 +85,13 @@ def _cubes(folder: Path, out: Path, params: Params, report: Report) -> int:
     found = find_scenes(
         folder, on_bad=params.data.on_bad_scene, check=report.pixels is None
     )  # what we have just written needs no second reading
-    whites([scene.rgb for scene in found], params.data.white)  # one scale for all regions, or an error
+    other = next((scene.rgb for scene in found if not is_display(scene.rgb)), None)
+    if other is not None and params.data.white is None:
+        accepted = "0.3558 if such images are reflectance, 1.0 if they were stretched for display"
+        raise ConfigError("data.white", f"null, but {other} is not uint8", accepted)
     report.excluded += [(str(path), str(error)) for path, error in found.excluded]
     for scene in found:
         regions.setdefault(scene.region, []).append(scene)
     for region, scenes in regions.items():
-        build_cube(scenes, out / f"{region}.zarr", white=params.data.white)
+        build_cube(scenes, out / f"{region}.zarr", white=params.data.white or 1.0)
     return len(regions)

@@ -22,6 +22,7 @@ from satjepa.captions.rules import (
     Captions,
     caption,
 )
+from satjepa.data.display import REFLECTANCE_WHITE
 
 QUARTERS = ("northwest", "northeast", "southwest", "southeast")
 FOREST_RGB, WATER_RGB, YELLOW_RGB, BROWN_RGB = (.10, .18, .11), (.07, .14, .19), (.72, .68, .22), (.45, .34, .25)
@@ -92,9 +93,10 @@ def test_the_encoding_of_the_values_does_not_matter() -> None:
     image = paint((box(0, 32, 0, 64), FOREST_RGB), (box(40, 64, 0, 30), WATER_RGB), (box(40, 64, 40, 64), CROPS_RGB),
                   ground=BROWN_RGB)
     assert rules.guess_encoding(image) == "display"
-    assert rules.guess_encoding((image * rules.WHITE) ** (1 / 2.2)) == "gamma"
+    assert rules.guess_encoding((image * REFLECTANCE_WHITE) ** (1 / 2.2)) == "gamma"
     assert rules.guess_encoding(image * 0.2) == "reflectance"
-    for encoding, stored in (("reflectance", image * rules.WHITE), ("gamma", (image * rules.WHITE) ** (1 / 2.2))):
+    dark = image * REFLECTANCE_WHITE
+    for encoding, stored in (("reflectance", dark), ("gamma", dark ** (1 / 2.2))):
         assert np.allclose(rules.display(stored, encoding), image, atol=1e-4)
         assert caption(stored, encoding=encoding).semantic == caption(image).semantic
 

@@ -72,6 +72,10 @@ def test_answers_do_not_depend_on_the_other_prompts(captioner: VlmCaptioner, mon
     assert captioner(image(0)).geometric == together.geometric
 
 
+def test_a_dark_place_is_shown_as_dark_as_it_is() -> None:
+    assert np.asarray(vlm._picture(np.full((3, 8, 8), 0.1, np.float32), None)).max() == 26
+
+
 def test_what_is_not_valid_is_not_shown(captioner: VlmCaptioner) -> None:
     valid = np.zeros((64, 64), bool)
     valid[:, :32] = True

@@ -1,17 +1,21 @@
 """A cube holds what the GeoTIFFs hold, with masks, CRS and transform, and appears whole or not at all."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 from affine import Affine
+from reach import REPO
 
-from satjepa.captions.rules import WHITE
+from satjepa.config import load_params
+from satjepa.data import prepare
 from satjepa.data.alphaearth import read_alphaearth
 from satjepa.data.cube import build_cube, open_cube, year_index
-from satjepa.data.rasters import CorruptRasterError, GridMismatchError, MissingYearError, ScaleError, read_rgb
+from satjepa.data.rasters import CorruptRasterError, GridMismatchError, MissingYearError, read_rgb
 from satjepa.data.scenes import find_scenes
+from satjepa.typed import ConfigError
 
 
 def test_uint8_scenes_are_kept_as_they_are(make_cube, tmp_path) -> None:
@@ -60,21 +64,29 @@ def test_other_scales_become_float32(tmp_path, make) -> None:
     assert np.argwhere(~cube["valid"].values).tolist() == [[1, 3, 4]]
     np.testing.assert_array_equal(cube["rgb"][0], read_rgb(make.rgb_path(tmp_path, "Alpha", 2018))[0])
     assert cube["rgb"].values[1, :, 3, 4].tolist() == [0, 0, 0]
-    assert cube["rgb"].values[1, 0, 0, 0] == np.float32(0.25) / np.float32(WHITE)
+    assert cube["rgb"].values[1, 0, 0, 0] == np.float32(0.25)
 
 
-def test_all_images_of_a_data_set_have_one_white(tmp_path, make) -> None:
-    """Reflectance as `satjepa forecast` sees it; what looks like two scales is refused until the user says which."""
-    dark, bright = np.full((3, 48, 48), 0.2, np.float32), np.full((3, 48, 48), 0.7, np.float32)
-    make.tif(make.rgb_path(tmp_path, "Alpha", 2018), dark)
-    make.tif(make.rgb_path(tmp_path, "Alpha", 2019), bright)
-    scenes = find_scenes(tmp_path)
-    with pytest.raises(ScaleError, match=r"2019.*unlike .*2018.*data\.white"):
-        build_cube(scenes, tmp_path / "a.zarr")
-    given = build_cube(scenes, tmp_path / "a.zarr", white=0.5)["rgb"]
-    assert float(given[0, 0, 0, 0]) == np.float32(0.4) and float(given[1, 0, 0, 0]) == 1
-    alone = build_cube(scenes[1:], tmp_path / "a.zarr")["rgb"]
-    assert float(alone[0, 0, 0, 0]) == np.float32(0.7), "display imagery stays as it is"
+def test_one_value_becomes_white_in_all_images_but_uint8(tmp_path, make) -> None:
+    make.tif(make.rgb_path(tmp_path, "Alpha", 2018), np.full((3, 48, 48), 0.2, np.float32))
+    make.tif(make.rgb_path(tmp_path, "Alpha", 2019), np.full((3, 48, 48), 7000, np.uint16))
+    make.tif(make.rgb_path(tmp_path, "Alpha", 2020), np.full((3, 48, 48), 51, np.uint8))
+    rgb = build_cube(find_scenes(tmp_path), tmp_path / "a.zarr", white=0.5)["rgb"].values[:, 0, 0, 0]
+    assert rgb.tolist() == pytest.approx([0.4, 1.0, 0.2])
+
+
+def test_a_data_set_that_is_not_uint8_must_say_its_white(tmp_path, make, monkeypatch) -> None:
+    """Else a model would learn from other images than `satjepa forecast` shows it."""
+    for region in "ABC":
+        for year in (2018, 2019):
+            make.tif(make.rgb_path(tmp_path / "mine", region, year), np.full((3, 48, 48), 0.2, np.float32))
+    monkeypatch.setattr(prepare, "root", lambda: tmp_path)
+    given = {"data.root": "mine", "data.presets": ["mine"], "data.val_regions": 1, "data.test_regions": 1}
+    params = partial(load_params, REPO / "params.yaml", **given, **{"data.patch": 32})
+    with pytest.raises(ConfigError, match=r"data\.white: found null, but .*A_2018.*; accepted: 0\.3558 if"):
+        prepare.prepare(params())
+    prepare.prepare(params(**{"data.white": 0.4}))
+    assert float(open_cube(tmp_path / "artifacts/cubes/mine/A.zarr")["rgb"][0, 0, 0, 0]) == pytest.approx(0.5)
 
 
 def test_a_year_without_embedding_is_masked(tmp_path, make) -> None:
@@ -173,4 +185,4 @@ def test_real_cube(shared, tmp_path) -> None:
     cube = build_cube(scenes, tmp_path / "Romania.zarr", preset="real")
     assert cube["rgb"].shape == (4, 3, 100, 100) and cube["rgb"].dtype == np.float32 and "emb" not in cube
     assert cube.attrs["crs"] == "EPSG:3035" and cube.attrs["preset"] == "real" and cube["valid"].values.all()
-    np.testing.assert_array_equal(cube["rgb"][3], np.minimum(read_rgb(scenes[3].rgb)[0] / np.float32(WHITE), 1))
+    np.testing.assert_array_equal(cube["rgb"][3], read_rgb(scenes[3].rgb)[0])
