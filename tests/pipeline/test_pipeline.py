@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 import yaml
 
 from satjepa.data.manifest import verify_manifest
@@ -131,7 +133,7 @@ def test_a_changed_parameter_touches_what_reads_it(scratch: Scratch, key: str, v
 
 
 def test_own_regions_take_the_same_way(scratch: Scratch, tmp_path: Path):
-    """Folders of GeoTIFFs in place of the demo world: no truth, no second preset, here and there no AlphaEarth."""
+    """Folders of GeoTIFFs in place of the demo world: reflectance, one preset, no truth, some without AlphaEarth."""
     own = Scratch(tmp_path / "own")
     lay_out(own.folder, (scratch.folder / "params.yaml").read_text())
     (own.folder / ".dvc/config.local").unlink()
@@ -142,8 +144,13 @@ def test_own_regions_take_the_same_way(scratch: Scratch, tmp_path: Path):
             if not (path.name.startswith("gee") and name == "Zarnekow"):
                 (regions / name).mkdir(parents=True, exist_ok=True)
                 shutil.copy(path, regions / name)
+    for path in regions.rglob("s2_rgb_*.tif"):
+        with rasterio.open(path) as src:
+            profile, shown = src.profile, src.read()
+        with rasterio.open(path, "w", **profile | {"dtype": "uint16"}) as dst:
+            dst.write(np.rint(shown / 255 * 3558).astype(np.uint16))
     own.set("params.yaml", {"data.root": str(regions), "data.presets": ["mine"], "data.val_regions": 1,
-                            "data.test_regions": 1})  # fmt: skip
+                            "data.test_regions": 1, "data.white": 0.3558})  # fmt: skip
     own.repro()
     with open(own.folder / "reports/table.csv") as file:
         rows = list(csv.DictReader(file))
