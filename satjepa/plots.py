@@ -141,7 +141,8 @@ def captioned(data: PairDataset, count: int = 4) -> Figure:
     for row, i in zip(axes, spread_evenly(len(keys), count), strict=True):
         picture(row[0], data.image(keys[i])[0], f"{keys[i][1]} {keys[i][2]}")
         texts = table.loc[keys[i]]
-        words = "\n\n".join(textwrap.fill(texts[kind], 100) for kind in ("informative", "geometric", "semantic"))
+        kinds = ("informative", "geometric", "semantic")
+        words = "\n\n".join(textwrap.fill(f"{kind}:  {texts[kind]}", 100) for kind in kinds)
         row[1].text(0, 0.5, words, va="center", fontsize=8.5, color=INK)
         row[1].axis("off")
     return fig

@@ -12,7 +12,7 @@ from satjepa.baselines.persistence import MeanColour, OracleMean, OracleSample, 
 from satjepa.paths import root
 from satjepa.rows import write_table
 from satjepa.score import score, untimed
-from satjepa.table import combine_seeds
+from satjepa.table import arm_title, combine_seeds
 
 if TYPE_CHECKING:
     from satjepa.config import Params
@@ -54,7 +54,7 @@ def collect_arms(params: Params, full: bool = False) -> pd.DataFrame:
     rows = []
     for arm, combined in runs.items():
         row = next(r for r in combined if "mean of" in r["model"] and r["preset"] == params.data.presets[0])
-        rows.append(row | {"model": arm.replace("_", " ")})
+        rows.append(row | {"model": arm_title(arm)})
     return pd.DataFrame(rows)
 
 

@@ -24,7 +24,13 @@ COSTS = {  # of costs.csv: (heading, format)
     "training_minutes": ("training, core-minutes", lambda n: f"{n:.0f}" if n else MISSING),
     "seconds_per_patch": ("forecast, ms a patch", lambda n: f"{1000 * n:.0f}"),
 }
+ACRONYMS = ("jepa", "rgb")  # in names of arms
 BESIDE = ("Oracle", "Mean colour", "Ablation")  # how the names of rows begin that no number is bold in
+
+
+def arm_title(arm: str) -> str:
+    """The name of an arm of params.yaml in a table: "no_jepa" is "no JEPA"."""
+    return " ".join(word.upper() if word in ACRONYMS else word for word in arm.split("_"))
 
 
 def combine_seeds(rows: list[dict]) -> dict:
@@ -109,7 +115,7 @@ def _least_costs(folder: Path) -> pd.DataFrame | None:
     if not found:
         return None
     rows = pd.concat(found)
-    arms = rows["run"].str.extract(r"^ablate/(\w+)-\d+$")[0].str.replace("_", " ")
+    arms = rows["run"].str.extract(r"^ablate/(\w+)-\d+$")[0].map(arm_title, na_action="ignore")
     size = rows["model"].str.extract(r"mean of (\d+)$")[0]  # the table has an ablation's ensemble only
     rows["model"] = rows["model"].where(arms.isna(), "Ablation: " + arms + ", " + size + " samples")
     return rows.groupby("model")[[*COSTS]].min()

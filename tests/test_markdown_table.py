@@ -85,7 +85,7 @@ def test_the_best_is_bold(tmp_path) -> None:
 
 def test_costs_are_those_of_the_seeds(tmp_path) -> None:
     """The least over seeds; an ablation is found by the name of its run; without such files there are no columns."""
-    names = ("ours", "Default", "Ablation: no captions, 8 samples")
+    names = ("ours", "Default", "Ablation: no JEPA, 8 samples")
     write_table([row(0, model=name) for name in names], path := tmp_path / "table.csv")
     plain = markdown_table(path, columns=("psnr",), notes=False)
     assert markdown_table(path, columns=("psnr",), notes=False, costs=True) == plain
@@ -93,12 +93,12 @@ def test_costs_are_those_of_the_seeds(tmp_path) -> None:
     for seed, minutes in ((0, 10), (1, 20)):
         (tmp_path / f"seed-{seed}").mkdir()
         ours = f"joint/{seed},ours,2500000,{minutes},0.5\n"
-        arm = f'ablate/no_captions-{seed},"Sat, mean of 8",0,0,0.25\n'
+        arm = f'ablate/no_jepa-{seed},"Sat, mean of 8",0,0,0.25\n'
         (tmp_path / f"seed-{seed}/costs.csv").write_text(head + ours + arm)
     assert markdown_table(path, columns=("psnr",), notes=False, costs=True).splitlines() == [
         "| model | PSNR ↑ | trained parameters | training, core-minutes | forecast, ms a patch |",
         "| --- | --- | --- | --- | --- |",
         "| ours | 20.00 | 2.50 M | 10 | 500 |",
         "| Default | 20.00 | – | – | – |",
-        "| Ablation: no captions, 8 samples | 20.00 | – | – | 250 |",
+        "| Ablation: no JEPA, 8 samples | 20.00 | – | – | 250 |",
     ]

@@ -38,11 +38,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_without_an_arm_full_the_model_itself_stands_for_it(home: Path):
     runs(home, "joint/0", "ablate/no_jepa-0")
     rows = collect_arms(params_of(ARMS), full=True)
-    assert rows[["model", "psnr"]].to_numpy().tolist() == [["full", 20.0], ["no jepa", 21.0]]
-    assert collect_arms(params_of(ARMS))["model"].tolist() == ["no jepa"], "the table has a row of ours already"
+    assert rows[["model", "psnr"]].to_numpy().tolist() == [["full", 20.0], ["no JEPA", 21.0]]
+    assert collect_arms(params_of(ARMS))["model"].tolist() == ["no JEPA"], "the table has a row of ours already"
 
 
 def test_an_arm_full_is_what_the_others_are_compared_with(home: Path):
     runs(home, "ablate/no_jepa-0", "ablate/full-0")
     rows = collect_arms(params_of({"full": {}} | ARMS), full=True)
-    assert rows[["model", "psnr"]].to_numpy().tolist() == [["full", 21.0], ["no jepa", 20.0]]
+    assert rows[["model", "psnr"]].to_numpy().tolist() == [["full", 21.0], ["no JEPA", 20.0]]
