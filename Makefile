@@ -31,7 +31,7 @@ $(VENV)/.ok: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "satjepa needs Python 3.11 or newer")'
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	test -x $(UV) || $(PY) -m pip install -q uv
-	$(UV) pip install -q --python $(PY) -r requirements.txt
+	$(UV) pip install -q --compile-bytecode --python $(PY) -r requirements.txt
 	$(UV) pip install -q --python $(PY) --no-deps --no-build-isolation -e .
 	@touch $@
 
