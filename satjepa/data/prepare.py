@@ -13,6 +13,7 @@ from satjepa.data.manifest import write_manifest
 from satjepa.data.render import read_recipe, write_world
 from satjepa.data.scenes import find_scenes
 from satjepa.data.splits import make_split
+from satjepa.parallel import in_threads
 from satjepa.paths import root
 from satjepa.typed import ConfigError
 
@@ -92,6 +93,5 @@ def _cubes(folder: Path, out: Path, params: Params, report: Report) -> int:
     report.excluded += [(str(path), str(error)) for path, error in found.excluded]
     for scene in found:
         regions.setdefault(scene.region, []).append(scene)
-    for region, scenes in regions.items():
-        build_cube(scenes, out / f"{region}.zarr", white=params.data.white or 1.0)
-    return len(regions)
+    white = params.data.white or 1.0
+    return len([*in_threads(lambda name: build_cube(regions[name], out / f"{name}.zarr", white=white), regions)])

@@ -14,6 +14,7 @@ import yaml
 from scipy.ndimage import gaussian_filter
 
 from satjepa.data.world import CLASSES, INDEX, Climate, Land, fractal, process_of_change, stream
+from satjepa.parallel import in_threads
 
 # of each class: red, green, blue as displayed (1.0 = reflectance 0.3558, the white of Sentinel-2 true-colour images);
 # how they move in an early (+) or late (-) year; how rough the surface looks
@@ -167,18 +168,24 @@ def write_world(recipe: dict, out: Path, progress: bool = True) -> str:
 
     digest = hashlib.sha256()
     jobs = [
-        (preset, part, region)
+        (preset, region)
         for preset, spec in recipe["presets"].items()
         for part in spec["parts"]
         for region in recipe["regions"][part]
     ]
-    for preset, _, region in tqdm(jobs, desc="world", unit="region", disable=not progress):
-        spec = {k: v for k, v in recipe["presets"][preset].items() if k != "parts"}
-        zone = 31 + int(stream(region).integers(0, 5))
-        for year in simulate(recipe["seed"], preset, region, Climate(**spec), recipe["years"], recipe["size"]):
-            for array in write_year(year, Path(out) / preset / region, zone):
-                digest.update(array.tobytes())
+    written = in_threads(lambda job: _write_region(recipe, *job, Path(out)), jobs)
+    for arrays in tqdm(written, desc="world", total=len(jobs), unit="region", disable=not progress):
+        for array in arrays:
+            digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _write_region(recipe: dict, preset: str, region: str, out: Path) -> list[np.ndarray]:
+    """Simulate a region, write its GeoTIFFs, and return the arrays written."""
+    climate = Climate(**{k: v for k, v in recipe["presets"][preset].items() if k != "parts"})
+    zone = 31 + int(stream(region).integers(0, 5))
+    years = simulate(recipe["seed"], preset, region, climate, recipe["years"], recipe["size"])
+    return [array for year in years for array in write_year(year, out / preset / region, zone)]
 
 
 def write_year(year: Year, folder: Path, zone: int) -> list[np.ndarray]:
