@@ -40,3 +40,18 @@ def test_an_error_drops_what_has_not_begun() -> None:
     with pytest.raises(ValueError, match="item 1"):
         next(results)
     assert len(begun) < 100
+
+
+def test_a_closed_one_begins_nothing_more() -> None:
+    begun = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        time.sleep(0.01)
+
+    results = parallel.in_threads(work, range(500))
+    next(results)
+    results.close()
+    after = len(begun)
+    time.sleep(0.1)
+    assert len(begun) == after < 100

@@ -94,4 +94,6 @@ def _cubes(folder: Path, out: Path, params: Params, report: Report) -> int:
     for scene in found:
         regions.setdefault(scene.region, []).append(scene)
     white = params.data.white or 1.0
-    return len([*in_threads(lambda name: build_cube(regions[name], out / f"{name}.zarr", white=white), regions)])
+    for _ in in_threads(lambda name: build_cube(regions[name], out / f"{name}.zarr", white=white), regions):
+        pass
+    return len(regions)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,10 +174,10 @@ def write_world(recipe: dict, out: Path, progress: bool = True) -> str:
         for part in spec["parts"]
         for region in recipe["regions"][part]
     ]
-    written = in_threads(lambda job: _write_region(recipe, *job, Path(out)), jobs)
-    for arrays in tqdm(written, desc="world", total=len(jobs), unit="region", disable=not progress):
-        for array in arrays:
-            digest.update(array.tobytes())
+    with closing(in_threads(lambda job: _write_region(recipe, *job, Path(out)), jobs)) as written:
+        for arrays in tqdm(written, desc="world", total=len(jobs), unit="region", disable=not progress):
+            for array in arrays:
+                digest.update(array.tobytes())
     return digest.hexdigest()
 
 

@@ -2,11 +2,13 @@
 
 import hashlib
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from satjepa.data.render import Camera, read_recipe, simulate, write_year
+from satjepa import parallel
+from satjepa.data.render import Camera, read_recipe, simulate, write_world, write_year
 from satjepa.data.world import CLASSES, INDEX, PROCESSES, Climate, Land, process_of_change, stream
 from satjepa.paths import root
 
@@ -75,6 +77,21 @@ def test_same_pixels_everywhere() -> None:
     for year in simulate(3, "strong", "Hashed", climate(), [2017, 2018, 2019], 96):
         digest.update(year.rgb.tobytes())
     assert digest.hexdigest() == "544ad05d94ab2d7b004d013eab3f931ff8b91997436076579fbbaedd706c42ea"
+
+
+def test_a_world_is_the_same_on_one_core_and_on_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its digest is that of its pixels in the order of the recipe, whichever region is ready first."""
+    names = ["Later", "Earlier", "Third"]
+    recipe = RECIPE | {"size": 96, "years": [2017, 2018], "regions": {"test": names}}
+    recipe |= {"presets": {"gentle": RECIPE["presets"]["gentle"]}}
+    digest = hashlib.sha256()
+    for name in names:
+        for year in simulate(recipe["seed"], "gentle", name, climate("gentle"), recipe["years"], recipe["size"]):
+            for array in write_year(year, tmp_path / "one by one" / name, 33):
+                digest.update(array.tobytes())
+    for cores in (1, 2):
+        monkeypatch.setattr(parallel.os, "cpu_count", lambda cores=cores: cores)
+        assert write_world(recipe, tmp_path / str(cores), progress=False) == digest.hexdigest()
 
 
 def test_change_has_the_size_the_recipe_claims(test_years: dict[str, list]) -> None:
