@@ -155,13 +155,23 @@ def _draw(model: JointModel, conditions: Any, batch: dict[str, Any], seed: int) 
     return model.backbone.decode(model.sample(conditions, noise, how.steps, how.guidance, start, model.strength))
 
 
+def who_sees_it(model: JointModel) -> str:
+    """What the generator is shown of the image of year t, in two lines: strict zero-RGB, coarse RGB or a start."""
+    if model.strength < 1:
+        return "the generator\nstarts from it"
+    side = model.params.model.coarse_rgb
+    return f"the adapter sees\nit, {side} x {side} px" if side else "not seen\nby the generator"
+
+
 def forecast_grid(model: JointModel, params: Params, count: int = 6, preset: str | None = None) -> Figure:
-    """Year t, the truth, three samples, mean and spread of the ensemble, and the oracle where it is known."""
+    """Year t and who sees it, the truth, three samples, mean and spread of the ensemble, and the oracle where it is
+    known.
+    """
     from satjepa import plots
 
     batch, n = some(params, count, preset), params.sample.samples
     members = model.forecast(batch, n, params.seed)  # (S, B, 3, H, W)
-    columns = {"year t (not seen\nby the generator)": batch["rgb_t"], "truth, year t+1": batch["rgb_tp1"]}
+    columns = {f"year t ({who_sees_it(model)})": batch["rgb_t"], "truth, year t+1": batch["rgb_tp1"]}
     columns |= {f"sample {i + 1}": members[i] for i in range(min(3, n))}
     columns |= {f"mean of {n}": members.mean(0), "spread": members.std(0, correction=0).mean(1)}
     if "oracle_mean" in batch:
