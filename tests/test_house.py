@@ -10,7 +10,7 @@ FILES = sorted((REPO / "satjepa").rglob("*.py"))
 TESTS = sorted((REPO / "tests").rglob("*.py"))
 # The floors, from the ground up; what is not named is on the floor of train, forecast and evaluate.
 FLOORS = {
-    **dict.fromkeys(["config", "config_baselines", "typed", "paths", "nb"], 0),
+    **dict.fromkeys(["config", "config_baselines", "typed", "paths", "nb", "parallel"], 0),
     "data": 1,
     "captions": 2,
     **dict.fromkeys(["models", "flow", "losses", "masks", "schedules", "metrics", "perceptual"], 3),
