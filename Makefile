@@ -39,11 +39,11 @@ repro: setup  ## run the whole pipeline (PARAMS=params.table.yaml: with other pa
 ifeq ($(PARAMS),params.yaml)
 	dvc repro
 else
-	$(PY) -m satjepa.experiment $(PARAMS)
+	$(PY) -m satjepa.pipeline.experiment $(PARAMS)
 endif
 
 table: setup  ## the experiment of README's table, for MINUTES (30), again and again until it is done; SEEDS=1 for one seed
-	$(PY) -m satjepa.experiment params.table.yaml --minutes $(MINUTES) --workers $(WORKERS) $(if $(SEEDS),--seeds $(SEEDS))
+	$(PY) -m satjepa.pipeline.experiment params.table.yaml --minutes $(MINUTES) --workers $(WORKERS) $(if $(SEEDS),--seeds $(SEEDS))
 
 verify: repro  ## repro, then ask whether every result has the bytes that dvc.lock promises
 	git diff --exit-code -- dvc.lock

@@ -26,14 +26,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from satjepa import metrics
-from satjepa.assemble import dataset, load_model, spread_evenly
+from satjepa.assemble import dataset, load_model
 from satjepa.config import load_params
-from satjepa.data.pairs import collate
-from satjepa.flow import patch_noise
+from satjepa.data.pairs import collate, spread_evenly
+from satjepa.metrics import pixels as metrics
+from satjepa.metrics.perceptual import load_perceptual
+from satjepa.models.flow import patch_noise
 from satjepa.models.joint import JointModel
 from satjepa.paths import root
-from satjepa.perceptual import load_perceptual
 
 
 def images(model: JointModel, batch: dict[str, Any], guidances: list[float]) -> Iterator[tuple[str, Tensor]]:

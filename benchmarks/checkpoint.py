@@ -33,10 +33,10 @@ import torch
 from sd35_medium import BLOCKS, DUAL, WIDTH, transformer
 
 from satjepa.models.backbone import Backbone
-from satjepa.published_checkpoint import read_published, write_published
-from satjepa.published_folder import from_folder, model_of, params_of, to_folder
-from satjepa.published_layout import KEYS, Dims, expected
-from satjepa.published_names import LORA
+from satjepa.published.checkpoint import read_published, write_published
+from satjepa.published.convert import from_folder, model_of, params_of, to_folder
+from satjepa.published.layout import KEYS, Dims, expected
+from satjepa.published.names import LORA
 
 FULL = Dims(
     patch=8, grid=16, token_dim=768, depth=12, predictor_dim=384, predictor_depth=6, joint_dim=4096, pooled_dim=2048,

@@ -26,7 +26,7 @@ from satjepa.models.backbone import Backbone
 from satjepa.models.joint import JointModel
 from satjepa.models.published.model import PublishedSatJepa
 from satjepa.models.satjepa import SatJepa, sample_drops
-from satjepa.optim import make_stepping
+from satjepa.training.optim import make_stepping
 
 REPO = Path(__file__).resolve().parents[1]
 ARMS = {"satjepa": None, "published": "published_captions", "coarse": "published_coarse"}

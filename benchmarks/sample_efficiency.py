@@ -20,18 +20,18 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from satjepa import plots
-from satjepa.assemble import build_model, dataset, load_model, spread_evenly
+from satjepa.assemble import build_model, dataset, load_model
 from satjepa.baselines.arms import load_arm, members, pairs_of, train_arm
 from satjepa.config import Params, load_params
-from satjepa.config_baselines import arm_names, read_arm
-from satjepa.data.pairs import PairDataset
-from satjepa.gallery import COLOURS
+from satjepa.config.baselines import arm_names, read_arm
+from satjepa.data.pairs import PairDataset, spread_evenly
+from satjepa.evaluation.results import baseline_steps
+from satjepa.evaluation.score import OURS, score, untimed
+from satjepa.evaluation.table import write_table
+from satjepa.figures import plots
+from satjepa.figures.gallery import COLOURS
 from satjepa.paths import root
-from satjepa.results import baseline_steps
-from satjepa.rows import write_table
-from satjepa.score import OURS, score, untimed
-from satjepa.train import train
+from satjepa.training.loop import train
 
 LABELS = {"psnr": "PSNR, dB ↑", "gssim": "GSSIM ↑", "lpips": "LPIPS ↓", "lpips_rand": "LPIPS of a random trunk ↓"}
 

@@ -1,7 +1,7 @@
 """satjepa: forecasts next year's Sentinel-2 image of a place from its past.
 
 The calls of the model card are importable from here: `load_model`, `load_and_resize_tif`, `predict_next_frame`,
-`CaptionForecaster`, `encode_caption_batch` (see `satjepa.api`).
+`CaptionForecaster`, `encode_caption_batch` (see `satjepa.published.card`).
 """
 
 from typing import Any
@@ -16,4 +16,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module("satjepa.api"), name)
+    return getattr(import_module("satjepa.published.card"), name)

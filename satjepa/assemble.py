@@ -5,25 +5,29 @@ Everything here is glue: it holds no numbers of its own and no idea that is not 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
+from satjepa.captions.embeddings import Embed, caption_embedder, encode_caption_batch
 from satjepa.config import Params
+from satjepa.contracts import Captions
 from satjepa.data.cube import open_cube
-from satjepa.data.pairs import PairDataset, collate
+from satjepa.data.pairs import PairDataset, collate, spread_evenly
 from satjepa.data.splits import Split, UnknownSplit
 from satjepa.paths import root
 
 if TYPE_CHECKING:
-    from satjepa.captions.text import TextEncoders
-    from satjepa.checkpoint import Checkpoint
+    from satjepa.captions.embeddings import TextEncoders
     from satjepa.models.backbone import Backbone
-    from satjepa.models.forecaster import Caption
+    from satjepa.models.caption_forecaster import Caption
     from satjepa.models.joint import JointModel
+    from satjepa.training.checkpoint import Checkpoint
 
 ARTIFACTS = "artifacts"
 
@@ -52,8 +56,8 @@ def dataset(
     Training windows overlap and are turned and mirrored; the others are neither. Truth layers come along outside
     training.
     """
+    from satjepa.captions.embeddings import TextStore
     from satjepa.captions.table import read_table
-    from satjepa.captions.text import TextStore
     from satjepa.models.latents import LatentStore
 
     d, home, training = params.data, root() / ARTIFACTS, part == "train"
@@ -71,11 +75,6 @@ def dataset(
         latents=LatentStore(home / "latents") if latents else None,
         **words,
     )
-
-
-def spread_evenly(count: int, limit: int) -> list[int]:
-    """`limit` of the numbers 0 .. count - 1 at even distances, all of them where `limit` is 0 or not below `count`."""
-    return list(range(count)) if limit == 0 or limit >= count else [i * count // limit for i in range(limit)]
 
 
 def batches(data: PairDataset, size: int, limit: int = 0) -> Iterator[dict[str, Any]]:
@@ -101,7 +100,7 @@ def load_backbone(params: Params, lora: bool = True) -> Backbone:
 
 def load_text_encoders(params: Params) -> TextEncoders:
     """The frozen text encoders of the backbone, in its `dtype`, on the GPU if there is one."""
-    from satjepa.captions.text import TextEncoders
+    from satjepa.captions.embeddings import TextEncoders
 
     b = params.backbone
     return TextEncoders.from_pretrained(local(b.path), b.revision, the_device(), getattr(torch, b.dtype))
@@ -133,7 +132,7 @@ def load_model(folder: str | Path) -> JointModel:
     """A trained model from its checkpoint folder, on the GPU if there is one, with `trained_on` set to the split that
     its run must not be scored on.
     """
-    from satjepa import checkpoint
+    from satjepa.training import checkpoint
 
     found = checkpoint.load(folder)
     return from_checkpoint(found, the_device(), trained_on(found))
@@ -150,15 +149,15 @@ def from_checkpoint(
 
     Raises ConfigError for a value that does not fit, CheckpointError for another backbone than it was trained on.
     """
-    from satjepa import checkpoint
     from satjepa.config import from_dict
-    from satjepa.typed import with_keys
+    from satjepa.config.typed import with_keys
+    from satjepa.training import provenance
 
     changed = {f"sample.{key}": value for key, value in (sample or {}).items() if value is not None}
     changed |= {"backbone.path": backbone} if backbone else {}
-    config = with_keys(Params, checkpoint.settings_of(found.header), changed)
+    config = with_keys(Params, provenance.settings_of(found.header), changed)
     found = replace(found, header=found.header | {"config": config})  # an error names the backbone that was taken
-    model = checkpoint.restore(found, build_model(from_dict(config)))
+    model = provenance.restore(found, build_model(from_dict(config)))
     model.trained_on = split or UnknownSplit()
     return model.to(device)
 
@@ -168,7 +167,7 @@ def trained_on(found: Checkpoint) -> Split | UnknownSplit:
 
     Raises CheckpointError where artifacts/split.json is another split, FileNotFoundError where there is none.
     """
-    from satjepa import checkpoint
+    from satjepa.training import checkpoint
 
     if found.header["split"] == checkpoint.UNKNOWN:
         return UnknownSplit()
@@ -178,3 +177,35 @@ def trained_on(found: Checkpoint) -> Split | UnknownSplit:
             f"{found.folder} was trained on another split than artifacts/split.json: its scores would leak"
         )
     return split
+
+
+def embedder(model: JointModel, encoders: TextEncoders | None = None) -> Embed:
+    """What turns captions into the embeddings a model was trained on; encoders: by default those of its backbone.
+
+    An imported checkpoint was trained on T5 states that attended to padding and keep it; ours are masked.
+    """
+    encoders = encoders or _encoders(model.params.backbone.path, model.params.backbone.revision)
+    length = model.params.captions.max_length
+    if not getattr(model, "reads_padding", False):
+        return caption_embedder(encoders, length)
+
+    def embed(captions: Sequence[Captions]) -> dict[str, Tensor]:
+        hidden, pooled = encode_caption_batch([text for three in captions for text in three], encoders, length)
+        found = {"hidden": hidden, "mask": torch.ones(hidden.shape[:2], dtype=torch.bool), "pooled": pooled}
+        return {name: value.unflatten(0, (len(captions), -1)) for name, value in found.items()}
+
+    return embed
+
+
+@cache
+def _encoders(path: str, revision: str | None) -> TextEncoders:
+    from satjepa.assemble import local
+    from satjepa.captions.embeddings import TextEncoders
+
+    return TextEncoders.from_pretrained(local(path), revision)
+
+
+def sample_batch(params: Params, count: int, preset: str | None = None) -> dict[str, Any]:
+    """One batch of `count` test patches, spread evenly."""
+    data = dataset(params, "test", preset)
+    return collate([data[i] for i in spread_evenly(len(data), count)])

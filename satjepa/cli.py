@@ -48,9 +48,9 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
 
 def existing(folder: Path | None) -> Path:
     """The checkpoint asked for, or the one the pipeline leaves; CheckpointError says what to do where there is none."""
-    from satjepa import checkpoint
     from satjepa.config import load_params
     from satjepa.paths import root
+    from satjepa.training import checkpoint
 
     folder = folder or root() / f"runs/joint/{load_params().ablate.seeds[0]}/model"
     if not checkpoint.exists(folder):
@@ -60,8 +60,8 @@ def existing(folder: Path | None) -> Path:
 
 def trained_model(folder: Path, **sample: Any) -> tuple[JointModel, str]:
     """The model of a checkpoint, with other values in its `sample` section (where not None), and its id."""
-    from satjepa import checkpoint
     from satjepa.assemble import from_checkpoint, local, the_device
+    from satjepa.training import checkpoint
 
     found = checkpoint.load(folder)
     if Path(local(found.header["config"]["backbone"]["path"])).is_dir():  # no bars for files read in a blink
@@ -92,8 +92,7 @@ def forecast(
     ] = None,
 ) -> None:
     """Forecast the year after the last of the images, on their grid and in their units."""
-    from satjepa.api import embedder
-    from satjepa.assemble import load_text_encoders
+    from satjepa.assemble import embedder, load_text_encoders
     from satjepa.forecast import check_files, forecast_raster
 
     folder = existing(checkpoint)
@@ -125,7 +124,7 @@ def train(
     """Train a model on what the pipeline has prepared in artifacts/; Ctrl-C saves, the same command goes on."""
     from satjepa.assemble import build_model, dataset
     from satjepa.config import load_params
-    from satjepa.train import train
+    from satjepa.training.loop import train
 
     params = load_params(arm=arm, seed=seed)
     data = dataset(params, "train", latents=True)
@@ -142,7 +141,7 @@ def evaluate(
     """Score a trained model on the held-out regions of every preset."""
     from satjepa.assemble import load_model
     from satjepa.config import load_params
-    from satjepa.score import score_run
+    from satjepa.evaluation.score import score_run
 
     scores = score_run(load_model(existing(checkpoint)), load_params(), out)
     typer.echo(scores.round(3).T.to_string())
@@ -157,7 +156,7 @@ def caption(
     """Describe an image by rule: what covers it, how it is laid out, what it is."""
     from satjepa.captions.rules import caption
     from satjepa.data.display import display_white
-    from satjepa.stack import read_stack
+    from satjepa.data.stack import read_stack
 
     white, why = display_white(image, white)
     typer.echo(f"white {white:g}, {why}")
@@ -176,7 +175,7 @@ def convert(
     ] = None,
 ) -> None:
     """The published checkpoint to a checkpoint folder, and back, bit for bit; a token in its settings is dropped."""
-    from satjepa.published_folder import convert
+    from satjepa.published.convert import convert
 
     typer.echo(f"wrote {convert(source, out, backbone)}")
 
@@ -211,10 +210,10 @@ def inference(
     backbone: Annotated[str | None, typer.Option(help="Folder or hub id of SD 3 [the checkpoint's].")] = None,
 ) -> None:
     """Forecast a tile as the published model card describes it: GeoTIFFs, a picture, scores against the truth."""
-    from satjepa.api import load_model
     from satjepa.assemble import the_device
     from satjepa.config import load_params
-    from satjepa.inference import How, held_out, run_inference
+    from satjepa.published.card import load_model
+    from satjepa.published.inference import How, held_out, run_inference
 
     path = checkpoint if checkpoint and checkpoint.is_file() else existing(checkpoint)
     model = load_model(path, the_device(), backbone)

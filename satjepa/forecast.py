@@ -20,28 +20,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from satjepa.baselines import Forecaster
-from satjepa.captions.rules import Captions, caption
+from satjepa.captions.embeddings import Embed
+from satjepa.captions.rules import caption
+from satjepa.contracts import Forecaster
 from satjepa.data.display import display_white
 from satjepa.data.rasters import rgb_scale
-from satjepa.stack import ForecastError, Stack, read_stack, years_of
+from satjepa.data.stack import ForecastError, Stack, read_stack, years_of
 
 BANDS = ("mean red", "mean green", "mean blue", "spread red", "spread green", "spread blue")
 Box = tuple[int, int, np.ndarray]  # first row, first column, weights (patch, patch)
-Embed = Callable[[Sequence[Captions]], dict[str, Tensor]]
-
-
-def caption_embedder(encoders: Any, max_length: int) -> Embed:
-    """B captions -> {"hidden" (B,3,L,D), "mask" (B,3,L), "pooled" (B,3,P)}, rounded as in a `TextStore`."""
-
-    def embed(captions: Sequence[Captions]) -> dict[str, Tensor]:
-        hidden, mask, pooled = encoders.embed_batch([text for three in captions for text in three], max_length)
-        kept = {"hidden": hidden.bfloat16().float(), "mask": mask, "pooled": pooled.bfloat16().float()}
-        return {name: value.unflatten(0, (len(captions), -1)) for name, value in kept.items()}
-
-    return embed
 
 
 def axis_tiles(length: int, patch: int, overlap: int) -> tuple[list[int], np.ndarray]:

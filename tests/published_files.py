@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from satjepa.published_layout import KEYS, LORA, Dims, expected
+from satjepa.published.layout import KEYS, Dims, expected
+from satjepa.published.names import LORA
 
 WIDTH, BLOCKS = 160, 4  # of assets/tiny_sd3
 DIMS = Dims(

@@ -8,7 +8,7 @@ import re
 
 from reach import REPO
 
-from satjepa.table import markdown_table
+from satjepa.evaluation.table import markdown_table
 
 COLUMNS = ("psnr", "ssim", "gssim", "l1", "mse", "lpips", "fid2048", "fd_vgg", "skill", "crps", "psnr_changed")
 BLOCK = re.compile(r"(<!-- table (\w+) of ([\w/]+) -->\n).*?(<!-- end -->)", re.DOTALL)

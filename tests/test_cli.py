@@ -12,8 +12,9 @@ import rasterio
 import torch
 from typer.testing import CliRunner, Result
 
-from satjepa import assemble, checkpoint, cli
+from satjepa import assemble, cli
 from satjepa.config import Params, load_params
+from satjepa.training import checkpoint, provenance
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -56,7 +57,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(assemble, "load_text_encoders", lambda params: Encoders())
     model = Model(load_params())
     model.scale.data.fill_(1.0)
-    header = checkpoint.make_header(model.params.as_dict(), "s", checkpoint.hash_module(model.backbone, True))
+    header = provenance.make_header(model.params.as_dict(), "s", provenance.hash_module(model.backbone, True))
     return checkpoint.save(tmp_path / "model", model.state(), header, {"step": 1}, {})
 
 
@@ -185,7 +186,7 @@ def test_another_backbone_is_refused(
 
 
 def test_a_bug_keeps_its_traceback_and_an_interrupt_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
-    from satjepa.train_run import Interrupted
+    from satjepa.training.run import Interrupted
 
     def fails(error: BaseException):
         def command() -> None:
@@ -238,8 +239,8 @@ def test_data_verify_names_the_bad_file(scene: Path, tmp_path: Path) -> None:
 def test_train_and_evaluate_call_the_modules(trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import pandas as pd
 
-    from satjepa import score
-    from satjepa import train as training
+    from satjepa.evaluation import score
+    from satjepa.training import loop as training
 
     seen: dict = {}
     monkeypatch.setattr(assemble, "dataset", lambda params, part, latents: (part, latents))

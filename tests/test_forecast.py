@@ -11,11 +11,12 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from satjepa.baselines.persistence import Persistence
+from satjepa.captions.embeddings import caption_embedder
 from satjepa.data.display import display_white
 from satjepa.data.rasters import BandCountError, CorruptRasterError, GridMismatchError, ScaleError
-from satjepa.flow import patch_noise
-from satjepa.forecast import BANDS, axis_tiles, blended, caption_embedder, forecast_raster, tile_batch, tiles
-from satjepa.stack import ForecastError, Stack, year_of, years_of
+from satjepa.data.stack import ForecastError, Stack, year_of, years_of
+from satjepa.forecast import BANDS, axis_tiles, blended, forecast_raster, tile_batch, tiles
+from satjepa.models.flow import patch_noise
 
 NORTH = Affine(10, 0, 300000, 0, -10, 5000000)
 ROTATED = Affine.translation(500000, 8000000) @ Affine.rotation(30) @ Affine.scale(10, -10)

@@ -12,7 +12,7 @@ from reach import REPO
 from readme_table import BLOCK, filled
 
 from satjepa.config import load_params
-from satjepa.config_baselines import arm_names, read_arm
+from satjepa.config.baselines import arm_names, read_arm
 
 README = (REPO / "README.md").read_text() if (REPO / "README.md").exists() else ""
 # Commands of others, by their first words. What else stands in a bash block must be checked below, or added here.
@@ -176,8 +176,8 @@ def test_the_makefile_tells_of_every_target():
 def test_the_checks_themselves():
     """What a wrong README would say is refused."""
     text = "```bash\n# first\nOMP=1 make repro PARAMS=params.yaml && cd x  # it's; b\n"
-    text += "python -m satjepa.nb \\\n  a\n```\n```\nno\n```\n"
-    wanted = [["make", "repro", "PARAMS=params.yaml"], ["cd", "x"], ["python", "-m", "satjepa.nb", "a"]]
+    text += "python -m satjepa.pipeline.run_notebook \\\n  a\n```\n```\nno\n```\n"
+    wanted = [["make", "repro", "PARAMS=params.yaml"], ["cd", "x"], ["python", "-m", "satjepa.pipeline.run_notebook", "a"]]
     assert commands(text) == wanted
     for words in wanted:
         check(words)

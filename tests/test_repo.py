@@ -12,7 +12,7 @@ import pytest
 import yaml
 from reach import REPO, code_of, modules_of
 
-from satjepa.nb import canonical
+from satjepa.pipeline.run_notebook import canonical
 
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 CARD = {"torch", "diffusers", "transformers", "peft", "jupyterlab", "papermill", "rasterio", "xarray", "lpips"}
@@ -21,7 +21,7 @@ CARD |= {"matplotlib", "dvc"}
 PLUMBING = {"__init__", "config", "config_baselines", "typed", "paths", "nb", "notebook"}
 PLUMBING = {f"satjepa/{name}.py" for name in PLUMBING}
 # Reached by name only: a data set without text opens neither the captions' store nor the latents'.
-STORES = {"satjepa/captions/text.py", "satjepa/models/backbone.py", "satjepa/models/latents.py"}
+STORES = {"satjepa/captions/embeddings.py", "satjepa/models/backbone.py", "satjepa/models/latents.py"}
 NOT_RUN = {"data": STORES | {"satjepa/captions/table.py"}, "captions": STORES}
 
 
@@ -49,7 +49,7 @@ def one_of(entry: str | dict) -> str:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
 def test_a_notebook_is_as_git_holds_it(path: Path):
-    assert canonical(path, write=False), f"run: python -m satjepa.nb --clean notebooks/{path.name}"
+    assert canonical(path, write=False), f"run: python -m satjepa.pipeline.run_notebook --clean notebooks/{path.name}"
     assert re.fullmatch(r"\d\d_[a-z_]+\.ipynb", path.name)
 
 

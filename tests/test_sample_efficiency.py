@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from reach import REPO
 
-from satjepa.rows import write_table
+from satjepa.evaluation.table import write_table
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import nn
 
-from satjepa import checkpoint
 from satjepa.assemble import batches, dataset, embed_texts, load_backbone, local, open_split, the_device
 from satjepa.baselines.fit import fit, load_trained, make_header
 from satjepa.baselines.mcvd import MCVD
@@ -23,12 +21,12 @@ from satjepa.baselines.predrnn import PredRNN
 from satjepa.baselines.simvp import SimVP
 from satjepa.baselines.trend import Climatology, LinearTrend
 from satjepa.baselines.unet import UNet
-from satjepa.score import score, write_scores
+from satjepa.training import checkpoint, provenance
 
 if TYPE_CHECKING:
-    from satjepa.baselines import Forecaster
     from satjepa.config import Params
-    from satjepa.config_baselines import Arm
+    from satjepa.config.baselines import Arm
+    from satjepa.contracts import Forecaster
     from satjepa.data.pairs import PairDataset
 
 UNUSED = ("emb_tp1", "emb_valid")  # of a batch: no baseline sees embeddings
@@ -59,7 +57,7 @@ def _stable_diffusion(arm: Arm, params: Params) -> nn.Module:
     from safetensors.torch import load_file
 
     from satjepa.baselines.sd35 import SD35, img2img_path
-    from satjepa.flow import sigmas
+    from satjepa.models.flow import sigmas
 
     sizes, b = dict(arm.model), params.backbone
     kind, steps, strength, prompt = (sizes.pop(name) for name in ("levels", "steps", "strength", "prompt"))
@@ -79,7 +77,7 @@ def header_of(arm: Arm, params: Params, model: Any) -> dict[str, Any]:
     config["data"], backbone = dataclasses.asdict(params.data), ""
     if arm.kind == "sd35":
         config |= {name: dataclasses.asdict(getattr(params, name)) for name in ("backbone", "captions")}
-        backbone = checkpoint.hash_module(model.backbone, frozen_only=True)
+        backbone = provenance.hash_module(model.backbone, frozen_only=True)
     return make_header(config, open_split().sha256, backbone, model)
 
 
@@ -120,7 +118,7 @@ def load_arm(arm: Arm, params: Params, folder: str | Path) -> Forecaster:
     Raises CheckpointError if the checkpoint is of other settings, another split, or another backbone.
     """
     model, saved = build_arm(arm, params), checkpoint.load(folder)
-    checkpoint.require_same(saved, header_of(arm, params, model))
+    provenance.require_same(saved, header_of(arm, params, model))
     if arm.train is not None:
         load_trained(model, saved.tensors)
         model.trained_on = open_split()
@@ -130,12 +128,3 @@ def load_arm(arm: Arm, params: Params, folder: str | Path) -> Forecaster:
 def members(arm: Arm, params: Params) -> int:
     """Forecasts of a place: `sample.samples` of what draws them, one of what is deterministic."""
     return params.sample.samples if arm.kind in ("mcvd", "sd35") else 1
-
-
-def score_arm(name: str, arm: Arm, forecaster: Forecaster, params: Params, path: Path) -> pd.DataFrame:
-    """Score an arm on the test part of every preset; write and return the rows (`satjepa.score.write_scores`)."""
-    samples = {name: members(arm, params)}
-    rows = [
-        s for preset in params.data.presets for s in score({name: forecaster}, params, preset, samples, params.seed)
-    ]
-    return write_scores(rows, path)

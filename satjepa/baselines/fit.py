@@ -14,7 +14,7 @@ What the loop asks of a model, an `nn.Module`:
         gradient and with the same generators each time, and `step` is the one just made.
     forecast(batch, samples, seed) -> (samples, B, 3, H, W) float32 in [0, 1] on the CPU, in eval mode, no gradient
 
-What a run leaves in its folder is that of `satjepa.train`; the model's checkpoint holds the weights with the lowest
+What a run leaves in its folder is that of `satjepa.training.loop`; the model's checkpoint holds the weights with the lowest
 validation loss, of their moving average where there is one. Frozen parameters are neither trained nor saved.
 """
 
@@ -30,16 +30,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from satjepa import checkpoint
 from satjepa.assemble import the_device
-from satjepa.checkpoint import Checkpoint, CheckpointError
-from satjepa.schedules import one_cycle, warmup_constant
-from satjepa.train_log import Report, Stop
-from satjepa.train_run import Interrupted, Run, facts
-from satjepa.train_state import batch_indices, optimizer_tensors, restore_optimizers, seed_of
+from satjepa.training import checkpoint, provenance
+from satjepa.training.checkpoint import Checkpoint, CheckpointError
+from satjepa.training.log import Report, Stop
+from satjepa.training.run import Interrupted, Run, facts
+from satjepa.training.schedules import one_cycle, warmup_constant
+from satjepa.training.state import batch_indices, optimizer_tensors, restore_optimizers, seed_of
 
 if TYPE_CHECKING:
-    from satjepa.config_baselines import Fit
+    from satjepa.config.baselines import Fit
 
 Tensors = dict[str, Tensor]
 
@@ -55,7 +55,7 @@ def fit(
         validation: batches, the same at each validation.
         header: of the checkpoint, from `make_header`. A run finished under an equal one is taken as it is, one that is
             not finished goes on.
-        progress, max_seconds: as in `satjepa.train.train`, which also says when Interrupted, NonFiniteError and
+        progress, max_seconds: as in `satjepa.training.loop.train`, which also says when Interrupted, NonFiniteError and
             CheckpointError are raised.
     """
     from accelerate.utils import send_to_device
@@ -208,9 +208,10 @@ def make_header(config: dict[str, Any], split: str, backbone: str, model: nn.Mod
     """Header of a checkpoint: all settings that decide the weights, sha256 of split, frozen backbone ("" for none) and
     code of loop and model.
     """
-    code = ("baselines/fit", "baselines/clips", type(model).__module__.removeprefix("satjepa.").replace(".", "/"))
+    own = type(model).__module__.removeprefix("satjepa.").replace(".", "/")
+    code = ("baselines/fit.py", "baselines/clips.py", f"{own}.py")
     config = json.loads(json.dumps(config))  # tuples as JSON gives them back
-    return {"config": config, "code": checkpoint.code_digest(code), "split": split, "backbone": backbone}
+    return {"config": config, "code": provenance.code_digest(code), "split": split, "backbone": backbone}
 
 
 def _seeded(*key: object) -> torch.Generator:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from satjepa.baselines.clips import clip, scored
 from satjepa.baselines.mcvd_sampling import LEVELS, abar, sample
-from satjepa.flow import patch_noise
+from satjepa.models.flow import patch_noise
 
 
 def groups(channels: int) -> int:

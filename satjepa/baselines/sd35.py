@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from satjepa.flow import Velocity, euler, guided, noisy, patch_noise, sample_sigmas, velocity_target
-from satjepa.losses import flow_loss
 from satjepa.models.backbone import Backbone
-from satjepa.models.forecaster import Caption
+from satjepa.models.caption_forecaster import Caption
+from satjepa.models.flow import Velocity, euler, guided, noisy, patch_noise, sample_sigmas, velocity_target
+from satjepa.models.losses import flow_loss
 
 SEMANTIC = 2  # of the three captions; the one that our adapter passes on to the transformer, too
 
@@ -33,7 +33,7 @@ def img2img_path(steps: int, strength: float, shift: float) -> Tensor:
 
     Strength is not the noise level it starts from: with shift 3, 50 steps and strength 0.6 that is 0.81. And
     `FlowMatchEulerDiscreteScheduler` shifts the lowest level twice (diffusers issue 13243): 0.0089 where 0.0030 was
-    meant. ``satjepa.flow.sigmas(steps, shift, start)`` has neither trait; with one step and start 0.35 it is the
+    meant. ``satjepa.models.flow.sigmas(steps, shift, start)`` has neither trait; with one step and start 0.35 it is the
     published sampler of Sat-JEPA-Diff. Raises ValueError unless strength is above 0 and at most 1.
     """
     if not 0 < strength <= 1:

@@ -13,11 +13,10 @@ The sentences come from a closed vocabulary, so that a tokenizer of a few hundre
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy import ndimage
 
+from satjepa.contracts import Captions
 from satjepa.data.display import REFLECTANCE_WHITE
 
 PROMPT_VERSION = 1
@@ -45,14 +44,6 @@ _GROUPS = {"forest": _WOODY, "farmland": _FIELDS, "town": (TOWN, SITE), "water":
 _LINES = ("west to east", "northwest to southeast", "north to south", "southwest to northeast")
 _SPOTS = (("northwest", "north", "northeast"), ("west", "centre", "east"), ("southwest", "south", "southeast"))
 _COUNTS = ("no", "one", "two", "three", "four")
-
-
-class Captions(NamedTuple):
-    """The three texts of one image, in the order used everywhere."""
-
-    informative: str
-    geometric: str
-    semantic: str
 
 
 def guess_encoding(rgb: np.ndarray) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from satjepa.captions.rules import Captions
+from satjepa.contracts import Captions, PatchKey
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,16 +22,6 @@ Image = tuple["PatchKey", np.ndarray, np.ndarray | None]  # key, rgb (3,H,W) flo
 Captioner = Callable[[np.ndarray, np.ndarray | None], Captions]
 COLUMNS = {"region": "str", "year": "int32", "x": "int32", "y": "int32", "informative": "str", "geometric": "str",
            "semantic": "str", "captioner": "str", "prompt_version": "int32", "preset": "str"}
-
-
-class PatchKey(NamedTuple):
-    """Which image: the window of one region and year whose upper left corner is (x, y) pixels from the region's."""
-
-    preset: str
-    region: str
-    year: int
-    x: int
-    y: int
 
 
 def read_table(path: str | Path) -> pd.DataFrame:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from satjepa.captions.rules import Captions, display
+from satjepa.captions.rules import display
+from satjepa.contracts import Captions
 
 if TYPE_CHECKING:
     from PIL.Image import Image

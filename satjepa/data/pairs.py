@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from satjepa.contracts import CAPTION_KINDS, PatchKey
 from satjepa.data.alphaearth import BANDS, MASKED, decode_alphaearth
 from satjepa.data.cube import open_cube
 from satjepa.data.scenes import year_pairs
@@ -20,11 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-    from satjepa.captions.text import TextStore
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
-Key = tuple[str, str, int, int, int]  # preset, region, year, x, y
-CAPTIONS = ("informative", "geometric", "semantic")
 
 
 def d4(array: Array, aug: int) -> Array:
@@ -46,6 +44,13 @@ def d4_inverse(array: Array, aug: int) -> Array:
 def augmentation(region: str, x: int, y: int) -> int:
     """The symmetry (0..7) of a training window: a hash of its place, so the same in every year, preset and run."""
     return hashlib.sha256(f"{region}/{x}/{y}".encode()).digest()[0] % 8
+
+
+class Texts(Protocol):
+    """A store of text embeddings, such as `satjepa.captions.embeddings.TextStore`."""
+
+    def batch(self, texts: Sequence[Sequence[str]], max_length: int) -> dict[str, torch.Tensor]:
+        """B x 3 texts to hidden (B,3,L,D), mask (B,3,L) bool and pooled (B,3,P), cut or padded to `max_length` tokens."""
 
 
 class _Place:
@@ -84,12 +89,12 @@ class PairDataset(Dataset):
                a region split: elsewhere the same image may be scored too, and its captions exist only once.
     truth      add oracle_mean, oracle_sample and process, if there is truth for every sample.
     captions   table with preset, region, year, x, y, informative, geometric, semantic: one row an image; with `text`, a
-               TextStore, and the `max_length` in tokens to pad to.
+               `TextStore`, and the `max_length` in tokens to pad to.
     latents    (preset, region, year, x, y) -> (C, h, w) of the image as `image` gives it: a function, or anything
                with [].
     min_valid  windows with a smaller share of valid pixels in t or t+1 are left out and counted in `dropped`.
 
-    `samples` lists (cube, position of t, x, y). Raises ValueError if none is left, if the split was drawn for another
+    `samples` lists (cube, position of t, x, y); `split_hash` is the sha256 of the split. Raises ValueError if none is left, if the split was drawn for another
     patch, if only one of captions and text is given, or if an image has no caption, or two.
     """
 
@@ -104,14 +109,15 @@ class PairDataset(Dataset):
         *,
         truth: bool = False,
         captions: pd.DataFrame | None = None,
-        text: TextStore | None = None,
+        text: Texts | None = None,
         max_length: int = 48,
-        latents: Callable[[Key], Any] | Mapping[Key, Any] | None = None,
+        latents: Callable[[PatchKey], Any] | Mapping[PatchKey, Any] | None = None,
         min_valid: float = 0.5,
     ) -> None:
         self.places = [_Place(open_cube(cube) if isinstance(cube, str | Path) else cube) for cube in cubes]
         self.patch, self.history, self.min_valid = patch, history, min_valid
         self.augment = augment and split_part is not None and (split_part.name, split_part.kind) == ("train", "region")
+        self.split_hash = split_part.split if split_part is not None else ""
         self.dropped = 0
         self.samples = self._find_samples(split_part, stride or patch)
         self.truth = truth and all(self._has_truth(*sample[:2]) for sample in self.samples)
@@ -151,10 +157,10 @@ class PairDataset(Dataset):
         place = self.places[number]
         return "has_truth" in place.cube and bool(place["has_truth"][i + 1])
 
-    def _match(self, table: pd.DataFrame) -> dict[Key, list[str]]:
+    def _match(self, table: pd.DataFrame) -> dict[PatchKey, list[str]]:
         """Captions of every image of the samples; ValueError names the first without, or with two."""
         keys = list(zip(*(table[name].tolist() for name in ("preset", "region", "year", "x", "y")), strict=True))
-        captions = dict(zip(keys, table[list(CAPTIONS)].values.tolist(), strict=True))
+        captions = dict(zip(keys, table[list(CAPTION_KINDS)].values.tolist(), strict=True))
         if len(captions) != len(keys):
             twice = next(key for key in captions if keys.count(key) > 1)
             raise ValueError(f"two captions for {twice}: keep one captioner and prompt_version of the table")
@@ -172,12 +178,12 @@ class PairDataset(Dataset):
         aug = augmentation(place.region, x, y) if self.augment else 0
         return {"region": place.region, "year": place.years[i], "x": x, "y": y, "preset": place.preset, "aug": aug}
 
-    def keys(self) -> list[Key]:
+    def keys(self) -> list[PatchKey]:
         """The different images (preset, region, year, x, y) that the samples show at t or t+1, sorted."""
         metas = [self.meta(index) for index in range(len(self))]
         return sorted({(m["preset"], m["region"], m["year"] + lag, m["x"], m["y"]) for m in metas for lag in (0, 1)})
 
-    def image(self, key: Key) -> tuple[torch.Tensor, torch.Tensor]:
+    def image(self, key: PatchKey) -> tuple[torch.Tensor, torch.Tensor]:
         """One image by its key, as the samples show it: rgb (3,H,W) float32 in [0,1] and valid (1,H,W) bool."""
         preset, region, year, x, y = key
         place = next(p for p in self.places if (p.preset, p.region) == (preset, region))
@@ -228,7 +234,7 @@ class PairDataset(Dataset):
                 images[lag - 1], present[lag - 1] = image, True
         return images, present
 
-    def _embedded(self, key: Key) -> dict[str, torch.Tensor]:
+    def _embedded(self, key: PatchKey) -> dict[str, torch.Tensor]:
         rows = self.text.batch([self.captions[key]], self.max_length)  # of one row
         return {name: value[0] for name, value in rows.items()}
 
@@ -246,7 +252,7 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     emb_tp1 (B,64,H,W) float32 of length 1, 0 where masked; emb_valid (B,1,H,W) bool;
     history (B,T,3,H,W), history_valid (B,T) bool;
     with truth: oracle_mean, oracle_sample (B,3,H,W), process (B,1,H,W) uint8;
-    with captions: text_t, text_tp1 {"hidden" (B,3,L,D), "mask" (B,3,L) bool, "pooled" (B,3,P)} as in CAPTIONS;
+    with captions: text_t, text_tp1 {"hidden" (B,3,L,D), "mask" (B,3,L) bool, "pooled" (B,3,P)} as in CAPTION_KINDS;
     with latents: latent_tp1 (B,C,h,w); meta: list of B dicts region, year (of t), x, y, preset, aug.
     """
     batch: dict[str, Any] = {}
@@ -257,3 +263,8 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         else:
             batch[name] = values if name == "meta" else {part: torch.stack([v[part] for v in values]) for part in first}
     return batch
+
+
+def spread_evenly(count: int, limit: int) -> list[int]:
+    """`limit` of the numbers 0 .. count - 1 at even distances, all of them where `limit` is 0 or not below `count`."""
+    return list(range(count)) if limit == 0 or limit >= count else [i * count // limit for i in range(limit)]

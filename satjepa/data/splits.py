@@ -46,12 +46,16 @@ class UnknownSplit:
 
 @dataclass(frozen=True)
 class SplitPart:
-    """One part of a split: `entries` as in the split file, `patch` in pixels for the published kind."""
+    """One part of a split: `entries` as in the split file, `patch` in pixels for the published kind.
+
+    `split`: sha256 of the split that it is a part of, "" where it is of none.
+    """
 
     name: str
     kind: str
     entries: frozenset[str]
     patch: int | None = None
+    split: str = ""
 
     def allows(self, region: str, year: int, x: int, y: int) -> bool:
         """Whether the sample from `year` to the next one, at pixel offset (x, y), belongs to this part."""
@@ -120,7 +124,7 @@ class Split:
 
     def part(self, name: str) -> SplitPart:
         """The part "train", "val" or "test", for a PairDataset."""
-        return SplitPart(name, self.kind, frozenset(getattr(self, name)), self.patch)
+        return SplitPart(name, self.kind, frozenset(getattr(self, name)), self.patch, self.sha256)
 
     def assert_unseen(self, samples: Iterable[Mapping[str, Any]]) -> None:
         """Raise LeakError if training saw the place of any sample in the sample's target year or later.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from satjepa.models.forecaster import Caption
+from satjepa.models.caption_forecaster import Caption
 from satjepa.models.layers import Attention, mlp, zero_linear
 
 STREAMS = 3  # informative, geometric, semantic

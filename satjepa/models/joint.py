@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from satjepa.flow import patch_noise
+from satjepa.contracts import Batch
+from satjepa.models.flow import patch_noise
 from satjepa.models.jepa import ema_update
-
-Batch = dict[str, Any]
 
 
 class Conditions(NamedTuple):
@@ -40,6 +41,12 @@ class JointModel(nn.Module):
     def strength(self) -> float:
         """Noise level that a forecast starts from: 1 is pure noise; below, the rest is the image of year t."""
         return self.params.sample.strength
+
+    def with_sampling(self, **changes: Any) -> Self:
+        """The same model (the same weights, not a copy) under other settings of the ``sample`` section."""
+        other = copy.copy(self)
+        other.params = replace(self.params, sample=replace(self.params.sample, **changes))
+        return other
 
     @property
     def jepa_comes_first(self) -> bool:

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from satjepa.flow import euler, guided, noisy, sigmas, velocity_target
-from satjepa.losses import Loss, caption_loss, flow_loss, ijepa_loss, joint_loss
 from satjepa.models.adapter import STREAMS, Adapter, Drops, TemporalAttention
 from satjepa.models.backbone import Backbone
-from satjepa.models.forecaster import Caption, CaptionForecaster
+from satjepa.models.caption_forecaster import Caption, CaptionForecaster
+from satjepa.models.flow import euler, guided, noisy, sigmas, velocity_target
 from satjepa.models.jepa import Encoder, Predictor, ProjectionHead, patch_cells, patch_mean, sincos_2d
 from satjepa.models.joint import Batch, Conditions, JointModel
 from satjepa.models.layers import layer_norm0
+from satjepa.models.losses import Loss, caption_loss, flow_loss, ijepa_loss, joint_loss
 
 Years = tuple[Tensor, Tensor]  # tokens of a place in earlier years (B,Y,N,D), most recent first, and which exist (B,Y)
 

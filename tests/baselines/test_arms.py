@@ -7,19 +7,20 @@ import pandas as pd
 import pytest
 import torch
 
-from satjepa import checkpoint
 from satjepa.baselines import arms
-from satjepa.baselines.arms import build_arm, load_arm, members, score_arm, train_arm
+from satjepa.baselines.arms import build_arm, load_arm, members, train_arm
 from satjepa.baselines.persistence import Persistence
 from satjepa.baselines.predrnn import PredRNN
 from satjepa.baselines.trend import LinearTrend
-from satjepa.checkpoint import CheckpointError
 from satjepa.config import Params, load_params
-from satjepa.config_baselines import Arm, arm_names, read_arm
+from satjepa.config.baselines import Arm, arm_names, read_arm
 from satjepa.data.pairs import collate
 from satjepa.data.splits import LeakError, Split
-from satjepa.evaluate import evaluate_all
-from satjepa.score import untimed
+from satjepa.evaluation import score as scoring
+from satjepa.evaluation.evaluate import evaluate_all
+from satjepa.evaluation.score import score_arm, untimed
+from satjepa.training import checkpoint
+from satjepa.training.checkpoint import CheckpointError
 
 REPO = Path(__file__).resolve().parents[2]
 SIDE = 16
@@ -76,7 +77,7 @@ def _in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(arms, "dataset", Places)
     monkeypatch.setattr(arms, "open_split", lambda: SPLIT)
-    monkeypatch.setattr(arms, "score", score)
+    monkeypatch.setattr(scoring, "score", score)
 
 
 @pytest.mark.parametrize("name", ["trend", "unet", "mcvd"])
@@ -129,7 +130,7 @@ def test_persistence_and_an_arm_are_scored_by_the_same_function():
     """SPEC 10.8. An untrained U-Net is persistence, so its row must be that of persistence."""
     params = tiny()
     unet = build_arm(read_arm(params, "unet"), params)
-    rows = arms.score({"Default": Persistence(), "unet": unet}, params, "strong", {}, 0)
+    rows = scoring.score({"Default": Persistence(), "unet": unet}, params, "strong", {}, 0)
     first, second = (untimed(scores) | {"model": ""} for scores in rows)
     assert first == pytest.approx(second, nan_ok=True) and first["skill"] == pytest.approx(0, abs=1e-6)
 

@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from satjepa import checkpoint
 from satjepa.baselines import fit as module
 from satjepa.baselines.fit import fit, make_header, trained_tensors, validation_loss
 from satjepa.baselines.predrnn import PredRNN
 from satjepa.baselines.simvp import SimVP
 from satjepa.baselines.unet import UNet
-from satjepa.checkpoint import CheckpointError
-from satjepa.config_baselines import Fit
+from satjepa.config.baselines import Fit
 from satjepa.data.pairs import collate
-from satjepa.train_run import Interrupted, NonFiniteError
+from satjepa.training import checkpoint, provenance
+from satjepa.training.checkpoint import CheckpointError
+from satjepa.training.run import Interrupted, NonFiniteError
 
 SIDE, SAMPLES = 16, 7
 HOW = Fit(
@@ -220,7 +220,7 @@ def test_an_unfinished_run_goes_on_with_the_same_samples(
         run("unet", tmp_path, data=fewer)
     monkeypatch.undo()
     assert "note:" not in capsys.readouterr().out
-    monkeypatch.setattr(checkpoint, "code_digest", lambda modules: "other")
+    monkeypatch.setattr(provenance, "code_digest", lambda modules: "other")
     run("unet", tmp_path)
     assert "note: the code of model or training has changed" in capsys.readouterr().out
 

@@ -7,8 +7,8 @@ import torch
 
 from satjepa.baselines import sd35
 from satjepa.baselines.sd35 import SD35, img2img, img2img_path
-from satjepa.flow import sigmas
 from satjepa.models.backbone import Backbone
+from satjepa.models.flow import sigmas
 
 SIDE, LENGTH, WIDTH = 32, 6, 128
 SHIFT = 3.0
@@ -17,7 +17,7 @@ SHIFT = 3.0
 @pytest.fixture(scope="module")
 def parts():
     """Real SD 3 classes at toy size, random weights: (transformer, vae)."""
-    from satjepa.models.tiny_sd3 import build_transformer, build_vae
+    from satjepa.demo.tiny_sd3 import build_transformer, build_vae
 
     torch.manual_seed(0)
     transformer = build_transformer(layers=1, heads=2, head_dim=16, side=4)

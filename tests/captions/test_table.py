@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from satjepa.captions.rules import Captions
-from satjepa.captions.table import COLUMNS, PatchKey, caption_patches, lookup, read_table
+from satjepa.captions.table import COLUMNS, caption_patches, lookup, read_table
+from satjepa.contracts import Captions, PatchKey
 
 KEYS = [PatchKey("strong", "Aldmere", 2017 + i, 32 * i, 64) for i in range(5)]
 

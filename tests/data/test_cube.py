@@ -9,13 +9,12 @@ import xarray as xr
 from affine import Affine
 from reach import REPO
 
-from satjepa.config import load_params
-from satjepa.data import prepare
+from satjepa.config import ConfigError, load_params
 from satjepa.data.alphaearth import read_alphaearth
 from satjepa.data.cube import build_cube, open_cube, year_index
 from satjepa.data.rasters import CorruptRasterError, GridMismatchError, MissingYearError, read_rgb
 from satjepa.data.scenes import find_scenes
-from satjepa.typed import ConfigError
+from satjepa.pipeline import prepare
 
 
 def test_uint8_scenes_are_kept_as_they_are(make_cube, tmp_path) -> None:

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 from affine import Affine
 
-from satjepa.data.rasters import CorruptRasterError, read_rgb, rgb_scale
-from satjepa.data.scenes import (
+from satjepa.data.alphaearth import encode_alphaearth
+from satjepa.data.rasters import (
     BandCountError,
+    CorruptRasterError,
     DuplicateYearError,
     EmptyRegionError,
     GridMismatchError,
     MissingYearError,
     ScaleError,
     SceneError,
-    encode_alphaearth,
-    find_scenes,
-    scene_of,
-    year_pairs,
+    read_rgb,
+    rgb_scale,
 )
+from satjepa.data.scenes import find_scenes, scene_of, year_pairs
 
 
 def refused(root: Path, error: type[SceneError], path: Path, *words: str, kept: int = 2) -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from satjepa.models.backbone import Backbone, BackboneError
-from satjepa.models.tiny_sd3 import (
+from satjepa.demo.tiny_sd3 import (
     JOINT_DIM,
     POOLED_DIM,
     build_transformer,
@@ -14,6 +13,7 @@ from satjepa.models.tiny_sd3 import (
     fold_normalisation,
     save_pipeline,
 )
+from satjepa.models.backbone import Backbone, BackboneError
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 

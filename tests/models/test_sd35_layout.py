@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from satjepa import assemble
-from satjepa.captions.text import build_tiny_text_encoders, train_tokenizers
 from satjepa.config import load_params
+from satjepa.demo.text_encoders import build_tiny_text_encoders, train_tokenizers
 from satjepa.paths import root
-from satjepa.train import train
+from satjepa.training.loop import train
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
 TINY = {

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from satjepa.flow import noisy
 from satjepa.models.adapter import Drops
+from satjepa.models.flow import noisy
 
 B, SIDE = 4, 32
 

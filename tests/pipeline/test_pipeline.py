@@ -14,9 +14,9 @@ import pytest
 import rasterio
 import yaml
 
+from satjepa.config.typed import with_keys
 from satjepa.data.manifest import verify_manifest
-from satjepa.experiment import lay_out
-from satjepa.typed import with_keys
+from satjepa.pipeline.experiment import lay_out
 
 REPO = Path(__file__).resolve().parents[2]
 SMOKE = yaml.safe_load((REPO / "tests/pipeline/smoke.yaml").read_text())

@@ -15,19 +15,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from satjepa.flow import from_image, noisy, velocity_target
-from satjepa.losses import Loss, caption_loss, flow_loss, ijepa_loss, joint_loss
-from satjepa.masks import BLOCKS, Blocks, sample_masks
-from satjepa.metrics import ssim
+from satjepa.metrics.pixels import ssim
 from satjepa.models.adapter import Drops
 from satjepa.models.backbone import Backbone
-from satjepa.models.forecaster import Caption
+from satjepa.models.caption_forecaster import Caption
+from satjepa.models.flow import from_image, noisy, velocity_target
 from satjepa.models.jepa import Encoder, Predictor, ProjectionHead, gather_tokens, patch_mean
 from satjepa.models.joint import Batch, Conditions, JointModel
 from satjepa.models.layers import layer_norm0
+from satjepa.models.losses import Loss, caption_loss, flow_loss, ijepa_loss, joint_loss
 from satjepa.models.published.adapter import NAMES, CaptionAdapter, Captions
 from satjepa.models.published.coarse import CoarseAdapter, shrink
 from satjepa.models.published.forecaster import PublishedForecaster
+from satjepa.models.published.masks import BLOCKS, Blocks, sample_masks
 
 STRENGTH = 0.35  # noise level that every published forecast starts from
 SSIM_WEIGHT = 0.1
@@ -87,7 +87,7 @@ class PublishedSatJepa(JointModel):
     def forward(self, batch: Batch, noise: Tensor, sigma: Tensor, drops: Drops) -> Loss:
         """Joint loss of a batch under new masks; noise (B,C,h,w) -> (loss, detached parts).
 
-        sigma (B,) is logit-normal as `satjepa.train` draws it and is used as the uniform number of the same rank
+        sigma (B,) is logit-normal as `satjepa.training.loop` draws it and is used as the uniform number of the same rank
         ("flow.sigma"). Published caption dropout is one draw for each caption and the whole batch: here that of the
         first three samples in ``drops.text``. There is no token dropout.
         """

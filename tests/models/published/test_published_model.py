@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from satjepa.flow import noisy, sample_sigmas
-from satjepa.masks import sample_masks
 from satjepa.models.adapter import Drops
+from satjepa.models.flow import noisy, sample_sigmas
+from satjepa.models.published.masks import sample_masks
 
 B, GRID, SIDE = 4, 4, 32
 ARMS = {"captions": {}, "coarse": {"use_captions": False, "coarse_rgb": 8}, "neither": {"use_captions": False}}

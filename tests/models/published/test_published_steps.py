@@ -8,8 +8,8 @@ from torch import nn
 
 from satjepa.models.published.adapter import CaptionAdapter
 from satjepa.models.published.model import PublishedSatJepa
-from satjepa.models.published.optim import Schedule, clip_each_group, parameter_groups, set_rates
-from satjepa.published_names import to_ours, to_published
+from satjepa.published.names import to_ours, to_published
+from satjepa.training.published_optim import Schedule, clip_each_group, parameter_groups, set_rates
 
 NAMES = ("informative", "geometric", "semantic")
 SECTIONS = {"encoder": "encoder", "predictor": "predictor", "target_encoder": "target_encoder",

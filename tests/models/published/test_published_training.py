@@ -1,4 +1,4 @@
-"""`satjepa.train` and `satjepa.assemble` with `model.variant: published`, as they are."""
+"""`satjepa.training.loop` and `satjepa.assemble` with `model.variant: published`, as they are."""
 
 import copy
 from pathlib import Path
@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from satjepa import assemble, checkpoint
+from satjepa import assemble
 from satjepa.config import load_params
 from satjepa.models.published.model import PublishedSatJepa
 from satjepa.models.satjepa import SatJepa
-from satjepa.optim import make_stepping
-from satjepa.train import train
-from satjepa.train_run import Interrupted
+from satjepa.training import checkpoint, provenance
+from satjepa.training.loop import train
+from satjepa.training.optim import make_stepping
+from satjepa.training.run import Interrupted
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
 TINY = {
@@ -60,7 +61,7 @@ def test_the_loop_trains_stops_and_goes_on_exactly(setting, tmp_path, arm):
     assert found.tensors["mask_calls"] == 4
     start, idle = build(params), [name for name in found.tensors if name.startswith("adapter.temporal_attn.")]
     assert idle and all(torch.equal(found.tensors[name], start.state()[name]) for name in idle)
-    restored = checkpoint.restore(found, start)
+    restored = provenance.restore(found, start)
     batch = {name: torch.stack([sample[name] for sample in data]) for name in ("rgb_t",)}
     text = {name: torch.stack([sample["text_t"][name] for sample in data]) for name in data[0]["text_t"]}
     batch |= {"text_t": text, "meta": [sample["meta"] for sample in data]}

@@ -1,0 +1,90 @@
+"""Scoring as the notebooks do it, run by run, and probes of what a trained model listens to."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from satjepa.assemble import batches, dataset, the_device
+from satjepa.baselines.arms import members
+from satjepa.config import Params
+from satjepa.config.baselines import Arm
+from satjepa.contracts import Forecaster
+from satjepa.evaluation.evaluate import Scores, evaluate_all
+from satjepa.evaluation.table import write_table
+from satjepa.metrics.perceptual import Perceptual, load_perceptual
+
+if TYPE_CHECKING:
+
+    from satjepa.models.joint import JointModel
+
+OURS = "Sat-JEPA-Diff, zero-RGB"
+INITIALISED = "Sat-JEPA-Diff, image-initialised 0.35"
+PUBLISHED = "Sat-JEPA-Diff, caption-guided as published"
+PUBLISHED_COARSE = "Sat-JEPA-Diff, coarse RGB as published"
+TIME = "seconds_per_patch"
+STRENGTH = 0.35  # of the published sampler, which starts from the image of year t
+
+
+@cache
+def _perceptual(trunk: str | None, fid: str | None) -> Perceptual:
+    return load_perceptual(trunk, fid, the_device())
+
+
+def score(
+    forecasters: dict[str, Any], params: Params, preset: str, samples: dict[str, int], seed: int = 0
+) -> list[Scores]:
+    """Rows of some forecasters on the test part of a preset: `eval.max_patches` patches, spread evenly."""
+    e, data = params.eval, dataset(params, "test", preset)
+    return evaluate_all(
+        forecasters,
+        batches(data, e.batch, e.max_patches),
+        samples=samples,
+        seed=seed,
+        perceptual=_perceptual(e.lpips_trunk, e.fid_weights),
+        threshold=e.change_threshold,
+    )
+
+
+def samplers(model: JointModel) -> dict[str, JointModel]:
+    """A trained model under the names of its rows: strict zero-RGB and image-initialised; as published, its only way,
+    which starts from the image of year t.
+    """
+    m = model.params.model
+    if m.variant == "published":
+        return {PUBLISHED_COARSE if m.coarse_rgb else PUBLISHED: model}
+    return {OURS: model, INITIALISED: model.with_sampling(strength=STRENGTH)}
+
+
+def untimed(scores: Scores) -> dict[str, Any]:
+    """A row without what depends on the machine and the hour: equal runs must write equal bytes."""
+    return {name: value for name, value in scores.row.items() if name != TIME}
+
+
+def score_run(model: JointModel, params: Params, path: Path, presets: list[str] | None = None) -> pd.DataFrame:
+    """Score a trained model (an ensemble of `sample.samples` from pure noise; one sample from an image); write and
+    return the rows (`write_scores`).
+    """
+    rows = []
+    for preset in presets or params.data.presets:
+        rows += score(samplers(model), params, preset, {OURS: params.sample.samples}, params.seed)
+    return write_scores(rows, path)
+
+
+def write_scores(rows: list[Scores], path: Path) -> pd.DataFrame:
+    """Write and return rows. How long a forecast took goes to `timing.csv` beside, which DVC does not look at."""
+    write_table([untimed(scores) for scores in rows], path)
+    write_table([{name: s.row[name] for name in ("model", "preset", TIME)} for s in rows], path.with_name("timing.csv"))
+    return pd.read_csv(path)
+
+
+def score_arm(name: str, arm: Arm, forecaster: Forecaster, params: Params, path: Path) -> pd.DataFrame:
+    """Score an arm on the test part of every preset; write and return the rows (`satjepa.evaluation.score.write_scores`)."""
+    samples = {name: members(arm, params)}
+    rows = [
+        s for preset in params.data.presets for s in score({name: forecaster}, params, preset, samples, params.seed)
+    ]
+    return write_scores(rows, path)

@@ -1,0 +1,98 @@
+"""The data stage: a recipe of the demo world, or a folder of real regions, to cubes and a split."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from satjepa.config import ConfigError, Params
+from satjepa.data.cube import build_cube, open_cube
+from satjepa.data.display import is_display
+from satjepa.data.manifest import write_manifest
+from satjepa.data.parallel import in_threads
+from satjepa.data.scenes import find_scenes
+from satjepa.data.splits import make_split
+from satjepa.demo.render import read_recipe, write_world
+from satjepa.paths import root
+
+RECIPE = "world.yaml"
+
+
+@dataclass
+class Report:
+    """What the data stage did. regions: how many by preset; pixels: SHA-256 of the demo world; excluded: (file,
+    reason).
+    """
+
+    regions: dict[str, int] = field(default_factory=dict)
+    pixels: str | None = None
+    excluded: list[tuple[str, str]] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{count} regions of {preset}" for preset, count in self.regions.items()]
+        lines += [f"pixels sha256 {self.pixels}"] if self.pixels else []
+        lines += [f"excluded {path}: {reason}" for path, reason in self.excluded]
+        return "\n".join(lines)
+
+
+def prepare(params: Params, progress: bool = True) -> Report:
+    """Fill `artifacts/scenes` (demo world only), `artifacts/cubes` and `artifacts/split.json` from `data.root`.
+
+    With `world.yaml` in `data.root` its regions are simulated, listed in a manifest (`satjepa data verify` reads it),
+    and its split is used. Otherwise `data.root` holds region folders, which make one preset with the name that
+    `data.presets` gives: ConfigError for more than one. Raises SceneError for bad input, unless `data.on_bad_scene` is
+    "exclude". ConfigError where images are not uint8 and `data.white` does not say what in them is white.
+    """
+    source, out = root() / params.data.root, root() / "artifacts"
+    report, named = Report(), {}
+    if (source / RECIPE).exists():
+        recipe, scenes = read_recipe(source / RECIPE), out / "scenes"
+        recipe["presets"] = {name: recipe["presets"][name] for name in params.data.presets}
+        shutil.rmtree(scenes, ignore_errors=True)
+        report.pixels = write_world(recipe, scenes, progress)
+        folders = {preset: scenes / preset for preset in params.data.presets}
+        for folder in folders.values():
+            write_manifest(folder)
+        named = recipe["regions"]
+    elif len(params.data.presets) > 1:
+        found = f"{list(params.data.presets)}, but {params.data.root} holds no {RECIPE}"
+        raise ConfigError("data.presets", found, "one name of your choice, such as [mine], for folders of regions")
+    else:
+        folders = {params.data.presets[0]: source}
+        shutil.rmtree(out / "scenes", ignore_errors=True)
+        (out / "scenes").mkdir(parents=True)  # an out of the stage, empty: the scenes are where they are
+    for preset, folder in folders.items():
+        report.regions[preset] = _cubes(folder, out / "cubes" / preset, params, report)
+    first = [open_cube(path) for path in sorted((out / "cubes" / params.data.presets[0]).glob("*.zarr"))]
+    split = make_split(
+        first,
+        params.data.split,
+        params.seed,
+        val=named.get("val", params.data.val_regions),
+        test=named.get("test", params.data.test_regions),
+        train=named.get("train"),
+        patch=params.data.patch,
+    )
+    split.save(out / "split.json")
+    return report
+
+
+def _cubes(folder: Path, out: Path, params: Params, report: Report) -> int:
+    """One cube for each region below `folder`; returns how many."""
+    shutil.rmtree(out, ignore_errors=True)
+    regions: dict[str, list] = {}
+    found = find_scenes(
+        folder, on_bad=params.data.on_bad_scene, check=report.pixels is None
+    )  # what we have just written needs no second reading
+    other = next((scene.rgb for scene in found if not is_display(scene.rgb)), None)
+    if other is not None and params.data.white is None:
+        accepted = "0.3558 if such images are reflectance, 1.0 if they were stretched for display"
+        raise ConfigError("data.white", f"null, but {other} is not uint8", accepted)
+    report.excluded += [(str(path), str(error)) for path, error in found.excluded]
+    for scene in found:
+        regions.setdefault(scene.region, []).append(scene)
+    white = params.data.white or 1.0
+    for _ in in_threads(lambda name: build_cube(regions[name], out / f"{name}.zarr", white=white), regions):
+        pass
+    return len(regions)

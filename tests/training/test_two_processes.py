@@ -1,0 +1,55 @@
+"""Training in two processes (gloo, on the CPU), as `accelerate launch` starts them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from satjepa.training import checkpoint
+
+WORKER = """
+import sys
+import torch
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from test_loop import SAMPLES, build, make_backbone, sample, tiny
+from satjepa.models.published.model import PublishedSatJepa
+from satjepa.training.loop import train
+
+
+
+def trained(variant: str, run: Path) -> torch.Tensor:
+    published = {{"model__variant": "published", "train__muon_lr": None}} if variant == "published" else {{}}
+    params = tiny(train__steps=2, **published)
+    backbone = make_backbone()
+    if published:
+        empty = {{"hidden": torch.randn(5, 128), "mask": torch.arange(5) < 1, "pooled": torch.randn(128)}}
+        model = PublishedSatJepa(params, backbone, empty)
+    else:
+        model = build(backbone, params)
+    train(model, [sample(i) for i in range(SAMPLES)], params, run, progress=False, split="s")
+    return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+
+
+for variant in ("satjepa", "published"):
+    mine = trained(variant, Path(sys.argv[1]) / variant)
+    both = [torch.empty_like(mine) for _ in range(2)]
+    torch.distributed.all_gather(both, mine)
+    assert torch.equal(*both), f"{{variant}}: the processes have drifted apart"
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    """Of either variant; the published one has weights without a gradient, which a gradient reducer must be told of."""
+    (tmp_path / "worker.py").write_text(WORKER.format(tests=str(Path(__file__).parent)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, tmp_path / "worker.py", tmp_path],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    for variant in ("satjepa", "published"):
+        saved = checkpoint.load(tmp_path / variant / "model")
+        assert saved.state["step"] == 2 and any(name.startswith("average.") for name in saved.tensors)
