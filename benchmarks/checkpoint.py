@@ -1,15 +1,18 @@
 """Write the published checkpoint at full size with random weights, load it strictly, and measure.
 
-    python benchmarks/checkpoint.py [--branch coarse] [--optimizer] [--layout checkpoint_layout.json]
+    python benchmarks/checkpoint.py [--branch coarse] [--optimizer] [--layout
+    checkpoint_layout.json]
 
-Five steps, each a process of its own, each a line with its seconds and its peak of resident memory (mapped pages of the
-file included) over the size of the file:
+Five steps, each a process of its own, each a line with its seconds and its peak of resident memory
+(mapped pages of the file included) over the size of the file:
 
     write     random weights, and the file written
     read      the file read and checked; with --layout also against that description, name by name
-    load      read, and made a model: on SD 3.5 Medium's transformer on the meta device, which costs nothing; then every
-              parameter is touched, so that all of the file that counts is in memory
-    rewrite   read, written again and read again: are all tensors bit-equal, and the files byte-equal?
+    load      read, and made a model: on SD 3.5 Medium's transformer on the meta device, which costs
+              nothing; then every parameter is touched, so that all of the file that counts is in
+              memory
+    rewrite   read, written again and read again: are all tensors bit-equal, and the files
+    byte-equal?
     folder    converted to a folder of ours and back: are all tensors bit-equal?
 
 Takes 6 GB of a temporary folder, 16 with --optimizer, and removes them.
@@ -39,43 +42,74 @@ from satjepa.published.layout import KEYS, Dims, expected
 from satjepa.published.names import LORA
 
 FULL = Dims(
-    patch=8, grid=16, token_dim=768, depth=12, predictor_dim=384, predictor_depth=6, joint_dim=4096, pooled_dim=2048,
-    adapter_dim=1024, coarse=0, forecaster_dim=1024, forecaster_layers=3, lora_rank=16,
+    patch=8, grid=16, token_dim=768, depth=12, predictor_dim=384, predictor_depth=6, joint_dim=4096,
+    pooled_dim=2048, adapter_dim=1024, coarse=0, forecaster_dim=1024, forecaster_layers=3,
+    lora_rank=16,
 )  # fmt: skip
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 def full_size(branch: str, with_optimizer: bool) -> dict[str, Any]:
     """The content of a published file at full size, with random weights."""
-    dims = FULL if branch == "caption" else FULL._replace(coarse=32, forecaster_dim=0, forecaster_layers=0, lora_rank=8)
-    rank, shapes = dims.lora_rank, {"A": (dims.lora_rank, WIDTH), "B": (WIDTH, dims.lora_rank)}
-    places = [f"{i}.{a}" for i in range(BLOCKS) for a in ("attn", "attn2") if a == "attn" or i < DUAL]
+    dims = (
+        FULL
+        if branch == "caption"
+        else FULL._replace(coarse=32, forecaster_dim=0, forecaster_layers=0, lora_rank=8)
+    )
+    rank = dims.lora_rank
+    shapes = {"A": (dims.lora_rank, WIDTH), "B": (WIDTH, dims.lora_rank)}
+    places = [
+        f"{i}.{a}" for i in range(BLOCKS) for a in ("attn", "attn2") if a == "attn" or i < DUAL
+    ]
     layers = [f"{place}.{target}" for place in places for target in TARGETS]
-    names = {f"base_model.model.transformer_blocks.{n}.lora_{s}.default.weight": s for n in layers for s in "AB"}
+    names = {
+        f"base_model.model.transformer_blocks.{n}.lora_{s}.default.weight": s
+        for n in layers
+        for s in "AB"
+    }
     lora = {name: torch.randn(shapes[side]) / rank for name, side in names.items()}
     made: dict[str, Any] = {
         section: {name: 0.02 * torch.randn(shape) for name, shape in shapes.items()}
         for section, shapes in expected(dims, lora).items()
     }
     made[LORA] = lora
-    trained = [t for section, part in made.items() if section != "target_encoder" for t in part.values()]
+    trained = [
+        t for section, part in made.items() if section != "target_encoder" for t in part.values()
+    ]
     state = {
-        i: {"step": torch.tensor(1000.0), "exp_avg": torch.randn(t.shape), "exp_avg_sq": torch.rand(t.shape)}
+        i: {
+            "step": torch.tensor(1000.0),
+            "exp_avg": torch.randn(t.shape),
+            "exp_avg_sq": torch.rand(t.shape),
+        }
         for i, t in enumerate(trained if with_optimizer else [])
     }
-    group = {"lr": 1e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.04, "params": [*state]}
+    group = {
+        "lr": 1e-4,
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "weight_decay": 0.04,
+        "params": [*state],
+    }
     made |= {
-        "prompt_embeds": torch.zeros(1, 77, 4096, dtype=torch.bfloat16), "config": {"meta": {"lora_alpha": 2 * rank}},
-        "pooled_prompt_embeds": torch.zeros(1, 2048, dtype=torch.bfloat16), "scaler": None, "epoch": 100,
-        "optimizer": {"state": state, "param_groups": [group]}, "best_val_loss": 0.5, "use_lora": True,
+        "prompt_embeds": torch.zeros(1, 77, 4096, dtype=torch.bfloat16),
+        "config": {"meta": {"lora_alpha": 2 * rank}}, "pooled_prompt_embeds": torch.zeros(1, 2048,
+        dtype=torch.bfloat16), "scaler": None, "epoch": 100, "optimizer": {"state": state,
+        "param_groups": [group]}, "best_val_loss": 0.5, "use_lora": True,
     }  # fmt: skip
     return {key: made[key] for key in KEYS if key in made}
 
 
 def compare_layout(content: dict[str, Any], path: Path) -> str:
-    """Compare names and shapes with checkpoint_layout.json; AssertionError names the section that differs."""
+    """Compare names and shapes with checkpoint_layout.json; AssertionError names the section that
+    differs.
+    """
     layout = json.loads(path.read_text())
-    wanted = {name: part for name, part in layout["state_dicts"].items() if name in content and isinstance(part, dict)}
+    wanted = {
+        name: part
+        for name, part in layout["state_dicts"].items()
+        if name in content and isinstance(part, dict)
+    }
     wanted["target_encoder"] = wanted["encoder"]
     if "caption_forecaster" not in content:
         wanted["cond_adapter"] = layout["coarse_rgb_main_branch"]["cond_adapter"]
@@ -83,7 +117,10 @@ def compare_layout(content: dict[str, Any], path: Path) -> str:
     for section, tensors in wanted.items():
         found = {name: list(tensor.shape) for name, tensor in content[section].items()}
         assert found == {name: row["shape"] for name, row in tensors.items()}, section
-    return f"{sum(map(len, wanted.values()))} tensors in {len(wanted)} sections, names and shapes as in {path.name}"
+    return (
+        f"{sum(map(len, wanted.values()))} tensors in {len(wanted)} sections, names and shapes "
+        f"as in {path.name}"
+    )
 
 
 def meta_backbone(rank: int) -> Backbone:
@@ -91,7 +128,9 @@ def meta_backbone(rank: int) -> Backbone:
     from diffusers import AutoencoderKL
 
     with torch.device("meta"):
-        return Backbone(transformer(), AutoencoderKL(), source="meta").add_lora(rank, 2 * rank, TARGETS)
+        return Backbone(transformer(), AutoencoderKL(), source="meta").add_lora(
+            rank, 2 * rank, TARGETS
+        )
 
 
 def load(path: Path, backbone: Backbone) -> str:
@@ -143,17 +182,27 @@ def measured(name: str, path: Path, args: argparse.Namespace) -> None:
     """Run one step and print its line."""
     backbone = meta_backbone(16 if args.branch == "caption" else 8) if name == "load" else None
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, start = _memory("VmRSS"), time.perf_counter()
+    before = _memory("VmRSS")
+    start = time.perf_counter()
     if name == "write":
-        said = f"{write_published(full_size(args.branch, args.optimizer), path).stat().st_size:,} bytes"
+        said = (
+            f"{write_published(full_size(args.branch, args.optimizer), path).stat().st_size:,} "
+            "bytes"
+        )
     elif name == "read":
         content = read_published(path).content
         said = compare_layout(content, args.layout) if args.layout else f"{len(content)} keys"
     else:
-        said = load(path, backbone) if name == "load" else {"rewrite": rewrite, "folder": folder}[name](path)
-    seconds, peak = time.perf_counter() - start, _memory("VmHWM") - before
+        said = (
+            load(path, backbone)
+            if name == "load"
+            else {"rewrite": rewrite, "folder": folder}[name](path)
+        )
+    seconds = time.perf_counter() - start
+    peak = _memory("VmHWM") - before
     print(
-        f"{name}: {seconds:.1f} s, {peak / 1e9:.2f} GB, {peak / path.stat().st_size:.2f} of the file; {said}",
+        f"{name}: {seconds:.1f} s, {peak / 1e9:.2f} GB, {peak / path.stat().st_size:.2f} of the "
+        f"file; {said}",
         flush=True,
     )
 
@@ -177,7 +226,15 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as place:
         for name in ("write", "read", "load", "rewrite", "folder"):
-            command = [sys.executable, __file__, *sys.argv[1:], "--step", name, "--path", f"{place}/published.pth.tar"]
+            command = [
+                sys.executable,
+                __file__,
+                *sys.argv[1:],
+                "--step",
+                name,
+                "--path",
+                f"{place}/published.pth.tar",
+            ]
             subprocess.run(command, check=True)
 
 

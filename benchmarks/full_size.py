@@ -1,11 +1,13 @@
-"""The full-size model: memory of each module, one training step and one forecast, with random weights.
+"""The full-size model: memory of each module, one training step and one forecast, with random
+weights.
 
     python benchmarks/full_size.py [--variant published] [--batch 1] [--steps 4] [--only-meta]
 
-Architecture, precision and batch are those of params.paper.yaml on the shape of Stable Diffusion 3.5 Medium. First a
-table from the meta device, which costs nothing: parameters, memory of the weights, and of gradients and AdamW's moments
-where a module trains. Then the model is built on the GPU, or on the CPU where there is none (12 GB of memory, some
-minutes), makes one training step and one forecast, and its memory and times are printed.
+Architecture, precision and batch are those of params.paper.yaml on the shape of Stable Diffusion
+3.5 Medium. First a table from the meta device, which costs nothing: parameters, memory of the
+weights, and of gradients and AdamW's moments where a module trains. Then the model is built on the
+GPU, or on the CPU where there is none (12 GB of memory, some minutes), makes one training step and
+one forecast, and its memory and times are printed.
 """
 
 from __future__ import annotations
@@ -33,17 +35,23 @@ ARMS = {"satjepa": None, "published": "published_captions", "coarse": "published
 
 
 def build(params: Params) -> JointModel:
-    """The model on SD 3.5 Medium's shape, frozen weights in `backbone.dtype`; call it under a meta device or not."""
+    """The model on SD 3.5 Medium's shape, frozen weights in `backbone.dtype`; call it under a meta
+    device or not.
+    """
     from diffusers import AutoencoderKL
 
     frozen = transformer().to(getattr(torch, params.backbone.dtype))
     vae = AutoencoderKL(
-        latent_channels=16, block_out_channels=(128, 256, 512, 512), down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4, layers_per_block=2, use_quant_conv=False, use_post_quant_conv=False,
-        scaling_factor=1.5305, shift_factor=0.0609,
+        latent_channels=16, block_out_channels=(128, 256, 512, 512),
+        down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
+        layers_per_block=2, use_quant_conv=False, use_post_quant_conv=False, scaling_factor=1.5305,
+        shift_factor=0.0609,
     )  # fmt: skip
-    b, length = params.backbone, params.captions.max_length
-    backbone = Backbone(frozen, vae, 3.0, "random").add_lora(b.lora_rank, b.lora_alpha, b.lora_targets)
+    b = params.backbone
+    length = params.captions.max_length
+    backbone = Backbone(frozen, vae, 3.0, "random").add_lora(
+        b.lora_rank, b.lora_alpha, b.lora_targets
+    )
     mask = torch.ones(length, dtype=torch.bool)
     empty = {"hidden": torch.zeros(length, TEXT), "mask": mask, "pooled": torch.zeros(POOLED)}
     kind = PublishedSatJepa if params.model.variant == "published" else SatJepa
@@ -58,15 +66,25 @@ def modules(model: JointModel) -> dict[str, nn.Module]:
 
 def print_table(model: JointModel) -> None:
     """Parameters and memory of each module, as Markdown."""
-    print("| module | parameters, M | trained, M | weights, GB | gradients and moments, GB |\n|---|---|---|---|---|")
+    print(
+        "| module | parameters, M | trained, M | weights, GB | gradients and moments, GB |\n|---|---|---|---|---|"
+    )
     total = [0.0] * 4
     for name, module in modules(model).items():
         own = list(module.parameters())
         trained = sum(p.numel() for p in own if p.requires_grad)
-        row = [sum(p.numel() for p in own) / 1e6, trained / 1e6, sum(p.nbytes for p in own) / 1e9, 12 * trained / 1e9]
+        row = [
+            sum(p.numel() for p in own) / 1e6,
+            trained / 1e6,
+            sum(p.nbytes for p in own) / 1e9,
+            12 * trained / 1e9,
+        ]
         total = [a + b for a, b in zip(total, row, strict=True)]
         print(f"| {name} | {row[0]:.1f} | {row[1]:.1f} | {row[2]:.2f} | {row[3]:.2f} |")
-    print(f"| **all** | {total[0]:.1f} | {total[1]:.1f} | {total[2]:.2f} | {total[3]:.2f} |", flush=True)
+    print(
+        f"| **all** | {total[0]:.1f} | {total[1]:.1f} | {total[2]:.2f} | {total[3]:.2f} |",
+        flush=True,
+    )
 
 
 def materialise(model: JointModel, device: str) -> None:
@@ -89,7 +107,9 @@ def _is_gain(name: str, tensor: torch.Tensor) -> bool:
 
 def make_batch(params: Params, size: int, device: str) -> dict[str, Any]:
     """Random samples of the right shapes."""
-    side, years, length = params.data.patch, params.data.history, params.captions.max_length
+    side = params.data.patch
+    years = params.data.history
+    length = params.captions.max_length
     ok = torch.ones(size, 1, side, side, dtype=torch.bool, device=device)
     random = {"device": device}
 
@@ -99,11 +119,13 @@ def make_batch(params: Params, size: int, device: str) -> dict[str, Any]:
                 "mask": torch.ones(size, 3, length, dtype=torch.bool, device=device)}  # fmt: skip
 
     return {
-        "rgb_t": torch.rand(size, 3, side, side, **random), "rgb_tp1": torch.rand(size, 3, side, side, **random),
-        "valid_t": ok, "valid_tp1": ok, "emb_valid": ok, "emb_tp1": torch.randn(size, 64, side, side, **random),
-        "history": torch.rand(size, years, 3, side, side, **random), "text_t": text(), "text_tp1": text(),
+        "rgb_t": torch.rand(size, 3, side, side, **random), "rgb_tp1": torch.rand(size, 3, side,
+        side, **random), "valid_t": ok, "valid_tp1": ok, "emb_valid": ok,
+        "emb_tp1": torch.randn(size, 64, side, side, **random), "history": torch.rand(size, years,
+        3, side, side, **random), "text_t": text(), "text_tp1": text(),
         "history_valid": torch.ones(size, years, dtype=torch.bool, device=device),
-        "meta": [{"preset": "p", "region": "R", "year": 2020, "x": side * i, "y": 0} for i in range(size)],
+        "meta": [{"preset": "p", "region": "R", "year": 2020, "x": side * i,
+        "y": 0} for i in range(size)],
     }  # fmt: skip
 
 
@@ -111,7 +133,9 @@ def peak(device: str) -> float:
     """GB in use at the peak: of the GPU, or resident memory of this process."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
-    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / 1e9
+    return (
+        int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / 1e9
+    )
 
 
 def reset_peak(device: str) -> None:
@@ -124,7 +148,8 @@ def reset_peak(device: str) -> None:
 
 def train_once(model: JointModel, params: Params, batch: dict[str, Any], device: str) -> float:
     """The seconds of one training step under bfloat16 autocast."""
-    size, stepping = len(batch["meta"]), make_stepping(model, params.train)
+    size = len(batch["meta"])
+    stepping = make_stepping(model, params.train)
     side = model.backbone.latent_size(params.data.patch)
     noise = torch.randn(size, model.backbone.latent_channels, side, side, device=device)
     drops = sample_drops(size, params.train.caption_dropout, params.train.token_dropout)
@@ -151,7 +176,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="of the sampler")
     parser.add_argument("--only-meta", action="store_true")
     args = parser.parse_args()
-    params = load_params(REPO / "params.paper.yaml", arm=ARMS[args.variant], **{"sample.steps": args.steps})
+    params = load_params(
+        REPO / "params.paper.yaml", arm=ARMS[args.variant], **{"sample.steps": args.steps}
+    )
     with torch.device("meta"):
         model = build(params)
     print_table(model)
@@ -163,7 +190,10 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device == "cuda" else "the CPU"
     print(f"built on {name}: {peak(device):.2f} GB", flush=True)
     batch = make_batch(params, args.batch, device)
-    seconds = [train_once(model.train(), params, batch, device) for _ in range(2 if device == "cuda" else 1)]
+    seconds = [
+        train_once(model.train(), params, batch, device)
+        for _ in range(2 if device == "cuda" else 1)
+    ]
     pace = f"{seconds[-1]:.2f} s, {args.batch / seconds[-1]:.2f} images/s"
     print(f"training step of {args.batch}: {pace}, peak {peak(device):.2f} GB", flush=True)
     model.zero_grad(set_to_none=True)

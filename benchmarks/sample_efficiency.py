@@ -1,12 +1,15 @@
-"""How much land does a system need? Trained on 10, 30, 100 % of the training regions, scored on the same test part.
+"""How much land does a system need? Trained on 10, 30, 100 % of the training regions, scored on the
+same test part.
 
-    python benchmarks/sample_efficiency.py [--params params.table.yaml] [--shares 0.1 0.3 1] [--systems ours unet simvp]
+    python benchmarks/sample_efficiency.py [--params params.table.yaml] [--shares 0.1 0.3 1]
+    [--systems ours unet simvp]
 
-Each system is trained for as many steps as in the params file, whatever the share: fewer regions are seen more often.
-`ours` is the model itself; the others are arms of `baselines`. A run goes on where it was stopped (.work/efficiency),
-and rows of other systems that were made with the same settings stay.
-The baselines keep the weights that are best on the validation regions, which are the same at each share. One seed.
-Needs the stages up to `embeddings` (`dvc repro embeddings`). Leaves docs/sample_efficiency.csv, its settings, and .png.
+Each system is trained for as many steps as in the params file, whatever the share: fewer regions
+are seen more often. `ours` is the model itself; the others are arms of `baselines`. A run goes on
+where it was stopped (.work/efficiency), and rows of other systems that were made with the same
+settings stay. The baselines keep the weights that are best on the validation regions, which are the
+same at each share. One seed. Needs the stages up to `embeddings` (`dvc repro embeddings`). Leaves
+docs/sample_efficiency.csv, its settings, and .png.
 """
 
 from __future__ import annotations
@@ -33,11 +36,18 @@ from satjepa.figures.gallery import COLOURS
 from satjepa.paths import root
 from satjepa.training.loop import train
 
-LABELS = {"psnr": "PSNR, dB ↑", "gssim": "GSSIM ↑", "lpips": "LPIPS ↓", "lpips_rand": "LPIPS of a random trunk ↓"}
+LABELS = {
+    "psnr": "PSNR, dB ↑",
+    "gssim": "GSSIM ↑",
+    "lpips": "LPIPS ↓",
+    "lpips_rand": "LPIPS of a random trunk ↓",
+}
 
 
 def keep_regions(data: PairDataset, share: float) -> int:
-    """Leave a training set a share of its regions, spread evenly over their names, at least one; returns how many."""
+    """Leave a training set a share of its regions, spread evenly over their names, at least one;
+    returns how many.
+    """
     names = sorted({data.places[number].region for number, *_ in data.samples})
     chosen = {names[i] for i in spread_evenly(len(names), max(1, round(share * len(names))))}
     data.samples = [sample for sample in data.samples if data.places[sample[0]].region in chosen]
@@ -45,7 +55,9 @@ def keep_regions(data: PairDataset, share: float) -> int:
 
 
 def our_row(params: Params, share: float, home: Path) -> dict[str, object]:
-    """The model itself, trained on a share of the regions: the row of the mean of its ensemble, first preset."""
+    """The model itself, trained on a share of the regions: the row of the mean of its ensemble,
+    first preset.
+    """
     data = dataset(params, "train", latents=True)
     regions = keep_regions(data, share)
     model = load_model(train(build_model(params), data, params, home / f"ours-{regions}"))
@@ -61,9 +73,15 @@ def arm_row(name: str, params: Params, share: float, home: Path) -> dict[str, ob
     return scored(arm.title, load_arm(arm, params, folder), members(arm, params), params, regions)
 
 
-def scored(system: str, forecaster: Any, samples: int, params: Params, regions: int) -> dict[str, object]:
-    """The row of a forecaster on the test part of the first preset; of an ensemble that of its mean, the first one."""
-    first, *_ = score({system: forecaster}, params, params.data.presets[0], {system: samples}, params.seed)
+def scored(
+    system: str, forecaster: Any, samples: int, params: Params, regions: int
+) -> dict[str, object]:
+    """The row of a forecaster on the test part of the first preset; of an ensemble that of its
+    mean, the first one.
+    """
+    first, *_ = score(
+        {system: forecaster}, params, params.data.presets[0], {system: samples}, params.seed
+    )
     return {"system": system, "regions": regions} | untimed(first)
 
 
@@ -80,7 +98,9 @@ def draw(table: pd.DataFrame) -> Figure:
     columns = {name: label for name, label in LABELS.items() if name in table}
     fig, axes = plots.figure(1, len(columns), 3.1 * len(columns), 2.8)
     for ax, (column, label) in zip(axes[0], columns.items(), strict=True):
-        for colour, (system, rows) in zip(cycle(COLOURS), table.groupby("system", sort=False), strict=False):
+        for colour, (system, rows) in zip(
+            cycle(COLOURS), table.groupby("system", sort=False), strict=False
+        ):
             rows = rows.sort_values("regions")
             ax.plot(rows["regions"], rows[column], marker="o", ms=4, color=colour, label=system)
         ax.set_xscale("log")
@@ -99,9 +119,12 @@ def main() -> None:
     parser.add_argument("--params", type=Path, default=root() / "params.table.yaml")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.3, 1.0])
     parser.add_argument("--systems", nargs="+", default=["ours", "unet", "simvp"])
-    parser.add_argument("--out", type=Path, default=root() / "docs/sample_efficiency", help="without its ending")
+    parser.add_argument(
+        "--out", type=Path, default=root() / "docs/sample_efficiency", help="without its ending"
+    )
     args = parser.parse_args()
-    params, home = load_params(args.params), root() / ".work/efficiency"
+    params = load_params(args.params)
+    home = root() / ".work/efficiency"
     trained = [name for name in arm_names(params) if read_arm(params, name).train]
     if odd := set(args.systems) - {"ours", *trained}:
         parser.error(f"{', '.join(sorted(odd))}: not one of ours, {', '.join(trained)}")
@@ -110,8 +133,16 @@ def main() -> None:
     rows = kept(args.out.with_suffix(".csv"), told)
     for share in args.shares:
         for system in args.systems:
-            row = our_row(params, share, home) if system == "ours" else arm_row(system, params, share, home)
-            rows = [old for old in rows if (old["system"], old["regions"]) != (row["system"], row["regions"])] + [row]
+            row = (
+                our_row(params, share, home)
+                if system == "ours"
+                else arm_row(system, params, share, home)
+            )
+            rows = [
+                old
+                for old in rows
+                if (old["system"], old["regions"]) != (row["system"], row["regions"])
+            ] + [row]
             write_table(rows, args.out.with_suffix(".csv"), told)
     table = pd.DataFrame(rows)
     shown = ["system", "regions", *(name for name in LABELS if name in table)]

@@ -2,14 +2,18 @@
 
 from diffusers import SD3Transformer2DModel
 
-WIDTH, BLOCKS, DUAL = 1536, 24, 13  # the first 13 blocks have a second attention
-TEXT, POOLED = 4096, 2048
+WIDTH = 1536  # the first 13 blocks have a second attention
+BLOCKS = 24
+DUAL = 13
+TEXT = 4096
+POOLED = 2048
 
 
 def transformer() -> SD3Transformer2DModel:
     """A new one; call it under `torch.device("meta")` and it costs nothing."""
     return SD3Transformer2DModel(
-        sample_size=128, patch_size=2, in_channels=16, out_channels=16, num_layers=BLOCKS, attention_head_dim=64,
-        num_attention_heads=24, joint_attention_dim=TEXT, caption_projection_dim=WIDTH, pooled_projection_dim=POOLED,
-        pos_embed_max_size=384, dual_attention_layers=tuple(range(DUAL)), qk_norm="rms_norm",
+        sample_size=128, patch_size=2, in_channels=16, out_channels=16, num_layers=BLOCKS,
+        attention_head_dim=64, num_attention_heads=24, joint_attention_dim=TEXT,
+        caption_projection_dim=WIDTH, pooled_projection_dim=POOLED, pos_embed_max_size=384,
+        dual_attention_layers=tuple(range(DUAL)), qk_norm="rms_norm",
     )  # fmt: skip

@@ -1,6 +1,8 @@
-"""From params.yaml and the files of `artifacts/` to the objects the notebooks work with: data, batches, models.
+"""From params.yaml and the files of `artifacts/` to the objects the notebooks work with: data,
+batches, models.
 
-Everything here is glue: it holds no numbers of its own and no idea that is not in the module it calls.
+Everything here is glue: it holds no numbers of its own and no idea that is not in the module it
+calls.
 """
 
 from __future__ import annotations
@@ -33,13 +35,17 @@ ARTIFACTS = "artifacts"
 
 
 def local(path: str) -> str:
-    """A path of params.yaml: as it is if absolute or a hub id, else below the repository root where it exists there."""
+    """A path of params.yaml: as it is if absolute or a hub id, else below the repository root where
+    it exists there.
+    """
     return str(root() / path) if (root() / path).exists() else path
 
 
 def cubes_of(preset: str) -> list[Any]:
     """The opened cubes of a preset, in the order of their names."""
-    return [open_cube(path) for path in sorted((root() / ARTIFACTS / "cubes" / preset).glob("*.zarr"))]
+    return [
+        open_cube(path) for path in sorted((root() / ARTIFACTS / "cubes" / preset).glob("*.zarr"))
+    ]
 
 
 def open_split() -> Split:
@@ -48,20 +54,33 @@ def open_split() -> Split:
 
 
 def dataset(
-    params: Params, part: str, preset: str | None = None, *, text: bool = True, latents: bool = False, emb: bool = True
+    params: Params,
+    part: str,
+    preset: str | None = None,
+    *,
+    text: bool = True,
+    latents: bool = False,
+    emb: bool = True,
 ) -> PairDataset:
-    """The samples of a part ("train", "val", "test") of a preset (default: the first), with captions and latents if
-    asked for; without `emb`, AlphaEarth is neither read nor decoded and counts as masked.
+    """The samples of a part ("train", "val", "test") of a preset (default: the first), with
+    captions and latents if asked for; without `emb`, AlphaEarth is neither read nor decoded and
+    counts as masked.
 
-    Training windows overlap and are turned and mirrored; the others are neither. Truth layers come along outside
-    training.
+    Training windows overlap and are turned and mirrored; the others are neither. Truth layers come
+    along outside training.
     """
     from satjepa.captions.embeddings import TextStore
     from satjepa.captions.table import read_table
     from satjepa.models.latents import LatentStore
 
-    d, home, training = params.data, root() / ARTIFACTS, part == "train"
-    words = {"captions": read_table(home / "captions.parquet"), "text": TextStore.open(home / "text")} if text else {}
+    d = params.data
+    home = root() / ARTIFACTS
+    training = part == "train"
+    words = (
+        {"captions": read_table(home / "captions.parquet"), "text": TextStore.open(home / "text")}
+        if text
+        else {}
+    )
     cubes = cubes_of(preset or d.presets[0])
     return PairDataset(
         cubes if emb else [cube.drop_vars("emb", errors="ignore") for cube in cubes],
@@ -103,13 +122,21 @@ def load_text_encoders(params: Params) -> TextEncoders:
     from satjepa.captions.embeddings import TextEncoders
 
     b = params.backbone
-    return TextEncoders.from_pretrained(local(b.path), b.revision, the_device(), getattr(torch, b.dtype))
+    return TextEncoders.from_pretrained(
+        local(b.path), b.revision, the_device(), getattr(torch, b.dtype)
+    )
 
 
 def embed_texts(params: Params, texts: list[str]) -> list[Caption]:
-    """Embeddings of some texts by the backbone's text encoders, each float32 on the CPU, whatever those are."""
-    rows = zip(*load_text_encoders(params).embed_batch(texts, params.captions.max_length), strict=True)
-    return [{"hidden": h.float().cpu(), "mask": m.cpu(), "pooled": p.float().cpu()} for h, m, p in rows]
+    """Embeddings of some texts by the backbone's text encoders, each float32 on the CPU, whatever
+    those are.
+    """
+    rows = zip(
+        *load_text_encoders(params).embed_batch(texts, params.captions.max_length), strict=True
+    )
+    return [
+        {"hidden": h.float().cpu(), "mask": m.cpu(), "pooled": p.float().cpu()} for h, m, p in rows
+    ]
 
 
 def build_model(params: Params, seed: int | None = None) -> JointModel:
@@ -124,13 +151,15 @@ def build_model(params: Params, seed: int | None = None) -> JointModel:
     (empty,) = embed_texts(params, [""])
     if params.model.variant == "published":
         return PublishedSatJepa(params, backbone, empty)
-    layout = params.backbone.layout and load_file(Path(local(params.backbone.layout)) / "layout.safetensors")
+    layout = params.backbone.layout and load_file(
+        Path(local(params.backbone.layout)) / "layout.safetensors"
+    )
     return SatJepa(params, backbone, empty, layout)
 
 
 def load_model(folder: str | Path) -> JointModel:
-    """A trained model from its checkpoint folder, on the GPU if there is one, with `trained_on` set to the split that
-    its run must not be scored on.
+    """A trained model from its checkpoint folder, on the GPU if there is one, with `trained_on` set
+    to the split that its run must not be scored on.
     """
     from satjepa.training import checkpoint
 
@@ -142,12 +171,15 @@ def from_checkpoint(
     found: Checkpoint, device: str | torch.device, split: Split | UnknownSplit | None = None,
     backbone: str | None = None, sample: Mapping[str, Any] | None = None,
 ) -> JointModel:  # fmt: skip
-    """The trained model of a checkpoint on a device, in evaluation mode, built with the settings in its header.
+    """The trained model of a checkpoint on a device, in evaluation mode, built with the settings in
+    its header.
 
-    split: what `trained_on` is set to; None lets nothing be scored. backbone: a diffusers folder or hub id, instead of
+    split: what `trained_on` is set to; None lets nothing be scored. backbone: a diffusers folder or
+    hub id, instead of
     the checkpoint's own. sample: other values for its `sample` section, where not None.
 
-    Raises ConfigError for a value that does not fit, CheckpointError for another backbone than it was trained on.
+    Raises ConfigError for a value that does not fit, CheckpointError for another backbone than it
+    was trained on.
     """
     from satjepa.config import from_dict
     from satjepa.config.typed import with_keys
@@ -156,16 +188,20 @@ def from_checkpoint(
     changed = {f"sample.{key}": value for key, value in (sample or {}).items() if value is not None}
     changed |= {"backbone.path": backbone} if backbone else {}
     config = with_keys(Params, provenance.settings_of(found.header), changed)
-    found = replace(found, header=found.header | {"config": config})  # an error names the backbone that was taken
+    found = replace(
+        found, header=found.header | {"config": config}
+    )  # an error names the backbone that was taken
     model = provenance.restore(found, build_model(from_dict(config)))
     model.trained_on = split or UnknownSplit()
     return model.to(device)
 
 
 def trained_on(found: Checkpoint) -> Split | UnknownSplit:
-    """The split of the run that made a checkpoint; for an imported one, a guard that lets nothing be scored.
+    """The split of the run that made a checkpoint; for an imported one, a guard that lets nothing
+    be scored.
 
-    Raises CheckpointError where artifacts/split.json is another split, FileNotFoundError where there is none.
+    Raises CheckpointError where artifacts/split.json is another split, FileNotFoundError where
+    there is none.
     """
     from satjepa.training import checkpoint
 
@@ -174,15 +210,18 @@ def trained_on(found: Checkpoint) -> Split | UnknownSplit:
     split = open_split()
     if split.sha256 != found.header["split"]:
         raise checkpoint.CheckpointError(
-            f"{found.folder} was trained on another split than artifacts/split.json: its scores would leak"
+            f"{found.folder} was trained on another split than artifacts/split.json: its scores "
+            "would leak"
         )
     return split
 
 
 def embedder(model: JointModel, encoders: TextEncoders | None = None) -> Embed:
-    """What turns captions into the embeddings a model was trained on; encoders: by default those of its backbone.
+    """What turns captions into the embeddings a model was trained on; encoders: by default those of
+    its backbone.
 
-    An imported checkpoint was trained on T5 states that attended to padding and keep it; ours are masked.
+    An imported checkpoint was trained on T5 states that attended to padding and keep it; ours are
+    masked.
     """
     encoders = encoders or _encoders(model.params.backbone.path, model.params.backbone.revision)
     length = model.params.captions.max_length
@@ -190,8 +229,14 @@ def embedder(model: JointModel, encoders: TextEncoders | None = None) -> Embed:
         return caption_embedder(encoders, length)
 
     def embed(captions: Sequence[Captions]) -> dict[str, Tensor]:
-        hidden, pooled = encode_caption_batch([text for three in captions for text in three], encoders, length)
-        found = {"hidden": hidden, "mask": torch.ones(hidden.shape[:2], dtype=torch.bool), "pooled": pooled}
+        hidden, pooled = encode_caption_batch(
+            [text for three in captions for text in three], encoders, length
+        )
+        found = {
+            "hidden": hidden,
+            "mask": torch.ones(hidden.shape[:2], dtype=torch.bool),
+            "pooled": pooled,
+        }
         return {name: value.unflatten(0, (len(captions), -1)) for name, value in found.items()}
 
     return embed

@@ -1,4 +1,6 @@
-"""What the wings share: a batch, a forecaster, the three captions and their order, the key of an image."""
+"""What the wings share: a batch, a forecaster, the three captions and their order, the key of an
+image.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,11 @@ from torch import Tensor
 
 
 class Batch(TypedDict, total=False):
-    """B samples, as `satjepa.data.pairs.collate` makes them: patches of H x W pixels from year t to year t+1.
+    """B samples, as `satjepa.data.pairs.collate` makes them: patches of H x W pixels from year t to
+    year t+1.
 
-    Always there are the images, their masks, the history and `meta`; truth, captions and latents where asked for.
+    Always there are the images, their masks, the history and `meta`; truth, captions and latents
+    where asked for.
     """
 
     rgb_t: Tensor  # (B,3,H,W) float32 in [0, 1]; 0 where invalid
@@ -24,7 +28,9 @@ class Batch(TypedDict, total=False):
     oracle_mean: Tensor  # (B,3,H,W): expected image of t+1, known in the demo world only
     oracle_sample: Tensor  # (B,3,H,W): one draw of it
     process: Tensor  # (B,1,H,W) uint8: what changed the pixel
-    text_t: dict[str, Tensor]  # hidden (B,3,L,D), mask (B,3,L) bool, pooled (B,3,P); the 3 as in `Captions`
+    text_t: dict[
+        str, Tensor
+    ]  # hidden (B,3,L,D), mask (B,3,L) bool, pooled (B,3,P); the 3 as in `Captions`
     text_tp1: dict[str, Tensor]
     latent_tp1: Tensor  # (B,C,h,w) of RGB(t+1)
     meta: list[dict[str, Any]]  # B x {region, year (of t), x, y, preset, aug}
@@ -33,14 +39,15 @@ class Batch(TypedDict, total=False):
 class Forecaster(Protocol):
     """Anything that forecasts year t+1 of a batch.
 
-    A forecaster that was trained also carries `trained_on`, the `Split` of its checkpoint, and evaluation refuses every
-    sample of it.
+    A forecaster that was trained also carries `trained_on`, the `Split` of its checkpoint, and
+    evaluation refuses every sample of it.
     """
 
     def forecast(self, batch: Batch, samples: int = 1, seed: int = 0) -> Tensor:
         """`samples` forecasts of each patch: (samples, B, 3, H, W) float32 in [0, 1] on the CPU.
 
-        A forecast depends on (seed, sample number, place) alone, not on the size or order of the batch.
+        A forecast depends on (seed, sample number, place) alone, not on the size or order of the
+        batch.
         """
         ...
 
@@ -58,7 +65,9 @@ SEMANTIC = CAPTION_KINDS.index("semantic")  # the one that is forecast
 
 
 class PatchKey(NamedTuple):
-    """Which image: the window of one region and year whose upper left corner is (x, y) pixels from the region's."""
+    """Which image: the window of one region and year whose upper left corner is (x, y) pixels from
+    the region's.
+    """
 
     preset: str
     region: str

@@ -1,4 +1,6 @@
-"""Where the repository is: one answer for a notebook in notebooks/, papermill, DVC and the shell."""
+"""Where the repository is: one answer for a notebook in notebooks/, papermill, DVC and the
+shell.
+"""
 
 from pathlib import Path
 
@@ -6,8 +8,9 @@ from pathlib import Path
 def root(start: str | Path | None = None) -> Path:
     """The nearest folder at or above `start` (default: the current folder) that holds dvc.yaml.
 
-    With no `start` and no dvc.yaml above the current folder, the checkout this package is imported from is meant:
-    so `satjepa forecast` works from any folder. Raises FileNotFoundError where neither holds a dvc.yaml.
+    With no `start` and no dvc.yaml above the current folder, the checkout this package is imported
+    from is meant: so `satjepa forecast` works from any folder. Raises FileNotFoundError where
+    neither holds a dvc.yaml.
     """
     here = Path.cwd() if start is None else Path(start).resolve()
     candidates = [here, *here.parents]
@@ -16,4 +19,6 @@ def root(start: str | Path | None = None) -> Path:
     for folder in candidates:
         if (folder / "dvc.yaml").is_file():
             return folder
-    raise FileNotFoundError(f"no dvc.yaml in {here} or above it; run this inside a checkout of satjepa")
+    raise FileNotFoundError(
+        f"no dvc.yaml in {here} or above it; run this inside a checkout of satjepa"
+    )

@@ -6,11 +6,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-B, SIDE, LENGTH, TEXT = 4, 32, 6, 128  # 4x4 locations, latent 16x4x4
+B = 4  # 4x4 locations, latent 16x4x4
+SIDE = 32
+LENGTH = 6
+TEXT = 128
 
 
 def space(**named):
-    return SimpleNamespace(**{k: space(**v) if isinstance(v, dict) else v for k, v in named.items()})
+    return SimpleNamespace(
+        **{k: space(**v) if isinstance(v, dict) else v for k, v in named.items()}
+    )
 
 
 def params(**model):
@@ -18,9 +23,11 @@ def params(**model):
     return space(
         data={"patch": SIDE, "history": 2},
         model={"variant": "satjepa", "encoder": small | {"patch": 8}, "predictor": small,
-               "forecaster": {"dim": 16, "layers": 1, "heads": 2}, "adapter": {"dim": 16, "layers": 1, "heads": 2},
-               "use_jepa": True, "use_captions": True, "coarse_rgb": 0} | model,
-        loss={"l1": 20.0, "cosine": 2.0, "contrastive": 0.5, "spatial": 2.0, "feature": 5.0, "temperature": 0.1,
+               "forecaster": {"dim": 16, "layers": 1, "heads": 2}, "adapter": {"dim": 16,
+               "layers": 1, "heads": 2}, "use_jepa": True, "use_captions": True,
+               "coarse_rgb": 0} | model,
+        loss={"l1": 20.0, "cosine": 2.0, "contrastive": 0.5, "spatial": 2.0, "feature": 5.0,
+        "temperature": 0.1,
               "ijepa": 1.0, "readout": 5.0, "sd": 1.0, "caption": 0.5},
         train={"timestep_mean": 0.3, "timestep_std": 0.8},
         sample={"steps": 3, "guidance": 1.0, "strength": 1.0},
@@ -34,9 +41,15 @@ def parts():
 
     torch.manual_seed(0)
     transformer = build_transformer(layers=2, heads=2, head_dim=16, side=4)
-    torch.nn.init.normal_(transformer.proj_out.weight, std=0.1)  # diffusers starts it at zero: no gradient passes
+    torch.nn.init.normal_(
+        transformer.proj_out.weight, std=0.1
+    )  # diffusers starts it at zero: no gradient passes
     layout = Layout(256, positions_of(transformer, 4))
-    empty = {"hidden": torch.randn(LENGTH, TEXT), "mask": torch.arange(LENGTH) < 1, "pooled": torch.randn(128)}
+    empty = {
+        "hidden": torch.randn(LENGTH, TEXT),
+        "mask": torch.arange(LENGTH) < 1,
+        "pooled": torch.randn(128),
+    }
     vae = build_vae((8, 8, 8, 8), SIDE)
     vae.decoder.conv_out.weight.data *= 0.2  # a random decoder shoots far past [0, 1]
     return transformer, vae, empty, layout.state_dict()
@@ -46,12 +59,16 @@ def with_lora(parts, seed):
     from satjepa.models.backbone import Backbone
 
     torch.manual_seed(seed)
-    return Backbone(copy.deepcopy(parts[0]), parts[1]).add_lora(2, 2, ["to_q", "to_k", "to_v", "to_out.0"])
+    return Backbone(copy.deepcopy(parts[0]), parts[1]).add_lora(
+        2, 2, ["to_q", "to_k", "to_v", "to_out.0"]
+    )
 
 
 @pytest.fixture
 def build(parts):
-    """build(seed, layout changes, parameters of the model section...) -> SatJepa with LoRA, as at the first step."""
+    """build(seed, layout changes, parameters of the model section...) -> SatJepa with LoRA, as at
+    the first step.
+    """
     from satjepa.models.satjepa import SatJepa
 
     def build(seed=1, positions=None, **model):
@@ -68,14 +85,18 @@ def build_published(parts):
     from satjepa.models.published.model import PublishedSatJepa
 
     def build(seed=1, **model):
-        return PublishedSatJepa(params(**{"variant": "published"} | model), with_lora(parts, seed), parts[2])
+        return PublishedSatJepa(
+            params(**{"variant": "published"} | model), with_lora(parts, seed), parts[2]
+        )
 
     return build
 
 
 @pytest.fixture
 def trained(build):
-    """trained(...) -> `build(...)` as after training: every zero layer of ours and of LoRA has opened."""
+    """trained(...) -> `build(...)` as after training: every zero layer of ours and of LoRA has
+    opened.
+    """
 
     def trained(**options):
         model = build(**options)
@@ -98,11 +119,12 @@ def make_batch(seed, size=B):
         return {"hidden": hidden, "mask": mask, "pooled": torch.randn(size, 3, 128)}
 
     return {
-        "rgb_t": torch.rand(size, 3, SIDE, SIDE), "rgb_tp1": torch.rand(size, 3, SIDE, SIDE), "valid_t": ok,
-        "valid_tp1": ok, "emb_tp1": torch.nn.functional.normalize(torch.randn(size, 64, SIDE, SIDE), dim=1),
-        "emb_valid": ok, "history": torch.rand(size, 2, 3, SIDE, SIDE),
-        "history_valid": torch.ones(size, 2, dtype=torch.bool), "text_t": text(), "text_tp1": text(),
-        "meta": [{"preset": "p", "region": "R", "year": 2020, "x": 32 * i, "y": 0, "aug": 0} for i in range(size)],
+        "rgb_t": torch.rand(size, 3, SIDE, SIDE), "rgb_tp1": torch.rand(size, 3, SIDE, SIDE),
+        "valid_t": ok, "valid_tp1": ok, "emb_tp1": torch.nn.functional.normalize(torch.randn(size,
+        64, SIDE, SIDE), dim=1), "emb_valid": ok, "history": torch.rand(size, 2, 3, SIDE, SIDE),
+        "history_valid": torch.ones(size, 2, dtype=torch.bool), "text_t": text(),
+        "text_tp1": text(), "meta": [{"preset": "p", "region": "R", "year": 2020, "x": 32 * i,
+        "y": 0, "aug": 0} for i in range(size)],
     }  # fmt: skip
 
 

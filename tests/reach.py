@@ -1,7 +1,8 @@
-"""Which modules of satjepa does a notebook reach? `python tests/reach.py` prints it for every stage of dvc.yaml.
+"""Which modules of satjepa does a notebook reach? `python tests/reach.py` prints it for every stage
+of dvc.yaml.
 
-The imports are followed name by name: a function that is never reached does not pull in what it imports. A class counts
-as a whole. An import for type checking only counts nothing.
+The imports are followed name by name: a function that is never reached does not pull in what it
+imports. A class counts as a whole. An import for type checking only counts nothing.
 """
 
 import ast
@@ -25,7 +26,9 @@ def tree_of(module: str) -> ast.Module | None:
 
 
 def imported(nodes: list[ast.AST]) -> list[tuple[str, str | None]]:
-    """(module, name) for every satjepa import at or below the nodes; name None where the module itself is imported."""
+    """(module, name) for every satjepa import at or below the nodes; name None where the module
+    itself is imported.
+    """
     found: list[tuple[str, str | None]] = []
     for node in (child for top in nodes for child in ast.walk(top)):
         if isinstance(node, ast.Import):
@@ -39,7 +42,11 @@ def imported(nodes: list[ast.AST]) -> list[tuple[str, str | None]]:
 
 def for_types_only(node: ast.AST) -> bool:
     """Whether a statement is `if TYPE_CHECKING:`."""
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
 
 
 def names_of(node: ast.AST) -> set[str]:
@@ -48,7 +55,9 @@ def names_of(node: ast.AST) -> set[str]:
         return {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):
         return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return {
+        n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    }
 
 
 def reached_nodes(module: str, wanted: set[str | None]) -> list[ast.AST]:
@@ -56,7 +65,8 @@ def reached_nodes(module: str, wanted: set[str | None]) -> list[ast.AST]:
     body = [node for node in tree_of(module).body if not for_types_only(node)]
     if None in wanted:
         return body
-    names, nodes = set(wanted), []
+    names = set(wanted)
+    nodes = []
     while fresh := [n for n in body if n not in nodes and names_of(n) & names]:
         nodes += fresh
         names |= {n.id for top in fresh for n in ast.walk(top) if isinstance(n, ast.Name)}
@@ -96,4 +106,8 @@ def modules_of(notebook: Path) -> list[str]:
 if __name__ == "__main__":
     for stage, entry in yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"].items():
         path = next(REPO / dep for dep in entry["deps"] if dep.endswith(".ipynb"))
-        print(f"{stage}:", *(modules_of(path) if path.exists() else ["(no notebook yet)"]), sep="\n      - ")
+        print(
+            f"{stage}:",
+            *(modules_of(path) if path.exists() else ["(no notebook yet)"]),
+            sep="\n      - ",
+        )

@@ -1,4 +1,6 @@
-"""The rules of the house (DESIGN): small rooms, words on the door, imports that go down only, no pickles."""
+"""The rules of the house (DESIGN): small rooms, words on the door, imports that go down only, no
+pickles.
+"""
 
 import ast
 from pathlib import Path
@@ -14,11 +16,25 @@ FLOORS = {
     "data": 1,
     "captions": 2,
     **dict.fromkeys(["models", "flow", "losses", "masks", "schedules", "metrics", "perceptual"], 3),
-    **dict.fromkeys(["captions.run"], 4),  # a stage's work: it opens data sets as the stages after it do
+    **dict.fromkeys(
+        ["captions.run"], 4
+    ),  # a stage's work: it opens data sets as the stages after it do
     **dict.fromkeys(["notebook", "cli"], 5),
 }
-LOOPS = {("train.py", "train"): 75, ("fit.py", "fit"): 50}  # flat loops, each read from top to bottom
-HEAVY = {"diffusers", "rasterio", "rioxarray", "dvc", "papermill", "lpips", "nbformat", "torch_fidelity"}
+LOOPS = {
+    ("train.py", "train"): 75,
+    ("fit.py", "fit"): 50,
+}  # flat loops, each read from top to bottom
+HEAVY = {
+    "diffusers",
+    "rasterio",
+    "rioxarray",
+    "dvc",
+    "papermill",
+    "lpips",
+    "nbformat",
+    "torch_fidelity",
+}
 IDS = {"ids": lambda path: str(path.relative_to(REPO))}
 
 
@@ -31,7 +47,9 @@ def lines_of(node: ast.FunctionDef) -> int:
 
 
 def defined(path: Path) -> list[tuple[str, ast.AST, bool]]:
-    """(name, node, public) of every class and function of a file; one inside a function is not public."""
+    """(name, node, public) of every class and function of a file; one inside a function is not
+    public.
+    """
     found = []
 
     def walk(node: ast.AST, prefix: str, public: bool) -> None:
@@ -54,8 +72,14 @@ def test_a_file_is_no_longer_than_300_lines(path: Path):
 
 @pytest.mark.parametrize("path", FILES, **IDS)
 def test_functions_are_short(path: Path):
-    functions = [(name, node) for name, node, _ in defined(path) if not isinstance(node, ast.ClassDef)]
-    assert not [(name, lines_of(node)) for name, node in functions if lines_of(node) > LOOPS.get((path.name, name), 40)]
+    functions = [
+        (name, node) for name, node, _ in defined(path) if not isinstance(node, ast.ClassDef)
+    ]
+    assert not [
+        (name, lines_of(node))
+        for name, node in functions
+        if lines_of(node) > LOOPS.get((path.name, name), 40)
+    ]
     forwards = [(name, node) for name, node in functions if name.split(".")[-1] == "forward"]
     assert not [(name, lines_of(node)) for name, node in forwards if lines_of(node) > 25]
 
@@ -67,12 +91,22 @@ def test_what_is_public_has_a_docstring_and_types(path: Path):
     assert not [name for name, node in public if not ast.get_docstring(node)]
     functions = [(name, node) for name, node in public if not isinstance(node, ast.ClassDef)]
     assert not [name for name, node in functions if node.returns is None]
-    arguments = [(name, a) for name, f in functions for a in [*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs]]
-    assert not [f"{name}({a.arg})" for name, a in arguments if a.annotation is None and a.arg not in ("self", "cls")]
+    arguments = [
+        (name, a)
+        for name, f in functions
+        for a in [*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs]
+    ]
+    assert not [
+        f"{name}({a.arg})"
+        for name, a in arguments
+        if a.annotation is None and a.arg not in ("self", "cls")
+    ]
 
 
 def runtime_imports(path: Path) -> list[tuple[str, int]]:
-    """(dotted name, column) of every import that is not for type checking only; column 0 is the top level."""
+    """(dotted name, column) of every import that is not for type checking only; column 0 is the top
+    level.
+    """
     found = []
 
     def walk(node: ast.AST) -> None:
@@ -80,7 +114,9 @@ def runtime_imports(path: Path) -> list[tuple[str, int]]:
             if isinstance(child, ast.Import):
                 found.extend((alias.name, child.col_offset) for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
-                found.extend((f"{child.module}.{alias.name}", child.col_offset) for alias in child.names)
+                found.extend(
+                    (f"{child.module}.{alias.name}", child.col_offset) for alias in child.names
+                )
             if not for_types_only(child):
                 walk(child)
 
@@ -98,21 +134,36 @@ def floor_of(dotted: str) -> int:
 @pytest.mark.parametrize("path", [p for p in FILES if p.name != "__init__.py"], **IDS)
 def test_imports_go_down_only(path: Path):
     own = floor_of(".".join(path.relative_to(REPO / "satjepa").with_suffix("").parts))
-    reached = [name.removeprefix("satjepa.") for name, _ in runtime_imports(path) if name.startswith("satjepa.")]
+    reached = [
+        name.removeprefix("satjepa.")
+        for name, _ in runtime_imports(path)
+        if name.startswith("satjepa.")
+    ]
     assert not [name for name in reached if floor_of(name) > own]
 
 
 @pytest.mark.parametrize("path", FILES, **IDS)
 def test_heavy_packages_are_imported_where_they_are_used(path: Path):
     """So that `import satjepa.x` is quick, and works on a machine that lacks them."""
-    assert not [name for name, column in runtime_imports(path) if column == 0 and name.split(".")[0] in HEAVY]
+    assert not [
+        name
+        for name, column in runtime_imports(path)
+        if column == 0 and name.split(".")[0] in HEAVY
+    ]
 
 
 @pytest.mark.parametrize("path", FILES + [p for p in TESTS if p.name != "test_house.py"], **IDS)
 def test_a_pickle_is_read_with_weights_only(path: Path):
-    pickles = {name.split(".")[0] for name, _ in runtime_imports(path)} & {"pickle", "joblib", "dill", "cloudpickle"}
+    pickles = {name.split(".")[0] for name, _ in runtime_imports(path)} & {
+        "pickle",
+        "joblib",
+        "dill",
+        "cloudpickle",
+    }
     assert not pickles or path in TESTS
-    for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+    for call in (
+        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+    ):
         options = {word.arg: getattr(word.value, "value", None) for word in call.keywords}
         assert options.get("allow_pickle") is not True
         if isinstance(call.func, ast.Attribute) and ast.unparse(call.func) == "torch.load":

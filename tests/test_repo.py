@@ -1,4 +1,6 @@
-"""What holds for the repository as a whole: notebooks, pipeline, environments, and nothing in it that must not be."""
+"""What holds for the repository as a whole: notebooks, pipeline, environments, and nothing in it
+that must not be.
+"""
 
 import ast
 import hashlib
@@ -15,20 +17,37 @@ from reach import REPO, code_of, modules_of
 from satjepa.pipeline.run_notebook import canonical
 
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
-CARD = {"torch", "diffusers", "transformers", "peft", "jupyterlab", "papermill", "rasterio", "xarray", "lpips"}
+CARD = {
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "jupyterlab",
+    "papermill",
+    "rasterio",
+    "xarray",
+    "lpips",
+}
 CARD |= {"matplotlib", "dvc"}
-# Reached by every notebook, and no reason to run it again: what they read is in `params`, what they print is no result.
+# Reached by every notebook, and no reason to run it again: what they read is in `params`, what they
+# print is no result.
 PLUMBING = {"__init__", "config", "config_baselines", "typed", "paths", "nb", "notebook"}
 PLUMBING = {f"satjepa/{name}.py" for name in PLUMBING}
 # Reached by name only: a data set without text opens neither the captions' store nor the latents'.
-STORES = {"satjepa/captions/embeddings.py", "satjepa/models/backbone.py", "satjepa/models/latents.py"}
+STORES = {
+    "satjepa/captions/embeddings.py",
+    "satjepa/models/backbone.py",
+    "satjepa/models/latents.py",
+}
 NOT_RUN = {"data": STORES | {"satjepa/captions/table.py"}, "captions": STORES}
 
 
 def listed() -> list[Path]:
     """Every file that git tracks or would track."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True).stdout.split("\0")
+    names = subprocess.run(
+        command, cwd=REPO, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
     return [REPO / name for name in names if name and (REPO / name).is_file()]
 
 
@@ -49,7 +68,9 @@ def one_of(entry: str | dict) -> str:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
 def test_a_notebook_is_as_git_holds_it(path: Path):
-    assert canonical(path, write=False), f"run: python -m satjepa.pipeline.run_notebook --clean notebooks/{path.name}"
+    assert canonical(path, write=False), (
+        f"run: python -m satjepa.pipeline.run_notebook --clean notebooks/{path.name}"
+    )
     assert re.fullmatch(r"\d\d_[a-z_]+\.ipynb", path.name)
 
 
@@ -58,21 +79,32 @@ def test_a_notebook_is_thin(path: Path):
     """Claim, short cell, picture: everything longer lives in the package, where it is tested."""
     cells = json.loads(path.read_text())["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
-    assert [i for i, cell in enumerate(code) if "parameters" in cell["metadata"].get("tags", [])] == [0]
+    assert [
+        i for i, cell in enumerate(code) if "parameters" in cell["metadata"].get("tags", [])
+    ] == [0]
     assert max(len(cell["source"]) for cell in code) <= 25
     assert sum(len(cell["source"]) for cell in code) <= 150
     assert len(cells) - len(code) >= len(code) - 1, "fewer words than code"
     nodes = list(ast.walk(ast.parse(code_of(path))))
     assert not [node.name for node in nodes if isinstance(node, ast.ClassDef)]
-    calls = {n.func.attr for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)}
-    assert not calls & {"backward", "zero_grad", "train_test_split"}, "a training loop lives in the package"
+    calls = {
+        n.func.attr for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)
+    }
+    assert not calls & {"backward", "zero_grad", "train_test_split"}, (
+        "a training loop lives in the package"
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.name)
 def test_the_parameters_cell_holds_no_values(path: Path):
     """Values come from params.yaml; what this cell assigns is only what a stage may pass."""
-    first = next(cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code")
-    assigned = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse("".join(first["source"])).body}
+    first = next(
+        cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"
+    )
+    assigned = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse("".join(first["source"])).body
+    }
     allowed = {"arm": None, "seed": None, "run_dir": "runs/scratch", "overrides": {}}
     assert assigned.items() <= allowed.items()
 
@@ -87,7 +119,9 @@ def test_every_notebook_is_a_stage():
 
 @pytest.mark.parametrize("name", stages())
 def test_a_stage_lists_the_modules_it_reaches(name: str):
-    """No less, or a change would not run it again; no more, or one elsewhere would: `python tests/reach.py`."""
+    """No less, or a change would not run it again; no more, or one elsewhere would: `python
+    tests/reach.py`.
+    """
     deps = stages()[name]["deps"]
     notebook = next(dep for dep in deps if dep.endswith(".ipynb"))
     reached = set(modules_of(REPO / notebook)) - PLUMBING - NOT_RUN.get(name, set())
@@ -107,16 +141,27 @@ def test_every_parameter_reaches_a_stage():
     params = leaves(yaml.safe_load((REPO / "params.yaml").read_text()))
 
     def covered(names: list[str]) -> set[str]:
-        return {key for key in params for name in names if f"{key}.".startswith(f"{name.split('.$')[0]}.")}
+        return {
+            key
+            for key in params
+            for name in names
+            if f"{key}.".startswith(f"{name.split('.$')[0]}.")
+        }
 
     train = covered(stages()["train"]["params"])
     text = (REPO / "dvc.yaml").read_text()
     in_templates = covered(re.findall(r"\$\{((?!item|nb|done|key)[\w.]+)\}", text))
-    assert set().union(*(covered(stage.get("params", [])) for stage in stages().values())) | in_templates == params
+    assert (
+        set().union(*(covered(stage.get("params", [])) for stage in stages().values()))
+        | in_templates
+        == params
+    )
     for name in ("ablate", "published"):
         arms = covered(stages()[name]["params"])
         assert train - arms == {"train.steps"}
-        assert {key for key in arms - train if not key.startswith(f"{name}.arms.")} == {f"{name}.steps"}
+        assert {key for key in arms - train if not key.startswith(f"{name}.arms.")} == {
+            f"{name}.steps"
+        }
 
 
 def md5_of(path: Path) -> str:
@@ -131,7 +176,8 @@ def md5_of(path: Path) -> str:
 def test_the_lock_is_fresh():
     """What dvc.lock recorded is what git holds now; else run `dvc repro` before committing."""
     assert set(stages()) == {name.split("@")[0] for name in stages("dvc.lock")}
-    tracked, params = listed(), yaml.safe_load((REPO / "params.yaml").read_text())
+    tracked = listed()
+    params = yaml.safe_load((REPO / "params.yaml").read_text())
     for name, stage in stages("dvc.lock").items():
         frozen = stages()[name.split("@")[0]].get("frozen", False)
         for entry in ([] if frozen else stage["deps"]) + stage["outs"]:
@@ -146,7 +192,9 @@ def test_the_lock_is_fresh():
 
 
 def test_the_data_version_is_that_of_the_demo_world():
-    """An import of a folder that git holds, not frozen: so a fresh clone has its data without a remote."""
+    """An import of a folder that git holds, not frozen: so a fresh clone has its data without a
+    remote.
+    """
     imported = yaml.safe_load((REPO / "data.dvc").read_text())
     assert "frozen" not in imported
     assert (imported["deps"][0]["path"], imported["outs"][0]["path"]) == ("assets/demo", "data")
@@ -169,14 +217,20 @@ def test_lock_pyproject_and_conda_agree():
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     asked = requirements("requirements.in")
     lock = requirements("requirements.txt")
-    needed = [Requirement(r) for r in project["dependencies"] + project["optional-dependencies"]["dev"]]
+    needed = [
+        Requirement(r) for r in project["dependencies"] + project["optional-dependencies"]["dev"]
+    ]
     assert {r.name for r in needed} >= CARD
     assert {r.name for r in needed} == set(asked)
-    assert {name: version for name, version in asked.items() if version} == {n: lock[n] for n, v in asked.items() if v}
+    assert {name: version for name, version in asked.items() if version} == {
+        n: lock[n] for n, v in asked.items() if v
+    }
     assert not [str(r) for r in needed if not r.specifier.contains(lock[r.name])]
     conda = yaml.safe_load((REPO / "environment.yml").read_text())
     assert conda["dependencies"][-1]["pip"] == ["-r requirements.txt", "-e ."]
-    python = next(d for d in conda["dependencies"] if d.startswith("python=")).removeprefix("python=")
+    python = next(d for d in conda["dependencies"] if d.startswith("python=")).removeprefix(
+        "python="
+    )
     assert project["requires-python"] == f">={python}"
     assert project["scripts"]["satjepa"] == "satjepa.cli:app"
     assert project["version"] == yaml.safe_load((REPO / "CITATION.cff").read_text())["version"]
@@ -184,18 +238,36 @@ def test_lock_pyproject_and_conda_agree():
 
 # ---- what must not be there ----
 
-HOSTS = ["pypi" + ".org", "pythonhosted" + ".org", "registry." + "npmjs", "conda." + "anaconda", "extra-" + "index-url"]
-TOKENS = [r"hf_[A-Za-z0-9]{24,}", r"gh[pousr]_[A-Za-z0-9]{30,}", r"AKIA[0-9A-Z]{16}", r"sk-[A-Za-z0-9]{32,}"]
+HOSTS = [
+    "pypi" + ".org",
+    "pythonhosted" + ".org",
+    "registry." + "npmjs",
+    "conda." + "anaconda",
+    "extra-" + "index-url",
+]
+TOKENS = [
+    r"hf_[A-Za-z0-9]{24,}",
+    r"gh[pousr]_[A-Za-z0-9]{30,}",
+    r"AKIA[0-9A-Z]{16}",
+    r"sk-[A-Za-z0-9]{32,}",
+]
 TOKENS += [r"-----BEGIN [A-Z ]*PRIVATE KEY", r"://[^/\s:@]+:[^/\s:@]+@"]
 
 
 def test_no_address_of_a_registry_and_no_token_in_any_file():
     pattern = re.compile("|".join([*map(re.escape, HOSTS), *TOKENS]).encode())
-    assert not [(path.name, hit.group()) for path in listed() for hit in [pattern.search(path.read_bytes())] if hit]
+    assert not [
+        (path.name, hit.group())
+        for path in listed()
+        for hit in [pattern.search(path.read_bytes())]
+        if hit
+    ]
 
 
 def test_what_the_pipeline_makes_is_not_in_git():
     names = [path.relative_to(REPO).as_posix() for path in listed()]
-    made = re.compile(r"(data|artifacts|runs|\.venv|\.work)/|reports/(?!table\.)|.*\.(pyc|pth|pt|pkl|ckpt)$")
+    made = re.compile(
+        r"(data|artifacts|runs|\.venv|\.work)/|reports/(?!table\.)|.*\.(pyc|pth|pt|pkl|ckpt)$"
+    )
     assert not [name for name in names if made.match(name)]
     assert sum(path.stat().st_size for path in listed()) < 60e6

@@ -1,4 +1,5 @@
-"""The arms of `baselines` in params.yaml as forecasters: built, trained, loaded, scored. Glue, as `satjepa.assemble`.
+"""The arms of `baselines` in params.yaml as forecasters: built, trained, loaded, scored. Glue, as
+`satjepa.assemble`.
 
 arm = read_arm(params, "unet")
 forecaster = load_arm(arm, params, train_arm(arm, params, run_dir))
@@ -14,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from satjepa.assemble import batches, dataset, embed_texts, load_backbone, local, open_split, the_device
+from satjepa.assemble import (
+    batches,
+    dataset,
+    embed_texts,
+    load_backbone,
+    local,
+    open_split,
+    the_device,
+)
 from satjepa.baselines.fit import fit, load_trained, make_header
 from satjepa.baselines.mcvd import MCVD
 from satjepa.baselines.predrnn import PredRNN
@@ -59,8 +68,11 @@ def _stable_diffusion(arm: Arm, params: Params) -> nn.Module:
     from satjepa.baselines.sd35 import SD35, img2img_path
     from satjepa.models.flow import sigmas
 
-    sizes, b = dict(arm.model), params.backbone
-    kind, steps, strength, prompt = (sizes.pop(name) for name in ("levels", "steps", "strength", "prompt"))
+    sizes = dict(arm.model)
+    b = params.backbone
+    kind, steps, strength, prompt = (
+        sizes.pop(name) for name in ("levels", "steps", "strength", "prompt")
+    )
     backbone = load_backbone(params, lora=arm.train is not None)
     captions = embed_texts(params, ["", prompt] if prompt else [""])
     levels = sigmas(steps, backbone.shift, strength)
@@ -74,9 +86,12 @@ def header_of(arm: Arm, params: Params, model: Any) -> dict[str, Any]:
     """Header of an arm's checkpoint: all that decides its weights."""
     train = arm.train and dataclasses.asdict(arm.train)
     config = {"kind": arm.kind, "model": arm.model, "train": train or {}, "seed": params.seed}
-    config["data"], backbone = dataclasses.asdict(params.data), ""
+    config["data"] = dataclasses.asdict(params.data)
+    backbone = ""
     if arm.kind == "sd35":
-        config |= {name: dataclasses.asdict(getattr(params, name)) for name in ("backbone", "captions")}
+        config |= {
+            name: dataclasses.asdict(getattr(params, name)) for name in ("backbone", "captions")
+        }
         backbone = provenance.hash_module(model.backbone, frozen_only=True)
     return make_header(config, open_split().sha256, backbone, model)
 
@@ -88,16 +103,17 @@ def pairs_of(arm: Arm, params: Params, part: str) -> PairDataset:
 
 
 def train_arm(
-    arm: Arm, params: Params, run_dir: str | Path, progress: bool = True, max_seconds: float | None = None,
-    data: PairDataset | None = None,
+    arm: Arm, params: Params, run_dir: str | Path, progress: bool = True,
+    max_seconds: float | None = None, data: PairDataset | None = None,
 ) -> Path:  # fmt: skip
-    """Train an arm on the training part of the first preset, or on `data`, some of it; returns the folder of its
-    checkpoint.
+    """Train an arm on the training part of the first preset, or on `data`, some of it; returns the
+    folder of its checkpoint.
 
-    Where nothing is trained, the checkpoint is empty but for its header, and so is log.csv: every arm leaves the same
-    files. Arguments and errors as of `satjepa.baselines.fit.fit`.
+    Where nothing is trained, the checkpoint is empty but for its header, and so is log.csv: every
+    arm leaves the same files. Arguments and errors as of `satjepa.baselines.fit.fit`.
     """
-    model, run = build_arm(arm, params), Path(run_dir)
+    model = build_arm(arm, params)
+    run = Path(run_dir)
     header = header_of(arm, params, model)
     if arm.train is None:
         folder = checkpoint.save(run / "model", {}, header, {"step": 0}, {})
@@ -112,12 +128,14 @@ def train_arm(
 
 
 def load_arm(arm: Arm, params: Params, folder: str | Path) -> Forecaster:
-    """The forecaster of an arm from its checkpoint; if it was trained, with `trained_on` set to the split that it must
-    not be scored on.
+    """The forecaster of an arm from its checkpoint; if it was trained, with `trained_on` set to the
+    split that it must not be scored on.
 
-    Raises CheckpointError if the checkpoint is of other settings, another split, or another backbone.
+    Raises CheckpointError if the checkpoint is of other settings, another split, or another
+    backbone.
     """
-    model, saved = build_arm(arm, params), checkpoint.load(folder)
+    model = build_arm(arm, params)
+    saved = checkpoint.load(folder)
     provenance.require_same(saved, header_of(arm, params, model))
     if arm.train is not None:
         load_trained(model, saved.tensors)

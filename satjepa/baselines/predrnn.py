@@ -1,14 +1,16 @@
 """PredRNN (Wang et al. 2017) and its second version (Wang et al. 2022), written from the equations.
 
-A stack of recurrent cells reads a clip year by year and says after each what the next year looks like. Beside the
-memory c that each layer keeps through time, one memory m runs in a zigzag: up through the layers within a year, then
-from the top into the bottom layer of the next year. The second version trains c and m to hold different things
-(`decouple`) and hides true years from the training (`sampling="reverse"`).
+A stack of recurrent cells reads a clip year by year and says after each what the next year looks
+like. Beside the memory c that each layer keeps through time, one memory m runs in a zigzag: up
+through the layers within a year, then from the top into the bottom layer of the next year. The
+second version trains c and m to hold different things (`decouple`) and hides true years from the
+training (`sampling="reverse"`).
 
-Departures from the published code: pixels that are unknown, and years that are not there, have no part in the loss;
-and where a place has no earlier year the recurrence starts later (see `PredRNN.forward`). With one year in and one out
-the recurrence never recurs: 38% of the weights of the default network then never get a gradient, and it is a gated
-convolutional network of four layers.
+Departures from the published code: pixels that are unknown, and years that are not there, have no
+part in the loss; and where a place has no earlier year the recurrence starts later (see
+`PredRNN.forward`). With one year in and one out
+the recurrence never recurs: 38% of the weights of the default network then never get a gradient,
+and it is a gated convolutional network of four layers.
 """
 
 import math
@@ -24,24 +26,31 @@ Sampling = Literal["none", "scheduled", "reverse"]
 
 
 def fold(frames: Tensor, p: int) -> Tensor:
-    """Space to depth: (...,C,H,W) -> (...,p p C,H/p,W/p). Channel (dy p + dx) C + c: the colour runs fastest."""
+    """Space to depth: (...,C,H,W) -> (...,p p C,H/p,W/p). Channel (dy p + dx) C + c: the colour
+    runs fastest.
+    """
     *lead, channels, height, width = frames.shape
-    cut = frames.reshape(-1, channels, height // p, p, width // p, p).permute(0, 3, 5, 1, 2, 4)  # (N,dy,dx,C,h,w)
+    cut = frames.reshape(-1, channels, height // p, p, width // p, p).permute(
+        0, 3, 5, 1, 2, 4
+    )  # (N,dy,dx,C,h,w)
     return cut.reshape(*lead, p * p * channels, height // p, width // p)
 
 
 def unfold(folded: Tensor, p: int) -> Tensor:
     """Inverse of `fold`."""
     *lead, channels, height, width = folded.shape
-    cut = folded.reshape(-1, p, p, channels // p**2, height, width).permute(0, 3, 4, 1, 5, 2)  # (N,C,h,dy,w,dx)
+    cut = folded.reshape(-1, p, p, channels // p**2, height, width).permute(
+        0, 3, 4, 1, 5, 2
+    )  # (N,C,h,dy,w,dx)
     return cut.reshape(*lead, channels // p**2, height * p, width * p)
 
 
 def keep_rates(sampling: Sampling, step: int, at: tuple[int, int, int]) -> tuple[float, float]:
     """Probability that training shows a true frame: among the given ones, and after them.
 
-    at: (s1, s2, alpha). "scheduled": the given ones always, those after them from 1 down to 0 at step s2. "reverse":
-    both 1/2 until s1, then 1 - exp(-(s - s1) / alpha) / 2 and a line down to 0, and from s2 on 1 and 0. "none": 1, 0.
+    at: (s1, s2, alpha). "scheduled": the given ones always, those after them from 1 down to 0 at
+    step s2. "reverse": both 1/2 until s1, then 1 - exp(-(s - s1) / alpha) / 2 and a line down to 0,
+    and from s2 on 1 and 0. "none": 1, 0.
     """
     first, second, alpha = at
     if sampling == "scheduled":
@@ -54,9 +63,14 @@ def keep_rates(sampling: Sampling, step: int, at: tuple[int, int, int]) -> tuple
 
 
 def draw_feed(
-    given: int, ahead: int, rates: tuple[float, float], count: int, generator: torch.Generator | None
+    given: int,
+    ahead: int,
+    rates: tuple[float, float],
+    count: int,
+    generator: torch.Generator | None,
 ) -> Tensor:
-    """What the network reads at each step: 1 the true frame, 0 what it said itself; (count, given + ahead - 1).
+    """What the network reads at each step: 1 the true frame, 0 what it said itself; (count, given +
+    ahead - 1).
 
     The first frame is always true. `rates` as `keep_rates` gives them.
     """
@@ -70,7 +84,9 @@ class Cell(nn.Module):
     grid: (height, width) of its maps, for layer norm over whole maps; None for none.
     """
 
-    def __init__(self, inputs: int, hidden: int, kernel: int, grid: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, inputs: int, hidden: int, kernel: int, grid: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
 
         def conv(source: int, target: int) -> nn.Module:
@@ -84,7 +100,9 @@ class Cell(nn.Module):
         self.last = nn.Conv2d(2 * hidden, hidden, 1, bias=False)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, ...]:
-        """Input, forget and output gates i, f, o and candidates g: `_m` are those of the memory m. Forget bias 1."""
+        """Input, forget and output gates i, f, o and candidates g: `_m` are those of the memory m.
+        Forget bias 1.
+        """
         x_i, x_f, x_g, x_im, x_fm, x_gm, x_o = self.x(x).chunk(7, 1)
         h_i, h_f, h_g, h_o = self.h(h).chunk(4, 1)
         m_i, m_f, m_g = self.m(m).chunk(3, 1)
@@ -100,38 +118,51 @@ class Cell(nn.Module):
 class PredRNN(nn.Module):
     """PredRNN as a forecaster of year t+1 from year t and up to `history` years before it.
 
-    hidden, layers, kernel: of the stack. patch: pixels folded into one cell of its grid. side: of the images, looked at
-    only with `layer_norm`, whose weights are as large as the maps. decouple: weight of the second version's loss, as
-    published 0.1; 0 is the first version. sampling, sampling_at: see `keep_rates`; with one year ahead "scheduled"
-    never hides one.
+    hidden, layers, kernel: of the stack. patch: pixels folded into one cell of its grid. side: of
+    the images, looked at only with `layer_norm`, whose weights are as large as the maps. decouple:
+    weight of the second version's loss, as published 0.1; 0 is the first version. sampling,
+    sampling_at: see `keep_rates`; with one year ahead "scheduled" never hides one.
     """
 
     def __init__(
-        self, side: int, hidden: int = 128, layers: int = 4, kernel: int = 5, patch: int = 4, layer_norm: bool = False,
-        decouple: float = 0.0, sampling: Sampling = "none",
+        self, side: int, hidden: int = 128, layers: int = 4, kernel: int = 5, patch: int = 4,
+        layer_norm: bool = False, decouple: float = 0.0, sampling: Sampling = "none",
         sampling_at: tuple[int, int, int] = (25_000, 50_000, 5_000), history: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.hidden, self.patch, self.history, self.decouple = hidden, patch, history, decouple
-        self.sampling, self.sampling_at = sampling, sampling_at
-        grid, colours = (side // patch, side // patch) if layer_norm else None, 3 * patch**2
-        self.cells = nn.ModuleList(Cell(colours if i == 0 else hidden, hidden, kernel, grid) for i in range(layers))
+        self.hidden = hidden
+        self.patch = patch
+        self.history = history
+        self.decouple = decouple
+        self.sampling = sampling
+        self.sampling_at = sampling_at
+        grid = (side // patch, side // patch) if layer_norm else None
+        colours = 3 * patch**2
+        self.cells = nn.ModuleList(
+            Cell(colours if i == 0 else hidden, hidden, kernel, grid) for i in range(layers)
+        )
         self.head = nn.Conv2d(hidden, colours, 1, bias=False)
         self.adapter = nn.Conv2d(hidden, hidden, 1, bias=False) if decouple else None
 
-    def forward(self, frames: Tensor, feed: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Frames (B,T,3,H,W), feed (B,S) of `draw_feed` -> what it says of frames 1 .. S (B,S,3,H,W), decoupling ().
+    def forward(
+        self, frames: Tensor, feed: Tensor, present: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Frames (B,T,3,H,W), feed (B,S) of `draw_feed` -> what it says of frames 1 .. S
+        (B,S,3,H,W), decoupling ().
 
-        present (B,S) bool: where frame s is absent, all memory of that sample is emptied after step s: its recurrence
-        starts at the first frame after its last gap, as if it had been given the shorter clip. The decoupling loss is
-        the mean over steps, layers, present samples and channels of |cosine(adapter(delta_c), adapter(delta_m))|; 0
-        without adapter.
+        present (B,S) bool: where frame s is absent, all memory of that sample is emptied after step
+        s: its recurrence starts at the first frame after its last gap, as if it had been given the
+        shorter clip. The decoupling loss is the mean over steps, layers, present samples and
+        channels of |cosine(adapter(delta_c), adapter(delta_m))|; 0 without adapter.
         """
         folded = fold(frames, self.patch)  # (B,T,p p C,h,w)
         present = torch.ones_like(feed, dtype=torch.bool) if present is None else present
         m = folded.new_zeros(len(frames), self.hidden, *folded.shape[-2:])
-        h, c = [m] * len(self.cells), [m] * len(self.cells)
-        said, alike, x = [], [], folded[:, 0]
+        h = [m] * len(self.cells)
+        c = [m] * len(self.cells)
+        said = []
+        alike = []
+        x = folded[:, 0]
         for step in range(feed.shape[1]):
             if step > 0:
                 true = feed[:, step, None, None, None]
@@ -142,26 +173,36 @@ class PredRNN(nn.Module):
                 alike.append(self._alike(*deltas) * present[:, step])  # (B,)
             said.append(self.head(x))
             there = present[:, step, None, None, None].to(x.dtype)
-            h, c, m = [v * there for v in h], [v * there for v in c], m * there
+            h = [v * there for v in h]
+            c = [v * there for v in c]
+            m = m * there
         decoupling = torch.stack(alike).sum() / (len(self.cells) * present.sum())
         return unfold(torch.stack(said, 1), self.patch), decoupling
 
     def _alike(self, delta_c: Tensor, delta_m: Tensor) -> Tensor:
         if self.adapter is None:
             return delta_c.new_zeros(len(delta_c))
-        a, b = (F.normalize(self.adapter(delta).flatten(2), dim=2) for delta in (delta_c, delta_m))  # (B,hidden,hw)
+        a, b = (
+            F.normalize(self.adapter(delta).flatten(2), dim=2) for delta in (delta_c, delta_m)
+        )  # (B,hidden,hw)
         return F.cosine_similarity(a, b, dim=2).abs().mean(1)
 
-    def loss(self, batch: dict[str, Any], generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean square error of what it says of every year but the first, plus `decouple` times the decoupling loss.
+    def loss(
+        self, batch: dict[str, Any], generator: torch.Generator, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean square error of what it says of every year but the first, plus `decouple` times the
+        decoupling loss.
 
-        Parts: mse (of all these years), mse_tp1 (of year t+1), decoupling. In eval mode the loss is mse_tp1 alone.
+        Parts: mse (of all these years), mse_tp1 (of year t+1), decoupling. In eval mode the loss is
+        mse_tp1 alone.
         """
         frames, known = clip(batch, self.history)  # (B,P,3,H,W), (B,P,1,H,W)
         present = known.flatten(2).any(2)  # (B,P)
         rates = keep_rates(self.sampling if self.training else "none", step, self.sampling_at)
         feed = draw_feed(1 + self.history, 1, rates, len(frames), generator).to(frames.device)
-        feed[:, 1:] = torch.where(present[:, :-1], feed[:, 1:], 1.0)  # what it says after no year is no year
+        feed[:, 1:] = torch.where(
+            present[:, :-1], feed[:, 1:], 1.0
+        )  # what it says after no year is no year
         said, decoupling = self(frames, feed, present)
         target = torch.cat([frames[:, 1:], batch["rgb_tp1"][:, None]], 1)  # (B,P,3,H,W)
         inside = known & torch.cat([known[:, 1:], scored(batch)[:, None]], 1)

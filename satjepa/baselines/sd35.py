@@ -1,15 +1,19 @@
-"""Stable Diffusion 3.5 as a forecaster: image to image from year t, told its captions. Nothing of I-JEPA is in it.
+"""Stable Diffusion 3.5 as a forecaster: image to image from year t, told its captions. Nothing of
+I-JEPA is in it.
 
-    z     = (1 - sigma_0) latent(t) + sigma_0 noise          sigma_0, the first noise level, is set by the strength
-    image = decode(Euler along sigma_0 > sigma_1 > ... > 0 of the frozen transformer's velocity)
+    z     = (1 - sigma_0) latent(t) + sigma_0 noise          sigma_0, the first noise level, is set
+    by the strength image = decode(Euler along sigma_0 > sigma_1 > ... > 0 of the frozen
+    transformer's velocity)
 
-Two rows of the table. Zero-shot: a `Backbone` as it is. Tuned: one with LoRA, trained by `SD35.loss`, which is flow
-matching on year t+1 told the caption of year t. The tuned row is not the ablation `model.use_jepa: false`: there, our
-adapter fuses three captions, our caption forecaster brings the semantic one to t+1, and the sampler starts from noise.
+Two rows of the table. Zero-shot: a `Backbone` as it is. Tuned: one with LoRA, trained by
+`SD35.loss`, which is flow matching on year t+1 told the caption of year t. The tuned row is not the
+ablation `model.use_jepa: false`: there, our adapter fuses three captions, our caption forecaster
+brings the semantic one to t+1, and the sampler starts from noise.
 
-What is told is what the pre-training of the tiny backbone calls "caption only": layout tokens that know their position
-alone, then the T5 tokens of one caption, the semantic one; pooled, both CLIPs. A backbone without layout tokens is told
-the T5 tokens (a departure from the pipeline of diffusers, which puts 77 CLIP tokens before them).
+What is told is what the pre-training of the tiny backbone calls "caption only": layout tokens that
+know their position alone, then the T5 tokens of one caption, the semantic one; pooled, both CLIPs.
+A backbone without layout tokens is told the T5 tokens (a departure from the pipeline of diffusers,
+which puts 77 CLIP tokens before them).
 """
 
 from __future__ import annotations
@@ -22,22 +26,35 @@ from torch import Tensor, nn
 
 from satjepa.models.backbone import Backbone
 from satjepa.models.caption_forecaster import Caption
-from satjepa.models.flow import Velocity, euler, guided, noisy, patch_noise, sample_sigmas, velocity_target
+from satjepa.models.flow import (
+    Velocity,
+    euler,
+    guided,
+    noisy,
+    patch_noise,
+    sample_sigmas,
+    velocity_target,
+)
 from satjepa.models.losses import flow_loss
 
 SEMANTIC = 2  # of the three captions; the one that our adapter passes on to the transformer, too
 
 
 def img2img_path(steps: int, strength: float, shift: float) -> Tensor:
-    """Noise levels of diffusers' image-to-image pipeline: the last ceil(steps · strength) of its `steps`, and 0.
+    """Noise levels of diffusers' image-to-image pipeline: the last ceil(steps · strength) of its
+    `steps`, and 0.
 
-    Strength is not the noise level it starts from: with shift 3, 50 steps and strength 0.6 that is 0.81. And
-    `FlowMatchEulerDiscreteScheduler` shifts the lowest level twice (diffusers issue 13243): 0.0089 where 0.0030 was
-    meant. ``satjepa.models.flow.sigmas(steps, shift, start)`` has neither trait; with one step and start 0.35 it is the
-    published sampler of Sat-JEPA-Diff. Raises ValueError unless strength is above 0 and at most 1.
+    Strength is not the noise level it starts from: with shift 3, 50 steps and strength 0.6 that is
+    0.81. And `FlowMatchEulerDiscreteScheduler` shifts the lowest level twice (diffusers issue
+    13243): 0.0089 where 0.0030 was meant. ``satjepa.models.flow.sigmas(steps, shift, start)`` has
+    neither trait; with one step and start 0.35 it is the published sampler of Sat-JEPA-Diff. Raises
+    ValueError unless strength is above 0 and at most 1.
     """
     if not 0 < strength <= 1:
-        raise ValueError(f"strength {strength}: accepted is above 0 (the image as it is) and at most 1 (pure noise)")
+        raise ValueError(
+            f"strength {strength}: accepted is above 0 (the image as it is) and at most 1 (pure "
+            "noise)"
+        )
     lowest = shift * 0.001 / (1 + (shift - 1) * 0.001)
     u = torch.linspace(1, lowest, steps, dtype=torch.float64)
     levels = torch.cat([shift * u / (1 + (shift - 1) * u), torch.zeros(1)])  # (steps + 1,)
@@ -45,20 +62,23 @@ def img2img_path(steps: int, strength: float, shift: float) -> Tensor:
 
 
 def img2img(velocity: Velocity, start: Tensor, noise: Tensor, path: Tensor) -> Tensor:
-    """From a clean latent `start` (B,C,h,w), noised to path[0], along `path` to another clean latent (B,C,h,w)."""
+    """From a clean latent `start` (B,C,h,w), noised to path[0], along `path` to another clean
+    latent (B,C,h,w).
+    """
     return euler(velocity, noisy(start, noise, path[0]), path)
 
 
 class SD35(nn.Module):
     """The frozen backbone, with or without LoRA, as a forecaster of year t+1.
 
-    path: noise levels of the sampler, falling to 0 (`img2img_path`, `flow.sigmas`). empty: embedding of the empty text,
-    "hidden" (L,joint), "mask" (L,), "pooled" (P,): what guidance leads away from, and what a training sample is told
-    instead of its caption with probability ``caption_dropout``. prompt: the same of one prompt for all places; None:
-    the semantic caption of year t, from ``batch["text_t"]``. layout: state dict of the backbone's layout tokens, None
-    for a backbone without. guidance: 1 is without. work_size: side at which images are drawn, 0: their own (128 px is
-    far below the sizes that SD 3.5 is made for). timesteps: mean and deviation of the logit of the noise levels in
-    training.
+    path: noise levels of the sampler, falling to 0 (`img2img_path`, `flow.sigmas`). empty:
+    embedding of the empty text, "hidden" (L,joint), "mask" (L,), "pooled" (P,): what guidance leads
+    away from, and what a training sample is told instead of its caption with probability
+    ``caption_dropout``. prompt: the same of one prompt for all places; None: the semantic caption
+    of year t, from ``batch["text_t"]``. layout: state dict of the backbone's layout tokens, None
+    for a backbone without. guidance: 1 is without. work_size: side at which images are drawn, 0:
+    their own (128 px is far below the sizes that SD 3.5 is made for). timesteps: mean and deviation
+    of the logit of the noise levels in training.
     """
 
     def __init__(
@@ -68,23 +88,41 @@ class SD35(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         if layout is not None and work_size:
-            raise ValueError("work_size must be 0: a backbone with layout tokens draws at the size of its layout")
-        self.backbone, self.path, self.guidance, self.work_size = backbone, path, guidance, work_size
-        self.timesteps, self.caption_dropout, self.prompted = timesteps, caption_dropout, prompt is not None
+            raise ValueError(
+                "work_size must be 0: a backbone with layout tokens draws at the size of its layout"
+            )
+        self.backbone = backbone
+        self.path = path
+        self.guidance = guidance
+        self.work_size = work_size
+        self.timesteps = timesteps
+        self.caption_dropout = caption_dropout
+        self.prompted = prompt is not None
         blind = torch.zeros(0, backbone.joint_dim)
         if layout is not None:
-            blind = F.linear(layout["positions"], layout["position.weight"].float(), layout["position.bias"].float())
-        self.register_buffer("blind", blind, persistent=False)  # (N,joint), layout tokens that know where they are
+            blind = F.linear(
+                layout["positions"],
+                layout["position.weight"].float(),
+                layout["position.bias"].float(),
+            )
+        self.register_buffer(
+            "blind", blind, persistent=False
+        )  # (N,joint), layout tokens that know where they are
         for name in ("hidden", "pooled"):
             self.register_buffer(f"empty_{name}", empty[name], persistent=False)
             self.register_buffer(f"prompt_{name}", (prompt or empty)[name], persistent=False)
 
     def told(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """What each place is told: T5 tokens (B,L,joint), zero on padding, and the pooled vector (B,P)."""
+        """What each place is told: T5 tokens (B,L,joint), zero on padding, and the pooled vector
+        (B,P).
+        """
         if self.prompted:
             size = len(batch["rgb_t"])
             return self.prompt_hidden.expand(size, -1, -1), self.prompt_pooled.expand(size, -1)
-        hidden, pooled = (batch["text_t"][name][:, SEMANTIC].to(self.blind.device) for name in ("hidden", "pooled"))
+        hidden, pooled = (
+            batch["text_t"][name][:, SEMANTIC].to(self.blind.device)
+            for name in ("hidden", "pooled")
+        )
         return hidden, pooled
 
     def velocity(self, hidden: Tensor, pooled: Tensor) -> Velocity:
@@ -109,16 +147,21 @@ class SD35(nn.Module):
             return batch["latent_tp1"]
         return self.backbone.encode(self.resized(batch["rgb_tp1"], self.work_size))
 
-    def loss(self, batch: dict[str, Any], generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error of the velocity at logit-normal noise levels; `step` changes nothing. For a LoRA.
+    def loss(
+        self, batch: dict[str, Any], generator: torch.Generator, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared error of the velocity at logit-normal noise levels; `step` changes nothing.
+        For a LoRA.
 
-        All that is random comes from `generator`. A latent has no valid pixels of its own, so that, as in our model,
-        nothing is masked.
+        All that is random comes from `generator`. A latent has no valid pixels of its own, so that,
+        as in our model, nothing is masked.
         """
         latent = self.latent(batch)  # (B,C,h,w)
         noise = torch.randn(latent.shape, generator=generator).to(latent)
         sigma = sample_sigmas(len(latent), *self.timesteps, generator).to(latent)  # (B,)
-        mute = (torch.rand(len(latent), generator=generator) < self.caption_dropout).to(latent.device)
+        mute = (torch.rand(len(latent), generator=generator) < self.caption_dropout).to(
+            latent.device
+        )
         hidden, pooled = self.told(batch)
         hidden = torch.where(mute[:, None, None], self.empty_hidden, hidden)  # (B,L,joint)
         pooled = torch.where(mute[:, None], self.empty_pooled, pooled)  # (B,P)
@@ -127,13 +170,17 @@ class SD35(nn.Module):
 
     @torch.no_grad()
     def forecast(self, batch: dict[str, Any], samples: int = 1, seed: int = 0) -> Tensor:
-        """Forecaster protocol: (samples,B,3,H,W) float32 in [0, 1] on the CPU; noise is of (seed, sample, place).
+        """Forecaster protocol: (samples,B,3,H,W) float32 in [0, 1] on the CPU; noise is of (seed,
+        sample, place).
 
         Image-initialised, so that pixels of year t do reach the sampler, unless path[0] is 1.
         """
         rgb = batch["rgb_t"].to(self.blind.device)
-        start = self.backbone.encode(self.resized(rgb, self.work_size))  # (B,C,h,w), the posterior's mean
-        velocity, images = self.guided(*self.told(batch)), []
+        start = self.backbone.encode(
+            self.resized(rgb, self.work_size)
+        )  # (B,C,h,w), the posterior's mean
+        velocity = self.guided(*self.told(batch))
+        images = []
         for s in range(samples):
             noise = patch_noise(batch["meta"], s, seed, start.shape[1:]).to(start)
             image = self.backbone.decode(img2img(velocity, start, noise, self.path))

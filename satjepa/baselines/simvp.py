@@ -1,12 +1,15 @@
-"""SimVP, second version, with its translator of gated spatiotemporal attention (gSTA; Tan et al. 2022).
+"""SimVP, second version, with its translator of gated spatiotemporal attention (gSTA; Tan et al.
+2022).
 
-    frames -> encoder (convolutions, each frame by itself) -> translator (all frames at once, large kernels) -> decoder
+    frames -> encoder (convolutions, each frame by itself) -> translator (all frames at once, large
+    kernels) -> decoder
 
-It has as many frames out as in; published forecasts of fewer frames are the first ones, and so it is here: with
-`history` earlier years, 1 + history frames go in, and the first that comes out is year t+1. Departures from the
-published code: unknown pixels have no part in the loss; and a year that is not there is filled with the year after it,
-as if nothing had changed between them. With one frame there is nothing temporal left. Dropout is 0 in every published
-setting, and left out.
+It has as many frames out as in; published forecasts of fewer frames are the first ones, and so it
+is here: with `history` earlier years, 1 + history frames go in, and the first that comes out is
+year t+1. Departures from the
+published code: unknown pixels have no part in the loss; and a year that is not there is filled with
+the year after it, as if nothing had changed between them. With one frame there is nothing temporal
+left. Dropout is 0 in every published setting, and left out.
 """
 
 import math
@@ -20,9 +23,13 @@ from satjepa.baselines.clips import clip, deterministic, masked_mse, scored
 
 
 class ConvUnit(nn.Module):
-    """Convolution, group norm of 2 groups, SiLU; at the same size, half of it, or twice (by pixel shuffle)."""
+    """Convolution, group norm of 2 groups, SiLU; at the same size, half of it, or twice (by pixel
+    shuffle).
+    """
 
-    def __init__(self, inputs: int, outputs: int, mode: Literal["same", "down", "up"] = "same") -> None:
+    def __init__(
+        self, inputs: int, outputs: int, mode: Literal["same", "down", "up"] = "same"
+    ) -> None:
         super().__init__()
         self.mode = mode
         wide = 4 * outputs if mode == "up" else outputs
@@ -38,14 +45,17 @@ class ConvUnit(nn.Module):
 
 
 def drop_path(x: Tensor, rate: float) -> Tensor:
-    """Each sample zero with probability `rate`, else divided by 1 - rate (from the global generator)."""
+    """Each sample zero with probability `rate`, else divided by 1 - rate (from the global
+    generator).
+    """
     if rate == 0:
         return x
     return x * x.new_empty(len(x), 1, 1, 1).bernoulli_(1 - rate) / (1 - rate)
 
 
 class Stage(nn.Module):
-    """One gSTA stage: attention by large kernels and a gate, then an MLP; a 1 x 1 projection if the width changes.
+    """One gSTA stage: attention by large kernels and a gate, then an MLP; a 1 x 1 projection if the
+    width changes.
 
     rate: of drop-path, both branches. ratio: width of the MLP over that of the stage.
     """
@@ -54,7 +64,8 @@ class Stage(nn.Module):
         super().__init__()
         wide = ratio * width
         self.rate = rate
-        self.norm1, self.norm2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.norm2 = nn.BatchNorm2d(width)
         self.enter = nn.Conv2d(width, width, 1)
         self.near = nn.Conv2d(width, width, 5, padding=2, groups=width)
         self.far = nn.Conv2d(width, width, 7, padding=9, dilation=3, groups=width)
@@ -70,7 +81,9 @@ class Stage(nn.Module):
                 fan = module.weight[0, 0].numel() * module.out_channels // module.groups
                 nn.init.normal_(module.weight, std=math.sqrt(2 / fan))
                 nn.init.zeros_(module.bias)
-        self.project = nn.Identity() if width == outputs else nn.Conv2d(width, outputs, 1)  # initialised as torch does
+        self.project = (
+            nn.Identity() if width == outputs else nn.Conv2d(width, outputs, 1)
+        )  # initialised as torch does
 
     def attention(self, u: Tensor) -> Tensor:
         """Of the normalised input u, to which it is added: (B,width,h,w) -> the same shape."""
@@ -87,7 +100,8 @@ class Stage(nn.Module):
 
 
 def drop_rates(depth: int, last: float | None) -> list[float]:
-    """Drop-path of each stage: a line from 0.01 to `last`; so 0.01 at the start even for `last` 0, as published.
+    """Drop-path of each stage: a line from 0.01 to `last`; so 0.01 at the start even for `last` 0,
+    as published.
 
     None: off in all stages.
     """
@@ -97,33 +111,43 @@ def drop_rates(depth: int, last: float | None) -> list[float]:
 class SimVP(nn.Module):
     """SimVP v2 as a forecaster of year t+1 from year t and `history` years before it.
 
-    hid_s, n_s: channels and layers (an even number; each second one halves or doubles the size) of encoder and decoder.
+    hid_s, n_s: channels and layers (an even number; each second one halves or doubles the size) of
+    encoder and decoder.
     hid_t, n_t: channels and stages (two or more) of the translator. drop_path: see `drop_rates`.
     """
 
     def __init__(
-        self, hid_s: int = 64, hid_t: int = 256, n_s: int = 2, n_t: int = 6, drop_path: float | None = 0.2,
-        history: int = 0, colours: int = 3,
+        self, hid_s: int = 64, hid_t: int = 256, n_s: int = 2, n_t: int = 6,
+        drop_path: float | None = 0.2, history: int = 0, colours: int = 3,
     ) -> None:  # fmt: skip
         super().__init__()
         if n_s % 2 or n_s < 2 or n_t < 2:
             raise ValueError(f"n_s must be even and n_s, n_t at least 2, not {n_s} and {n_t}")
         self.history, folded = history, (1 + history) * hid_s
-        down, up = ("same", "down") * (n_s // 2), ("up", "same") * (n_s // 2)
-        self.encoder = nn.ModuleList(ConvUnit(hid_s if i else colours, hid_s, mode) for i, mode in enumerate(down))
+        down = ("same", "down") * (n_s // 2)
+        up = ("up", "same") * (n_s // 2)
+        self.encoder = nn.ModuleList(
+            ConvUnit(hid_s if i else colours, hid_s, mode) for i, mode in enumerate(down)
+        )
         widths = [folded, *[hid_t] * (n_t - 1), folded]  # before and after each stage
         rates = drop_rates(n_t, drop_path)
-        self.translator = nn.Sequential(*(Stage(widths[i], widths[i + 1], rates[i]) for i in range(n_t)))
+        self.translator = nn.Sequential(
+            *(Stage(widths[i], widths[i + 1], rates[i]) for i in range(n_t))
+        )
         self.decoder = nn.ModuleList(ConvUnit(hid_s, hid_s, mode) for mode in up)
         self.readout = nn.Conv2d(hid_s, colours, 1)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(B,T,C,H,W) -> (B,T,C,H,W), not clamped; T is 1 + history, H and W multiples of 2^(n_s/2)."""
+        """(B,T,C,H,W) -> (B,T,C,H,W), not clamped; T is 1 + history, H and W multiples of
+        2^(n_s/2).
+        """
         z = frames.flatten(0, 1)  # (B T,C,H,W)
         skip = z = self.encoder[0](z)  # (B T,hid_s,H,W)
         for unit in self.encoder[1:]:
             z = unit(z)  # (B T,hid_s,h,w)
-        z = self.translator(z.reshape(len(frames), -1, *z.shape[2:])).reshape(z.shape)  # through (B,T hid_s,h,w)
+        z = self.translator(z.reshape(len(frames), -1, *z.shape[2:])).reshape(
+            z.shape
+        )  # through (B,T hid_s,h,w)
         for unit in self.decoder[:-1]:
             z = unit(z)
         z = self.decoder[-1](z + skip)  # (B T,hid_s,H,W)
@@ -138,8 +162,12 @@ class SimVP(nn.Module):
             filled[i] = torch.where(present[:, i, None, None, None], filled[i], filled[i + 1])
         return self(torch.stack(filled, 1))[:, 0]
 
-    def loss(self, batch: dict[str, Any], generator: torch.Generator, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean square error over the pixels valid in both years; no parts. Drop-path draws from the global one."""
+    def loss(
+        self, batch: dict[str, Any], generator: torch.Generator, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean square error over the pixels valid in both years; no parts. Drop-path draws from the
+        global one.
+        """
         return masked_mse(self.predict(batch), batch["rgb_tp1"], scored(batch)), {}
 
     def forecast(self, batch: dict[str, Any], samples: int = 1, seed: int = 0) -> Tensor:

@@ -1,1 +1,3 @@
-"""Captions: measured from pixels (`rules`) or written by a model (`vlm`), kept in a `table`, made vectors (`text`)."""
+"""Captions: measured from pixels (`rules`) or written by a model (`vlm`), kept in a `table`, made
+vectors (`text`).
+"""

@@ -1,10 +1,13 @@
-"""Captions to vectors: tokenizers, the text encoders of Stable Diffusion 3.5 (two CLIPs and T5), a store of embeddings.
+"""Captions to vectors: tokenizers, the text encoders of Stable Diffusion 3.5 (two CLIPs and T5), a
+store of embeddings.
 
-A text becomes `hidden` (L, D), T5's states of its L tokens without padding, and `pooled` (P,), both CLIPs' projected
-sentence vectors joined. The published code pads to 77 tokens, lets T5 attend to the padding and keeps it; here T5 gets
-its mask and padding is zero or absent, so that an embedding depends on its text alone.
+A text becomes `hidden` (L, D), T5's states of its L tokens without padding, and `pooled` (P,), both
+CLIPs' projected sentence vectors joined. The published code pads to 77 tokens, lets T5 attend to
+the padding and keeps it; here T5 gets its mask and padding is zero or absent, so that an embedding
+depends on its text alone.
 
-The tiny encoders of the demo and those of stabilityai/stable-diffusion-3.5-medium are loaded by the same lines.
+The tiny encoders of the demo and those of stabilityai/stable-diffusion-3.5-medium are loaded by the
+same lines.
 """
 
 from __future__ import annotations
@@ -28,43 +31,70 @@ SHARD = 8192  # texts per file of a store
 
 
 class TextEncodersNotFound(OSError):
-    """The text encoders or their tokenizers could not be read; the message says what is missing and how to get it."""
+    """The text encoders or their tokenizers could not be read; the message says what is missing and
+    how to get it.
+    """
 
 
 class TextEncoders(nn.Module):
     """CLIP x2 and T5 with their tokenizers.
 
-    `encode` and `embed_batch` keep no gradient; `forward(tokenize(texts))` does, for the pre-training of the tiny ones.
+    `encode` and `embed_batch` keep no gradient; `forward(tokenize(texts))` does, for the
+    pre-training of the tiny ones.
     """
 
-    def __init__(self, clip_1: nn.Module, clip_2: nn.Module, t5: nn.Module, tokenizers: list) -> None:
+    def __init__(
+        self, clip_1: nn.Module, clip_2: nn.Module, t5: nn.Module, tokenizers: list
+    ) -> None:
         super().__init__()
-        self.clip_1, self.clip_2, self.t5 = clip_1, clip_2, t5
+        self.clip_1 = clip_1
+        self.clip_2 = clip_2
+        self.t5 = t5
         self.tokenizers = tokenizers
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, revision: str | None = None, device: str | torch.device = "cpu",
-                        dtype: torch.dtype = torch.float32, local_files_only: bool = False) -> TextEncoders:
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        revision: str | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        local_files_only: bool = False,
+    ) -> TextEncoders:
         """Frozen encoders, in evaluation mode.
 
-        `path` is a folder in diffusers layout or a hub repository such as stabilityai/stable-diffusion-3.5-medium, and
-        `revision` its commit. TextEncodersNotFound: something is missing, or its licence has not been accepted.
+        `path` is a folder in diffusers layout or a hub repository such as
+        stabilityai/stable-diffusion-3.5-medium, and `revision` its commit. TextEncodersNotFound:
+        something is missing, or its licence has not been accepted.
         """
         from transformers import AutoTokenizer, CLIPTextModelWithProjection, T5EncoderModel
 
-        kinds = {"": CLIPTextModelWithProjection, "_2": CLIPTextModelWithProjection, "_3": T5EncoderModel}
+        kinds = {
+            "": CLIPTextModelWithProjection,
+            "_2": CLIPTextModelWithProjection,
+            "_3": T5EncoderModel,
+        }
         where = {"revision": revision, "local_files_only": local_files_only}
         try:
-            tokenizers = [AutoTokenizer.from_pretrained(path, subfolder=f"tokenizer{n}", **where) for n in kinds]
-            models = [kind.from_pretrained(path, subfolder=f"text_encoder{n}", dtype=dtype, **where)
-                      for n, kind in kinds.items()]
+            tokenizers = [
+                AutoTokenizer.from_pretrained(path, subfolder=f"tokenizer{n}", **where)
+                for n in kinds
+            ]
+            models = [
+                kind.from_pretrained(path, subfolder=f"text_encoder{n}", dtype=dtype, **where)
+                for n, kind in kinds.items()
+            ]
         except (OSError, ValueError) as error:
             raise TextEncodersNotFound(
-                f"no text encoders in {path!s}: it needs tokenizer, tokenizer_2, tokenizer_3, text_encoder, "
-                "text_encoder_2 and text_encoder_3. Set backbone.path to a folder that holds them (assets/tiny_sd3 is "
-                "the demo's), or accept the licence at https://huggingface.co/stabilityai/stable-diffusion-3.5-medium, "
+                f"no text encoders in {path!s}: it needs tokenizer, tokenizer_2, tokenizer_3, "
+                "text_encoder, "
+                "text_encoder_2 and text_encoder_3. Set backbone.path to a folder that holds them "
+                "(assets/tiny_sd3 is "
+                "the demo's), or accept the licence at "
+                "https://huggingface.co/stabilityai/stable-diffusion-3.5-medium, "
                 "run `hf auth login` and try again online. "
-                f"({str(error).splitlines()[0]})") from error
+                f"({str(error).splitlines()[0]})"
+            ) from error
         return cls(*models, tokenizers).requires_grad_(False).eval().to(device)
 
     @property
@@ -84,41 +114,70 @@ class TextEncoders(nn.Module):
             model.save_pretrained(Path(folder) / f"text_encoder{suffix}")
             tokenizer.save_pretrained(Path(folder) / f"tokenizer{suffix}")
 
-    def tokenize(self, texts: list[str], max_length: int, pad: bool = True) -> dict[str, torch.Tensor]:
+    def tokenize(
+        self, texts: list[str], max_length: int, pad: bool = True
+    ) -> dict[str, torch.Tensor]:
         """Token ids on the CPU: clip_1, clip_2 (B,77), t5 (B,L) and its mask (B,L) bool.
 
-        L is max_length, or with pad=False that of the longest text. Longer texts are cut, keeping their end token.
+        L is max_length, or with pad=False that of the longest text. Longer texts are cut, keeping
+        their end token.
         """
         how = {"truncation": True, "return_tensors": "pt"}
-        clip_1, clip_2 = (tokenizer(texts, padding="max_length", max_length=CLIP_LENGTH, **how).input_ids
-                          for tokenizer in self.tokenizers[:2])
-        t5 = self.tokenizers[2](texts, padding="max_length" if pad else "longest", max_length=max_length, **how)
-        return {"clip_1": clip_1, "clip_2": clip_2, "t5": t5.input_ids, "mask": t5.attention_mask.bool()}
+        clip_1, clip_2 = (
+            tokenizer(texts, padding="max_length", max_length=CLIP_LENGTH, **how).input_ids
+            for tokenizer in self.tokenizers[:2]
+        )
+        t5 = self.tokenizers[2](
+            texts, padding="max_length" if pad else "longest", max_length=max_length, **how
+        )
+        return {
+            "clip_1": clip_1,
+            "clip_2": clip_2,
+            "t5": t5.input_ids,
+            "mask": t5.attention_mask.bool(),
+        }
 
-    def forward(self, tokens: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Token ids of `tokenize` to hidden (B,L,D), zero on padding, its mask (B,L) bool and pooled (B,P)."""
+    def forward(
+        self, tokens: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Token ids of `tokenize` to hidden (B,L,D), zero on padding, its mask (B,L) bool and
+        pooled (B,P).
+        """
         tokens = {k: v.to(self.t5.device) for k, v in tokens.items()}
-        mask = tokens["mask"]                                                            # (B, L)
+        mask = tokens["mask"]  # (B, L)
         hidden = self.t5(input_ids=tokens["t5"], attention_mask=mask).last_hidden_state  # (B, L, D)
-        pooled = [m(input_ids=tokens[n]).text_embeds for n, m in (("clip_1", self.clip_1), ("clip_2", self.clip_2))]
-        return hidden * mask[..., None], mask, torch.cat(pooled, -1)                     # pooled (B, P)
+        pooled = [
+            m(input_ids=tokens[n]).text_embeds
+            for n, m in (("clip_1", self.clip_1), ("clip_2", self.clip_2))
+        ]
+        return hidden * mask[..., None], mask, torch.cat(pooled, -1)  # pooled (B, P)
 
     @torch.no_grad()
-    def embed_batch(self, texts: list[str], max_length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Texts to hidden (B,max_length,D), zero on padding, mask (B,max_length) bool and pooled (B,P)."""
+    def embed_batch(
+        self, texts: list[str], max_length: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Texts to hidden (B,max_length,D), zero on padding, mask (B,max_length) bool and pooled
+        (B,P).
+        """
         return self(self.tokenize(texts, max_length))
 
     @torch.no_grad()
-    def encode(self, texts: list[str], max_length: int, batch: int = 64) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """(hidden (L,D), pooled (P,)) of each text, L its own number of tokens, at most max_length."""
+    def encode(
+        self, texts: list[str], max_length: int, batch: int = 64
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """(hidden (L,D), pooled (P,)) of each text, L its own number of tokens, at most
+        max_length.
+        """
         out = []
         for start in range(0, len(texts), batch):
-            rows = self(self.tokenize(texts[start:start + batch], max_length, pad=False))
+            rows = self(self.tokenize(texts[start : start + batch], max_length, pad=False))
             out += [(hidden[mask], pooled) for hidden, mask, pooled in zip(*rows, strict=True)]
         return out
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, shapes and first values of the weights: tells encoders apart, reads no gigabytes."""
+        """SHA-256 over names, shapes and first values of the weights: tells encoders apart, reads
+        no gigabytes.
+        """
         digest = hashlib.sha256()
         for name, weight in self.state_dict().items():
             digest.update(f"{name}{tuple(weight.shape)}".encode())
@@ -127,10 +186,12 @@ class TextEncoders(nn.Module):
 
 
 class TextStore:
-    """Embeddings of texts on disk, each text once, in bfloat16: a folder of safetensors files that describe themselves.
+    """Embeddings of texts on disk, each text once, in bfloat16: a folder of safetensors files that
+    describe themselves.
 
-    Each file holds hidden (sum of L, D), pooled (N, P) and, as its metadata, the N texts and their lengths. Files are
-    memory-mapped, written atomically and never changed: an interrupted `write` goes on where it stopped.
+    Each file holds hidden (sum of L, D), pooled (N, P) and, as its metadata, the N texts and their
+    lengths. Files are memory-mapped, written atomically and never changed: an interrupted `write`
+    goes on where it stopped.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -140,11 +201,17 @@ class TextStore:
         self.rows: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for file in sorted(self.path.glob("*.safetensors")):
             with safe_open(file, "pt") as shard:
-                about, hidden, pooled = shard.metadata(), shard.get_tensor("hidden"), shard.get_tensor("pooled")
+                about = shard.metadata()
+                hidden = shard.get_tensor("hidden")
+                pooled = shard.get_tensor("pooled")
             pieces = hidden.split(json.loads(about["lengths"]))
-            self.rows.update(zip(json.loads(about["texts"]), zip(pieces, pooled, strict=True), strict=True))
+            self.rows.update(
+                zip(json.loads(about["texts"]), zip(pieces, pooled, strict=True), strict=True)
+            )
         if not self.rows:
-            raise FileNotFoundError(f"no caption embeddings in {self.path}: run `dvc repro embeddings`")
+            raise FileNotFoundError(
+                f"no caption embeddings in {self.path}: run `dvc repro embeddings`"
+            )
 
     @classmethod
     def open(cls, path: str | Path) -> TextStore:
@@ -152,13 +219,23 @@ class TextStore:
         return cls(path)
 
     @classmethod
-    def write(cls, path: str | Path, texts: Iterable[str], encoders: TextEncoders, max_length: int, batch: int = 64,
-              progress: bool = True) -> TextStore:
-        """Embed "" and what of `texts` is lacking, and open. What other encoders or max_length wrote is deleted."""
+    def write(
+        cls,
+        path: str | Path,
+        texts: Iterable[str],
+        encoders: TextEncoders,
+        max_length: int,
+        batch: int = 64,
+        progress: bool = True,
+    ) -> TextStore:
+        """Embed "" and what of `texts` is lacking, and open. What other encoders or max_length
+        wrote is deleted.
+        """
         from safetensors import safe_open
         from tqdm import tqdm
 
-        path, key = Path(path), f"{encoders.fingerprint()}-{max_length}"
+        path = Path(path)
+        key = f"{encoders.fingerprint()}-{max_length}"
         path.mkdir(parents=True, exist_ok=True)
         stored: set[str] = set()
         for file in path.glob("*.safetensors"):
@@ -168,48 +245,76 @@ class TextStore:
                 stored.update(json.loads(about["texts"]))
             else:
                 file.unlink()
-        todo = sorted({"", *texts} - stored, key=lambda t: (len(t), t))  # alike in length: little padding
-        with tqdm(total=len(todo), desc="caption embeddings", unit="text", disable=not progress) as bar:
+        todo = sorted(
+            {"", *texts} - stored, key=lambda t: (len(t), t)
+        )  # alike in length: little padding
+        with tqdm(
+            total=len(todo), desc="caption embeddings", unit="text", disable=not progress
+        ) as bar:
             for start in range(0, len(todo), SHARD):
-                _write_shard(path, todo[start:start + SHARD], encoders, max_length, batch, key, bar)
+                _write_shard(
+                    path, todo[start : start + SHARD], encoders, max_length, batch, key, bar
+                )
         return cls(path)
 
     def __reduce__(self) -> tuple:
-        return TextStore, (self.path,)  # a worker process maps the files again instead of receiving a copy
+        return TextStore, (
+            self.path,
+        )  # a worker process maps the files again instead of receiving a copy
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """hidden (L,D) and pooled (P,) of a text in bfloat16; KeyError names a text that is not stored."""
+        """hidden (L,D) and pooled (P,) of a text in bfloat16; KeyError names a text that is not
+        stored.
+        """
         try:
             return self.rows[text]
         except KeyError:
-            raise KeyError(f"no embedding of {text!r} in {self.path}: embed the captions again") from None
+            raise KeyError(
+                f"no embedding of {text!r} in {self.path}: embed the captions again"
+            ) from None
 
     def batch(self, rows: list[list[str]], max_length: int) -> dict[str, torch.Tensor]:
-        """B rows of S texts to hidden (B,S,max_length,D), zero on padding, mask (B,S,max_length), pooled (B,S,P)."""
+        """B rows of S texts to hidden (B,S,max_length,D), zero on padding, mask (B,S,max_length),
+        pooled (B,S,P).
+        """
         pairs = [self[text] for row in rows for text in row]
         hidden = torch.zeros(len(pairs), max_length, pairs[0][0].shape[1])
         for out, (tokens, _) in zip(hidden, pairs, strict=True):
-            out[:len(tokens)] = tokens[:max_length]
-        mask = torch.arange(max_length) < torch.tensor([len(tokens) for tokens, _ in pairs])[:, None]
+            out[: len(tokens)] = tokens[:max_length]
+        mask = (
+            torch.arange(max_length) < torch.tensor([len(tokens) for tokens, _ in pairs])[:, None]
+        )
         out = {"hidden": hidden, "mask": mask, "pooled": torch.stack([p for _, p in pairs]).float()}
         return {name: value.unflatten(0, (len(rows), len(rows[0]))) for name, value in out.items()}
 
 
-def _write_shard(path: Path, texts: list[str], encoders: TextEncoders, max_length: int, batch: int, key: str,
-                 bar: object) -> None:
+def _write_shard(
+    path: Path,
+    texts: list[str],
+    encoders: TextEncoders,
+    max_length: int,
+    batch: int,
+    key: str,
+    bar: object,
+) -> None:
     from safetensors.torch import save_file
 
-    hidden, pooled = [], []
+    hidden = []
+    pooled = []
     for start in range(0, len(texts), batch):
-        part = texts[start:start + batch]
+        part = texts[start : start + batch]
         for h, p in encoders.encode(part, max_length, batch):
             hidden.append(h.bfloat16().cpu())
             pooled.append(p.bfloat16().cpu())
         bar.update(len(part))
-    about = {"encoders": key, "texts": json.dumps(texts), "lengths": json.dumps([len(h) for h in hidden])}
+    about = {
+        "encoders": key,
+        "texts": json.dumps(texts),
+        "lengths": json.dumps([len(h) for h in hidden]),
+    }
     name = hashlib.sha256((key + about["texts"]).encode()).hexdigest()[:16]
     unfinished = path / f"{name}.part"
     save_file({"hidden": torch.cat(hidden), "pooled": torch.stack(pooled)}, unfinished, about)
@@ -217,11 +322,19 @@ def _write_shard(path: Path, texts: list[str], encoders: TextEncoders, max_lengt
 
 
 def caption_embedder(encoders: Any, max_length: int) -> Embed:
-    """B captions -> {"hidden" (B,3,L,D), "mask" (B,3,L), "pooled" (B,3,P)}, rounded as in a `TextStore`."""
+    """B captions -> {"hidden" (B,3,L,D), "mask" (B,3,L), "pooled" (B,3,P)}, rounded as in a
+    `TextStore`.
+    """
 
     def embed(captions: Sequence[Captions]) -> dict[str, Tensor]:
-        hidden, mask, pooled = encoders.embed_batch([text for three in captions for text in three], max_length)
-        kept = {"hidden": hidden.bfloat16().float(), "mask": mask, "pooled": pooled.bfloat16().float()}
+        hidden, mask, pooled = encoders.embed_batch(
+            [text for three in captions for text in three], max_length
+        )
+        kept = {
+            "hidden": hidden.bfloat16().float(),
+            "mask": mask,
+            "pooled": pooled.bfloat16().float(),
+        }
         return {name: value.unflatten(0, (len(captions), -1)) for name, value in kept.items()}
 
     return embed
@@ -231,9 +344,11 @@ def caption_embedder(encoders: Any, max_length: int) -> Embed:
 def encode_caption_batch(
     captions: Sequence[str], encoders: TextEncoders, max_length: int = T5_TOKENS
 ) -> tuple[Tensor, Tensor]:
-    """B texts as the published model reads them: T5 states (B, max_length, D) and both CLIPs' pooled vectors (B, P).
+    """B texts as the published model reads them: T5 states (B, max_length, D) and both CLIPs'
+    pooled vectors (B, P).
 
-    Cut or padded to max_length T5 tokens; padding is attended and kept, as the published code has it.
+    Cut or padded to max_length T5 tokens; padding is attended and kept, as the published code has
+    it.
     """
     tokens = encoders.tokenize(list(captions), max_length)
     hidden, _, pooled = encoders(tokens | {"mask": torch.ones_like(tokens["mask"])})

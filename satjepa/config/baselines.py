@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 class Fit:
     """How a baseline is trained.
 
-    Every `val_every` steps, a divisor of `steps`, a line of log.csv ends, with the loss on `val_patches` of the
-    validation part (0: all); the weights with the lowest are kept. schedule: of the learning rate; `warmup` is in steps
+    Every `val_every` steps, a divisor of `steps`, a line of log.csv ends, with the loss on
+    `val_patches` of the validation part (0: all); the weights with the lowest are kept. schedule:
+    of the learning rate; `warmup` is in steps
     and for "warmup" alone. grad_clip 0: no clipping. ema 0: no averaged weights.
     """
 
@@ -113,8 +114,10 @@ class MCVDSizes:
 
 @dataclass(frozen=True)
 class SD35Sizes:
-    """`satjepa.baselines.sd35.SD35`. levels: of the noise, "img2img" as in diffusers' pipeline, or "published" as in
-    Sat-JEPA-Diff. prompt: one for all places, null for the captions. timesteps, caption_dropout: for its training.
+    """`satjepa.baselines.sd35.SD35`. levels: of the noise, "img2img" as in diffusers' pipeline, or
+    "published" as in
+    Sat-JEPA-Diff. prompt: one for all places, null for the captions. timesteps, caption_dropout:
+    for its training.
     """
 
     levels: Literal["img2img", "published"]
@@ -128,14 +131,15 @@ class SD35Sizes:
 
 
 SIZES = {
-    "climatology": NoSizes, "trend": NoSizes, "unet": UNetSizes, "simvp": SimVPSizes, "predrnn": PredRNNSizes,
-    "mcvd": MCVDSizes, "sd35": SD35Sizes,
+    "climatology": NoSizes, "trend": NoSizes, "unet": UNetSizes, "simvp": SimVPSizes,
+    "predrnn": PredRNNSizes, "mcvd": MCVDSizes, "sd35": SD35Sizes,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One baseline. title: in the table. model: keyword arguments of its class. train: None where nothing is trained.
+    """One baseline. title: in the table. model: keyword arguments of its class. train: None where
+    nothing is trained.
     """
 
     kind: str
@@ -192,7 +196,9 @@ def _arm(section: dict[str, Any], name: str) -> Arm:
             raise ConfigError("train", "a mapping", f"nothing: {kind} is not trained")
         own = values.get("train", {})
         if not isinstance(own, dict):
-            raise ConfigError("train", repr(own), "a mapping with the keys that differ from baselines.train")
+            raise ConfigError(
+                "train", repr(own), "a mapping with the keys that differ from baselines.train"
+            )
         with _below("train"):
             train = build(Fit, section["train"] | own) if trains else None
     return Arm(kind, title, dataclasses.asdict(sizes), train)
@@ -209,10 +215,21 @@ def _require(name: str, demands: Demands) -> None:
 
 
 def _demands(name: str, arm: Arm) -> Demands:
-    yield bool(re.fullmatch(r"\w+", name)), "", name, "a name of letters, digits and _, for it names a folder"
-    sizes, train = arm.model, arm.train
+    yield (
+        bool(re.fullmatch(r"\w+", name)),
+        "",
+        name,
+        "a name of letters, digits and _, for it names a folder",
+    )
+    sizes = arm.model
+    train = arm.train
     if train is not None:
-        yield train.steps % train.val_every == 0, ".train.val_every", train.val_every, f"a divisor of {train.steps}"
+        yield (
+            train.steps % train.val_every == 0,
+            ".train.val_every",
+            train.val_every,
+            f"a divisor of {train.steps}",
+        )
     if arm.kind == "simvp":
         yield sizes["n_s"] % 2 == 0, ".model.n_s", sizes["n_s"], "an even number"
     if arm.kind == "unet":
@@ -220,7 +237,12 @@ def _demands(name: str, arm: Arm) -> Demands:
     if arm.kind == "predrnn":
         yield sizes["kernel"] % 2 == 1, ".model.kernel", sizes["kernel"], "an odd number"
         first, second, _ = sizes["sampling_at"]
-        yield first < second, ".model.sampling_at", sizes["sampling_at"], "[s1, s2, alpha] with s1 < s2"
+        yield (
+            first < second,
+            ".model.sampling_at",
+            sizes["sampling_at"],
+            "[s1, s2, alpha] with s1 < s2",
+        )
     if arm.kind == "mcvd":
         yield 1000 % sizes["steps"] == 0, ".model.steps", sizes["steps"], "a divisor of 1000"
 
@@ -228,16 +250,36 @@ def _demands(name: str, arm: Arm) -> Demands:
 def _demands_of_data(arm: Arm, side: int, history: int) -> Demands:
     sizes = arm.model
     if "history" in sizes:
-        yield sizes["history"] <= history, ".model.history", sizes["history"], f"at most data.history ({history})"
+        yield (
+            sizes["history"] <= history,
+            ".model.history",
+            sizes["history"],
+            f"at most data.history ({history})",
+        )
     multiple = f"such that data.patch ({side}) is a multiple of "
     if arm.kind == "simvp":
-        yield side % 2 ** (sizes["n_s"] // 2) == 0, ".model.n_s", sizes["n_s"], multiple + "2^(n_s/2)"
+        yield (
+            side % 2 ** (sizes["n_s"] // 2) == 0,
+            ".model.n_s",
+            sizes["n_s"],
+            multiple + "2^(n_s/2)",
+        )
     if arm.kind == "unet":
-        yield side % 2 ** (sizes["levels"] - 1) == 0, ".model.levels", sizes["levels"], multiple + "2^(levels-1)"
+        yield (
+            side % 2 ** (sizes["levels"] - 1) == 0,
+            ".model.levels",
+            sizes["levels"],
+            multiple + "2^(levels-1)",
+        )
     if arm.kind == "predrnn":
         yield side % sizes["patch"] == 0, ".model.patch", sizes["patch"], multiple + "patch"
     if arm.kind == "mcvd":
-        yield side % 2 ** (len(sizes["mult"]) - 1) == 0, ".model.mult", sizes["mult"], multiple + "2^(levels-1)"
+        yield (
+            side % 2 ** (len(sizes["mult"]) - 1) == 0,
+            ".model.mult",
+            sizes["mult"],
+            multiple + "2^(levels-1)",
+        )
 
 
 @contextmanager
@@ -247,4 +289,6 @@ def _below(prefix: str) -> Iterator[None]:
         yield
     except ConfigError as error:
         key = prefix if error.key == "(file)" else f"{prefix}.{error.key}"
-        raise ConfigError(key, error.found, error.accepted, error.nearest and f"{prefix}.{error.nearest}") from None
+        raise ConfigError(
+            key, error.found, error.accepted, error.nearest and f"{prefix}.{error.nearest}"
+        ) from None

@@ -1,8 +1,9 @@
 """params.yaml -> one typed, validated, frozen `Params`.
 
-The dataclasses below are the only schema: to add a knob, add one field here and one line to params.yaml, where a
-comment says what it means. Every key is required; an unknown key, a wrong type or a value out of range is a
-`ConfigError` that names the dotted key, what was found and what is accepted.
+The dataclasses below are the only schema: to add a knob, add one field here and one line to
+params.yaml, where a comment says what it means. Every key is required; an unknown key, a wrong type
+or a value out of range is a `ConfigError` that names the dotted key, what was found and what is
+accepted.
 """
 
 import dataclasses
@@ -17,7 +18,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from satjepa.config.baselines import check_baselines
-from satjepa.config.typed import ConfigError, Count, Positive, Range, Share, Weight, Whole, build, read_yaml, with_keys
+from satjepa.config.typed import (
+    ConfigError,
+    Count,
+    Positive,
+    Range,
+    Share,
+    Weight,
+    Whole,
+    build,
+    read_yaml,
+    with_keys,
+)
 from satjepa.paths import root
 
 
@@ -196,7 +208,9 @@ class Ablate:
 
 @dataclass(frozen=True)
 class Published:
-    """The published system, trained and scored beside ours: arms as those of `Ablate`, each a row of the table."""
+    """The published system, trained and scored beside ours: arms as those of `Ablate`, each a row
+    of the table.
+    """
 
     steps: Count
     arms: dict[str, dict[str, Any]]
@@ -204,7 +218,9 @@ class Published:
 
 @dataclass(frozen=True)
 class Params:
-    """Everything in params.yaml, checked. What `baselines` holds: `satjepa.config.baselines`; {} for none."""
+    """Everything in params.yaml, checked. What `baselines` holds: `satjepa.config.baselines`; {}
+    for none.
+    """
 
     seed: Whole
     data: Data
@@ -231,16 +247,23 @@ def load_params(
     """Read and check a params file: `load_params(arm="no_jepa", **{"train.steps": 4})`.
 
     path: default $SATJEPA_PARAMS (relative to the repository root), else params.yaml of the root.
-    arm: one of ablate.arms or published.arms; sets train.steps to that section's steps, then the arm's own values.
+    arm: one of ablate.arms or published.arms; sets train.steps to that section's steps, then the
+    arm's own values.
     seed, dotted: override last; a seed of None leaves the file's.
     Every arm of the file is checked, whichever is asked for. Raises ConfigError.
     """
-    path = Path(path) if path is not None else root() / os.environ.get("SATJEPA_PARAMS", "params.yaml")
+    path = (
+        Path(path) if path is not None else root() / os.environ.get("SATJEPA_PARAMS", "params.yaml")
+    )
     try:
         values = read_yaml(path)
         params = from_dict(values)
         sections = {"ablate": params.ablate, "published": params.published}
-        arms = {name: _with_arm(values, key, name) for key, section in sections.items() for name in section.arms}
+        arms = {
+            name: _with_arm(values, key, name)
+            for key, section in sections.items()
+            for name in section.arms
+        }
         if arm is not None:
             values = arms[arm] if arm in arms else _no_such_arm(arm, arms)
     except ConfigError as error:
@@ -250,19 +273,41 @@ def load_params(
 
 
 def from_dict(values: Any) -> Params:
-    """Params from what `Params.as_dict` gave or YAML holds, checked across fields, too; raises ConfigError."""
+    """Params from what `Params.as_dict` gave or YAML holds, checked across fields, too; raises
+    ConfigError.
+    """
     params = build(Params, values)
     model, grid = params.model, params.data.patch / params.model.encoder.patch
     low, high = params.train.target_ema
     arms = [*params.ablate.arms, *params.published.arms]
     odd_names = [name for name in arms if not re.fullmatch(r"\w+", name) or arms.count(name) > 1]
     for fine, key, found, accepted in [
-        (grid % 1 == 0, "data.patch", params.data.patch, f"a multiple of model.encoder.patch ({model.encoder.patch})"),
-        (model.coarse_rgb % grid == 0, "model.coarse_rgb", model.coarse_rgb, f"0 or a multiple of {grid:g}"),
+        (
+            grid % 1 == 0,
+            "data.patch",
+            params.data.patch,
+            f"a multiple of model.encoder.patch ({model.encoder.patch})",
+        ),
+        (
+            model.coarse_rgb % grid == 0,
+            "model.coarse_rgb",
+            model.coarse_rgb,
+            f"0 or a multiple of {grid:g}",
+        ),
         (low <= high, "train.target_ema", [low, high], "[from, to] with from <= to"),
-        (not odd_names, "ablate.arms", odd_names, "names of letters, digits and _, which published.arms has not, too"),
+        (
+            not odd_names,
+            "ablate.arms",
+            odd_names,
+            "names of letters, digits and _, which published.arms has not, too",
+        ),
         *(
-            (part.dim % part.heads == 0, f"model.{name}.dim", part.dim, f"a multiple of its heads ({part.heads})")
+            (
+                part.dim % part.heads == 0,
+                f"model.{name}.dim",
+                part.dim,
+                f"a multiple of its heads ({part.heads})",
+            )
             for name in ("encoder", "predictor", "forecaster", "adapter")
             for part in [getattr(model, name)]
         ),
@@ -274,7 +319,9 @@ def from_dict(values: Any) -> Params:
 
 
 def digest(obj: Any) -> str:
-    """sha256 of the canonical JSON of a section, of the whole Params, or of plain data; hexadecimal."""
+    """sha256 of the canonical JSON of a section, of the whole Params, or of plain data;
+    hexadecimal.
+    """
     return hashlib.sha256(_canonical(obj).encode()).hexdigest()
 
 
@@ -289,10 +336,14 @@ def _with_arm(values: dict[str, Any], section: str, arm: str) -> dict[str, Any]:
         changed = with_keys(Params, values, steps | values[section]["arms"][arm])
         from_dict(changed)
     except ConfigError as error:
-        raise ConfigError(f"{section}.arms.{arm}.{error.key}", error.found, error.accepted, error.nearest) from None
+        raise ConfigError(
+            f"{section}.arms.{arm}.{error.key}", error.found, error.accepted, error.nearest
+        ) from None
     return changed
 
 
 def _no_such_arm(arm: str, arms: Mapping[str, Any]) -> NoReturn:
     nearest = difflib.get_close_matches(arm, arms, 1)
-    raise ConfigError("ablate.arms", repr(arm), ", ".join(arms), *(f"ablate.arms.{name}" for name in nearest))
+    raise ConfigError(
+        "ablate.arms", repr(arm), ", ".join(arms), *(f"ablate.arms.{name}" for name in nearest)
+    )

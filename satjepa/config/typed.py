@@ -1,8 +1,9 @@
-"""Plain data -> strict frozen dataclasses; fields and types are the schema, a mistake is a `ConfigError` saying where.
+"""Plain data -> strict frozen dataclasses; fields and types are the schema, a mistake is a
+`ConfigError` saying where.
 
-A field is int, float, str, bool, `X | None`, Literal of texts, tuple[X, ...] (one or more, none twice), list[X] (one or
-more; a tuple, too, in the dataclass), tuple[X, Y], dict[str, X], Any, another dataclass, or Annotated[number,
-Range(...)]. Every field must be given.
+A field is int, float, str, bool, `X | None`, Literal of texts, tuple[X, ...] (one or more, none
+twice), list[X] (one or more; a tuple, too, in the dataclass), tuple[X, Y], dict[str, X], Any,
+another dataclass, or Annotated[number, Range(...)]. Every field must be given.
 """
 
 import copy
@@ -48,12 +49,16 @@ Share = Annotated[float, Range(0, 1)]
 class ConfigError(ValueError):
     """A value that is not as its field says.
 
-    Attributes: `key` dotted, `found` and `accepted` in words, `nearest` a valid dotted key or None, `source` the file.
+    Attributes: `key` dotted, `found` and `accepted` in words, `nearest` a valid dotted key or None,
+    `source` the file.
     """
 
     def __init__(self, key: str, found: str, accepted: str, nearest: str | None = None) -> None:
         super().__init__(key, found, accepted, nearest)
-        self.key, self.found, self.accepted, self.nearest = key, found, accepted, nearest
+        self.key = key
+        self.found = found
+        self.accepted = accepted
+        self.nearest = nearest
         self.source: Path | None = None
 
     def __str__(self) -> str:
@@ -73,7 +78,9 @@ def read_yaml(path: Path) -> Any:
 
 
 def with_keys(kind: type, values: dict[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of the nested `values` in which each dotted key has its new value. `build` refuses unknown ones later."""
+    """A copy of the nested `values` in which each dotted key has its new value. `build` refuses
+    unknown ones later.
+    """
     tree = copy.deepcopy(values)
     for key, value in dotted.items():
         *sections, leaf = key.split(".")
@@ -98,7 +105,9 @@ def valid_keys(kind: type) -> tuple[str, ...]:
     keys: list[str] = []
     for name, hint in _fields(kind).items():
         keys.append(name)
-        keys += [f"{name}.{key}" for key in valid_keys(hint)] if dataclasses.is_dataclass(hint) else []
+        keys += (
+            [f"{name}.{key}" for key in valid_keys(hint)] if dataclasses.is_dataclass(hint) else []
+        )
     return tuple(keys)
 
 
@@ -109,8 +118,12 @@ def unknown_key(kind: type, key: str) -> ConfigError:
     """
     keys = valid_keys(kind)
     section, _, leaf = key.rpartition(".")
-    names = [k for k in keys if k.rpartition(".")[0] == section] or [k for k in keys if "." not in k]
-    nearest = [k for k in keys if k.rpartition(".")[2] == leaf] or difflib.get_close_matches(key, keys, 1)
+    names = [k for k in keys if k.rpartition(".")[0] == section] or [
+        k for k in keys if "." not in k
+    ]
+    nearest = [k for k in keys if k.rpartition(".")[2] == leaf] or difflib.get_close_matches(
+        key, keys, 1
+    )
     return ConfigError(key, "an unknown key", ", ".join(names), nearest[0] if nearest else None)
 
 
@@ -125,7 +138,9 @@ def _refuse_unknown(whole: type, kind: type, values: Any, prefix: str) -> None:
 def _section(kind: type, value: Any, key: str) -> Any:
     fields = _fields(kind)
     if not isinstance(value, dict):
-        raise ConfigError(key or "(file)", _words(value), "a mapping with the keys " + ", ".join(fields))
+        raise ConfigError(
+            key or "(file)", _words(value), "a mapping with the keys " + ", ".join(fields)
+        )
     prefix = f"{key}." if key else ""
     for name in fields:
         if name not in value:
@@ -134,7 +149,8 @@ def _section(kind: type, value: Any, key: str) -> Any:
 
 
 def _value(kind: Any, value: Any, key: str) -> Any:
-    origin, args = get_origin(kind), get_args(kind)
+    origin = get_origin(kind)
+    args = get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _section(kind, value, key)
     if origin is Annotated:
@@ -167,9 +183,14 @@ def _choice(choices: tuple[str, ...], value: Any, key: str) -> str:
 def _list(args: tuple[Any, ...], value: Any, key: str, twice: bool = False) -> tuple[Any, ...]:
     free = args[-1] is Ellipsis
     if not isinstance(value, list | tuple) or (not value if free else len(value) != len(args)):
-        raise ConfigError(key, _words(value), "a list of one or more" if free else f"a list of {len(args)}")
+        raise ConfigError(
+            key, _words(value), "a list of one or more" if free else f"a list of {len(args)}"
+        )
     kinds = args[:1] * len(value) if free else args
-    items = tuple(_value(kind, item, f"{key}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
+    items = tuple(
+        _value(kind, item, f"{key}[{i}]")
+        for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )
     if free and not twice and any(item in items[:i] for i, item in enumerate(items)):
         raise ConfigError(key, _words(value), "a list in which nothing stands twice")
     return items
@@ -181,10 +202,18 @@ def _scalar(kind: type, value: Any, key: str) -> Any:
         return float(value)
     if kind is int and number and isinstance(value, int):
         return value
-    if (kind is bool and isinstance(value, bool)) or (kind is str and isinstance(value, str) and value):
+    if (kind is bool and isinstance(value, bool)) or (
+        kind is str and isinstance(value, str) and value
+    ):
         return value
-    accepted = {float: "float, finite", int: "int", bool: "true or false", str: "text, not empty"}[kind]
-    if kind is float and isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d+", value, re.IGNORECASE):
+    accepted = {float: "float, finite", int: "int", bool: "true or false", str: "text, not empty"}[
+        kind
+    ]
+    if (
+        kind is float
+        and isinstance(value, str)
+        and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d+", value, re.IGNORECASE)
+    ):
         accepted += " (YAML reads this as text: write 1.0e-3, with point and sign)"
     raise ConfigError(key, _words(value), accepted)
 

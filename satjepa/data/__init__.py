@@ -1,1 +1,3 @@
-"""From GeoTIFFs to batches: `rasters` < `scenes` < `cube` < `splits` < `pairs` (`world` makes the demo scenes)."""
+"""From GeoTIFFs to batches: `rasters` < `scenes` < `cube` < `splits` < `pairs` (`world` makes the
+demo scenes).
+"""

@@ -1,4 +1,5 @@
-"""AlphaEarth embeddings: 64-dimensional unit vectors a pixel and year, in Google's 8-bit code (CC-BY 4.0).
+"""AlphaEarth embeddings: 64-dimensional unit vectors a pixel and year, in Google's 8-bit code
+(CC-BY 4.0).
 
 The code is value = sign(q) (|q| / 127.5)^2 with q int8 and -128 for a pixel without embedding.
 """
@@ -20,10 +21,11 @@ MASKED = -128
 
 
 def decode_alphaearth(q: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Codes to vectors of length 1: q int8 with the 64 bands along `axis`, float32 of the same shape.
+    """Codes to vectors of length 1: q int8 with the 64 bands along `axis`, float32 of the same
+    shape.
 
-    A vector with any band at -128, or with all bands 0, is 0. The code alone gives lengths of 0.994 to 1.006 on real
-    vectors, hence the scaling.
+    A vector with any band at -128, or with all bands 0, is 0. The code alone gives lengths of 0.994
+    to 1.006 on real vectors, hence the scaling.
     """
     value = q.astype(np.float32)
     value *= np.abs(value) * np.float32(1 / 127.5**2)
@@ -34,18 +36,21 @@ def decode_alphaearth(q: np.ndarray, axis: int = 0) -> np.ndarray:
 
 
 def encode_alphaearth(value: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """Vectors (64, H, W) in [-1, 1] to int8 codes, the inverse of the formula; -128 where not `valid` (H, W)."""
+    """Vectors (64, H, W) in [-1, 1] to int8 codes, the inverse of the formula; -128 where not
+    `valid` (H, W).
+    """
     q = np.clip(np.rint(np.sign(value) * np.sqrt(np.abs(value)) * 127.5), -127, 127)
     return (q if valid is None else np.where(valid, q, MASKED)).astype(np.int8)
 
 
 def read_alphaearth(path: str | Path, window: Box | None = None) -> np.ndarray:
-    """Codes (64, H, W) int8, all bands -128 where masked, from a raster of codes or of float32/float64 unit vectors.
+    """Codes (64, H, W) int8, all bands -128 where masked, from a raster of codes or of
+    float32/float64 unit vectors.
 
-    Floats are quantised with `encode_alphaearth` (cosine to the original above 0.999). NaN, infinity, nodata, an
-    all-zero vector and a vector with any band at -128 are masked. `window` as in `read_rgb`.
-    Raises CorruptRasterError, BandCountError, ScaleError (another type, or a median length that is not 1 within 10 %:
-    rescaled or linearly coded bands).
+    Floats are quantised with `encode_alphaearth` (cosine to the original above 0.999). NaN,
+    infinity, nodata, an all-zero vector and a vector with any band at -128 are masked. `window` as
+    in `read_rgb`. Raises CorruptRasterError, BandCountError, ScaleError (another type, or a median
+    length that is not 1 within 10 %: rescaled or linearly coded bands).
     """
     seen = facts(path, BANDS)
     if seen.dtype not in ("int8", "float32", "float64"):
@@ -68,4 +73,6 @@ def read_alphaearth(path: str | Path, window: Box | None = None) -> np.ndarray:
 
 def _scale_error(path: str | Path, found: str) -> ScaleError:
     accepted = "int8 codes sign(q)(|q|/127.5)^2 with -128 masked, or float unit vectors"
-    return ScaleError(path, found, accepted, "export the AlphaEarth bands as they are, without rescaling")
+    return ScaleError(
+        path, found, accepted, "export the AlphaEarth bands as they are, without rescaling"
+    )

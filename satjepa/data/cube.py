@@ -1,4 +1,6 @@
-"""GeoTIFFs of one region -> one chunked xarray/Zarr cube with a validity mask, CRS and transform."""
+"""GeoTIFFs of one region -> one chunked xarray/Zarr cube with a validity mask, CRS and
+transform.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,14 @@ import numpy as np
 
 from satjepa.data.alphaearth import BANDS, MASKED, read_alphaearth
 from satjepa.data.display import is_display
-from satjepa.data.rasters import CorruptRasterError, Grid, MissingYearError, facts, read_rgb, read_uint8
+from satjepa.data.rasters import (
+    CorruptRasterError,
+    Grid,
+    MissingYearError,
+    facts,
+    read_rgb,
+    read_uint8,
+)
 from satjepa.data.scenes import TRUTH_BANDS, Scene, common_grid, truth_file
 
 if TYPE_CHECKING:
@@ -24,26 +33,35 @@ CHUNK = 256  # pixels; a chunk holds all bands of one year
 def build_cube(
     scenes: Sequence[Scene], out: str | Path, preset: str | None = None, white: float = 1.0
 ) -> xr.Dataset:
-    """Write the cube of one region to `out` (a .zarr folder, replaced at once and only when complete) and open it.
+    """Write the cube of one region to `out` (a .zarr folder, replaced at once and only when
+    complete) and open it.
 
-    Variables: rgb (year, band, y, x), display scale: uint8 where every source is uint8 (255 = 1.0), else float32;
-    valid (year, y, x) bool; emb (year, emb_band, y, x) int8 AlphaEarth codes, -128 where masked and in years without
-    a file, only if any year has one; oracle_mean, oracle_sample (year, band, y, x), process (year, y, x) uint8 and
-    has_truth (year) bool where any year has truth (0 in the years without).
+    Variables: rgb (year, band, y, x), display scale: uint8 where every source is uint8 (255 = 1.0),
+    else float32; valid (year, y, x) bool; emb (year, emb_band, y, x) int8 AlphaEarth codes, -128
+    where masked and in years without a file, only if any year has one; oracle_mean, oracle_sample
+    (year, band, y, x), process (year, y, x) uint8 and has_truth (year) bool where any year has
+    truth (0 in the years without).
     Coordinates: year; y and x, the pixel centres, on a grid that is not rotated.
-    Attributes: region, preset (default: the name of the folder that holds `out`), crs, transform (a, b, c, d, e, f).
+    Attributes: region, preset (default: the name of the folder that holds `out`), crs, transform
+    (a, b, c, d, e, f).
 
-    white: value in [0, 1] that becomes 1, in images that are not uint8; what is brighter is clipped.
+    white: value in [0, 1] that becomes 1, in images that are not uint8; what is brighter is
+    clipped.
 
-    Years are as found: a missing one stays missing. Raises SceneError (everything `find_scenes` checks) and ValueError
-    for scenes of several regions or a doubled year; then `out` is left as it was.
+    Years are as found: a missing one stays missing. Raises SceneError (everything `find_scenes`
+    checks) and ValueError for scenes of several regions or a doubled year; then `out` is left as it
+    was.
     """
     import xarray as xr
 
-    out, scenes = Path(out).absolute(), sorted(scenes, key=lambda scene: scene.year)
+    out = Path(out).absolute()
+    scenes = sorted(scenes, key=lambda scene: scene.year)
     years = [scene.year for scene in scenes]
     if len({scene.region for scene in scenes}) != 1 or len(set(years)) != len(years):
-        raise ValueError(f"a cube wants one scene a year of one region, got {[(s.region, s.year) for s in scenes]}")
+        raise ValueError(
+            "a cube wants one scene a year of one region, got "
+            f"{[(s.region, s.year) for s in scenes]}"
+        )
     grid = common_grid(scenes)
     variables = _rgb(scenes, grid, white) | _embeddings(scenes, grid) | _truth(scenes, grid)
     attrs = {"region": scenes[0].region, "preset": out.parent.name if preset is None else preset}
@@ -55,13 +73,16 @@ def build_cube(
 def open_cube(path: str | Path) -> xr.Dataset:
     """Open a cube lazily: values are read when first used, then kept.
 
-    Raises FileNotFoundError if it is not there, CorruptRasterError where chunk files are lost (Zarr would read zeros).
+    Raises FileNotFoundError if it is not there, CorruptRasterError where chunk files are lost (Zarr
+    would read zeros).
     """
     import xarray as xr
     import zarr
 
     if not (Path(path) / "zarr.json").exists():
-        raise FileNotFoundError(f"{path}: no cube here; build it with build_cube or the DVC stage that makes the cubes")
+        raise FileNotFoundError(
+            f"{path}: no cube here; build it with build_cube or the DVC stage that makes the cubes"
+        )
     for name, array in zarr.open_group(path, mode="r").arrays():
         if array.nchunks_initialized != array.nchunks:
             found = f"{array.nchunks_initialized} of {array.nchunks} chunks of {name}"
@@ -73,13 +94,20 @@ def year_index(cube: xr.Dataset, year: int) -> int:
     """Position of a year in a cube; MissingYearError if it is a gap."""
     years = cube["year"].values.tolist()
     if year not in years:
-        fix = "add that year's GeoTIFFs and build the cube again (no year is made up from its neighbours)"
-        raise MissingYearError(cube.attrs["region"], f"no {year} in the cube", f"one of {years}", fix)
+        fix = (
+            "add that year's GeoTIFFs and build the cube again (no year is made up from its "
+            "neighbours)"
+        )
+        raise MissingYearError(
+            cube.attrs["region"], f"no {year} in the cube", f"one of {years}", fix
+        )
     return years.index(year)
 
 
 def _rgb(scenes: Sequence[Scene], grid: Grid, white: float) -> dict[str, tuple]:
-    kinds = {(seen.dtype, seen.scale, seen.offset) for seen in (facts(scene.rgb, 3) for scene in scenes)}
+    kinds = {
+        (seen.dtype, seen.scale, seen.offset) for seen in (facts(scene.rgb, 3) for scene in scenes)
+    }
     as_uint8 = kinds == {("uint8", 1.0, 0.0)}
     rgb = np.zeros((len(scenes), 3, grid.height, grid.width), np.uint8 if as_uint8 else np.float32)
     valid = np.zeros((len(scenes), grid.height, grid.width), bool)

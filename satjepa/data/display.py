@@ -1,8 +1,10 @@
-"""The display scale: every image is learnt from, described and forecast with the same value shown as white, 1.
+"""The display scale: every image is learnt from, described and forecast with the same value shown
+as white, 1.
 
-Digital numbers become [0, 1] in `satjepa.data.rasters`, by type; here is what of that is white. Images of 8 bits were
-stretched for display by whoever made them; reflectance was not, and land on it is dark: 1 is Sentinel-2's own white.
-A data set says its white (`data.white` in params.yaml); only for a single image, where nothing says it, it is guessed.
+Digital numbers become [0, 1] in `satjepa.data.rasters`, by type; here is what of that is white.
+Images of 8 bits were stretched for display by whoever made them; reflectance was not, and land on
+it is dark: 1 is Sentinel-2's own white. A data set says its white (`data.white` in params.yaml);
+only for a single image, where nothing says it, it is guessed.
 """
 
 from __future__ import annotations
@@ -14,15 +16,19 @@ import numpy as np
 from satjepa.data.rasters import facts, read_rgb
 
 REFLECTANCE_WHITE = 0.3558  # of Sentinel-2's true-colour images
-DARK = 0.4  # 99 % of the values in a reflectance image of land are below this; stretched for display they are not
+# 99 % of the values in a reflectance image of land are below this; stretched for display they are
+# not
+DARK = 0.4
 
 
-def display_white(path: str | Path, white: float | None = None, trained: float | None = None) -> tuple[float, str]:
+def display_white(
+    path: str | Path, white: float | None = None, trained: float | None = None
+) -> tuple[float, str]:
     """The value in [0, 1] that is shown as white, and why it is this one.
 
-    `white`, if given, overrides. uint8 is display imagery (1.0). Other types are as those that the model was `trained`
-    on; where that is not known, reflectance (0.3558), unless their 99th percentile is above 0.4, as only images
-    stretched for display have it (1.0).
+    `white`, if given, overrides. uint8 is display imagery (1.0). Other types are as those that the
+    model was `trained` on; where that is not known, reflectance (0.3558), unless their 99th
+    percentile is above 0.4, as only images stretched for display have it (1.0).
     """
     if white is not None:
         return white, "as given"
@@ -33,7 +39,10 @@ def display_white(path: str | Path, white: float | None = None, trained: float |
     rgb, valid = read_rgb(path)
     bright = float(np.percentile(rgb[:, valid], 99)) if valid.any() else 0.0
     kind = "display imagery" if bright > DARK else "reflectance"
-    return 1.0 if bright > DARK else REFLECTANCE_WHITE, f"taken as {kind}: 99% of the values are below {bright:.2f}"
+    return (
+        1.0 if bright > DARK else REFLECTANCE_WHITE,
+        f"taken as {kind}: 99% of the values are below {bright:.2f}",
+    )
 
 
 def is_display(path: str | Path) -> bool:

@@ -1,4 +1,6 @@
-"""SHA-256 of every file below a folder, in the format of `sha256sum`, so that a changed file can be named."""
+"""SHA-256 of every file below a folder, in the format of `sha256sum`, so that a changed file can be
+named.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,14 @@ NAME = "MANIFEST.sha256"
 
 
 class ManifestError(Exception):
-    """Files differ from their manifest; `bad` maps each path, relative to the folder, to what is wrong with it."""
+    """Files differ from their manifest; `bad` maps each path, relative to the folder, to what is
+    wrong with it.
+    """
 
     def __init__(self, folder: Path, bad: dict[str, str]) -> None:
         super().__init__(folder, bad)
-        self.folder, self.bad = folder, bad
+        self.folder = folder
+        self.bad = bad
 
     def __str__(self) -> str:
         lines = [f"  {name}: {what}" for name, what in self.bad.items()]
@@ -29,7 +34,9 @@ def sha256(path: str | Path) -> str:
 
 
 def write_manifest(folder: str | Path) -> Path:
-    """Hash all files below `folder` into `folder`/MANIFEST.sha256 (check it also with `sha256sum -c`), atomically."""
+    """Hash all files below `folder` into `folder`/MANIFEST.sha256 (check it also with `sha256sum
+    -c`), atomically.
+    """
     folder = Path(folder)
     lines = [f"{sha256(path)}  {name}\n" for name, path in _files(folder).items()]
     part = folder / f".{NAME}.part"
@@ -39,9 +46,14 @@ def write_manifest(folder: str | Path) -> Path:
 
 
 def verify_manifest(folder: str | Path) -> int:
-    """Hash all files again and return how many; ManifestError names every changed, missing and unlisted file."""
+    """Hash all files again and return how many; ManifestError names every changed, missing and
+    unlisted file.
+    """
     folder = Path(folder)
-    listed = dict(reversed(line.split("  ", 1)) for line in (folder / NAME).read_text(encoding="utf-8").splitlines())
+    listed = dict(
+        reversed(line.split("  ", 1))
+        for line in (folder / NAME).read_text(encoding="utf-8").splitlines()
+    )
     files = _files(folder)
     bad = {name: "missing" for name in listed if name not in files}
     bad |= {name: "not in the manifest" for name in files if name not in listed}
@@ -55,5 +67,9 @@ def verify_manifest(folder: str | Path) -> int:
 
 def _files(folder: Path) -> dict[str, Path]:
     """Files by relative POSIX path, sorted; hidden ones and the manifest itself left out."""
-    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("[!.]*") if path.is_file()}
+    paths = {
+        path.relative_to(folder).as_posix(): path
+        for path in folder.rglob("[!.]*")
+        if path.is_file()
+    }
     return {name: paths[name] for name in sorted(paths) if name != NAME}

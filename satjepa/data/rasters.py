@@ -1,7 +1,7 @@
 """GeoTIFFs to numbers: typed errors, reflectance in [0, 1], a validity mask with every array.
 
-What is not known without doubt is an error that names the file, what was found, what is accepted and how to fix it.
-Nothing that could not be read is ever replaced by zeros.
+What is not known without doubt is an error that names the file, what was found, what is accepted
+and how to fix it. Nothing that could not be read is ever replaced by zeros.
 """
 
 from __future__ import annotations
@@ -25,18 +25,27 @@ if TYPE_CHECKING:
 
 
 class SceneError(Exception):
-    """A raster or a folder that cannot be used: `path`, what was `found`, what is `accepted`, how to `fix` it."""
+    """A raster or a folder that cannot be used: `path`, what was `found`, what is `accepted`, how
+    to `fix` it.
+    """
 
     def __init__(self, path: str | Path, found: str, accepted: str, fix: str) -> None:
-        super().__init__(path, found, accepted, fix)  # all four in args, so that a loader's worker can pickle it
-        self.path, self.found, self.accepted, self.fix = Path(path), found, accepted, fix
+        super().__init__(
+            path, found, accepted, fix
+        )  # all four in args, so that a loader's worker can pickle it
+        self.path = Path(path)
+        self.found = found
+        self.accepted = accepted
+        self.fix = fix
 
     def __str__(self) -> str:
         return f"{self.path}: found {self.found}; accepted: {self.accepted}. To fix: {self.fix}"
 
 
 class CorruptRasterError(SceneError):
-    """The file is no readable raster: truncated, damaged, or with blocks that were never written."""
+    """The file is no readable raster: truncated, damaged, or with blocks that were never
+    written.
+    """
 
 
 class BandCountError(SceneError):
@@ -65,7 +74,9 @@ class DuplicateYearError(SceneError):
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the pixels of a raster lie: CRS (authority string or WKT, "" for none), affine transform a..f, size."""
+    """Where the pixels of a raster lie: CRS (authority string or WKT, "" for none), affine
+    transform a..f, size.
+    """
 
     crs: str
     transform: tuple[float, ...]
@@ -73,7 +84,9 @@ class Grid:
     width: int
 
     def difference(self, other: Grid) -> str:
-        """Say in what `other` differs; "" where its corners lie within a hundredth of a pixel of this grid's."""
+        """Say in what `other` differs; "" where its corners lie within a hundredth of a pixel of
+        this grid's.
+        """
         if self.crs != other.crs:
             return f"CRS {other.crs or 'none'} instead of {self.crs or 'none'}"
         if (self.height, self.width) != (other.height, other.width):
@@ -88,7 +101,9 @@ class Grid:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a complete reading of a file told: grid, type, range of the valid pixels, its scale and offset tags."""
+    """What a complete reading of a file told: grid, type, range of the valid pixels, its scale and
+    offset tags.
+    """
 
     grid: Grid
     dtype: str
@@ -101,7 +116,9 @@ class Facts:
 
 @contextmanager
 def open_raster(path: Path, bands: int) -> Iterator[DatasetReader]:
-    """Open a raster of so many bands; what GDAL cannot read, here or inside the block, is a CorruptRasterError."""
+    """Open a raster of so many bands; what GDAL cannot read, here or inside the block, is a
+    CorruptRasterError.
+    """
     import rasterio
 
     if lost := cut_off(path):
@@ -109,20 +126,31 @@ def open_raster(path: Path, bands: int) -> Iterator[DatasetReader]:
     try:
         with rasterio.open(path) as src:
             if src.count != bands:
-                fix = "export the red, green and blue bands only, in this order" if bands == 3 else "export all bands"
+                fix = (
+                    "export the red, green and blue bands only, in this order"
+                    if bands == 3
+                    else "export all bands"
+                )
                 raise BandCountError(path, f"{src.count} bands", f"{bands} bands", fix)
             yield src
     except rasterio.errors.RasterioIOError as error:
-        raise _corrupt(path, f"a raster that cannot be read ({error.__cause__ or error})") from error
+        raise _corrupt(
+            path, f"a raster that cannot be read ({error.__cause__ or error})"
+        ) from error
 
 
 def _corrupt(path: Path, found: str) -> CorruptRasterError:
-    fix = "fetch or write the file again, or, in a data set, leave it out with data.on_bad_scene: exclude"
+    fix = (
+        "fetch or write the file again, or, in a data set, leave it out with data.on_bad_scene: "
+        "exclude"
+    )
     return CorruptRasterError(path, found, "a complete GeoTIFF", fix)
 
 
 def _refuse_unwritten_blocks(src: DatasetReader) -> None:
-    """Blocks that were never written read as zeros without an error, unless a nodata value makes them a hole."""
+    """Blocks that were never written read as zeros without an error, unless a nodata value makes
+    them a hole.
+    """
     if src.driver != "GTiff" or src.nodata is not None:
         return
     for band in range(1, 2 if src.interleaving.value == "PIXEL" else src.count + 1):
@@ -132,7 +160,9 @@ def _refuse_unwritten_blocks(src: DatasetReader) -> None:
 
 
 def read_valid(src: DatasetReader, box: Box | None) -> tuple[np.ndarray, np.ndarray]:
-    """Values (bands, H, W) as stored, and where every band has one (H, W): not nodata, not masked, finite."""
+    """Values (bands, H, W) as stored, and where every band has one (H, W): not nodata, not masked,
+    finite.
+    """
     from rasterio.windows import Window
 
     window = Window(*box) if isinstance(box, tuple) else box
@@ -141,7 +171,9 @@ def read_valid(src: DatasetReader, box: Box | None) -> tuple[np.ndarray, np.ndar
         or window.col_off + window.width > src.width
         or window.row_off + window.height > src.height
     ):
-        raise ValueError(f"{src.name}: {window} reaches beyond the raster of {src.width}x{src.height} pixels")
+        raise ValueError(
+            f"{src.name}: {window} reaches beyond the raster of {src.width}x{src.height} pixels"
+        )
     data = src.read(window=window)  # (bands, H, W)
     valid = (src.read_masks(window=window) != 0).all(0)  # (H, W)
     if data.dtype.kind == "f":
@@ -153,24 +185,34 @@ def read_valid(src: DatasetReader, box: Box | None) -> tuple[np.ndarray, np.ndar
 
 @lru_cache(maxsize=4096)
 def _inspect(path: Path, bands: int, version: tuple[int, int]) -> Facts:
-    """Read a whole file, block by block; `version` (mtime, size) makes a rewritten file a new one."""
+    """Read a whole file, block by block; `version` (mtime, size) makes a rewritten file a new
+    one.
+    """
     with open_raster(path, bands) as src:
         _refuse_unwritten_blocks(src)
-        low, high = np.inf, -np.inf
+        low = np.inf
+        high = -np.inf
         for _, window in src.block_windows(1):
             data, valid = read_valid(src, window)
             if valid.any():
-                low, high = min(low, float(data[:, valid].min())), max(high, float(data[:, valid].max()))
+                low = min(low, float(data[:, valid].min()))
+                high = max(high, float(data[:, valid].max()))
         crs = src.crs.to_string() if src.crs else ""
         grid = Grid(crs, tuple(src.transform)[:6], src.height, src.width)
         stated = set(zip(src.scales, src.offsets, strict=True))
         if len(stated) > 1:
-            raise ScaleError(path, f"different scale tags {stated} in one file", "one scale and offset", "rewrite it")
+            raise ScaleError(
+                path,
+                f"different scale tags {stated} in one file",
+                "one scale and offset",
+                "rewrite it",
+            )
         return Facts(grid, src.dtypes[0], src.nodata, low, high, *stated.pop())
 
 
 def facts(path: str | Path, bands: int) -> Facts:
-    """Read every pixel of a raster once (remembered until the file changes) and return what was found.
+    """Read every pixel of a raster once (remembered until the file changes) and return what was
+    found.
 
     Raises FileNotFoundError, CorruptRasterError, BandCountError.
     """
@@ -183,15 +225,18 @@ def rgb_scale(path: str | Path) -> tuple[float, float]:
     """Factor and offset that turn the stored numbers of an RGB raster into reflectance in [0, 1].
 
     * uint8: /255 (255 is display white).
-    * uint16: /10000, if the largest valid value lies in 256..20000. Bright cloud and snow saturate up to about 16000
-      and are clipped to 1. A largest value up to 255 looks like 8-bit numbers, one above 20000 like another scaling:
-      ScaleError. Pixels that are 0 in all bands are masked where the file states no nodata value (0 is Sentinel-2's).
+    * uint16: /10000, if the largest valid value lies in 256..20000. Bright cloud and snow saturate
+      up to about 16000 and are clipped to 1. A largest value up to 255 looks like 8-bit numbers,
+      one above 20000 like another scaling: ScaleError. Pixels that are 0 in all bands are masked
+          where the file states no nodata value (0 is Sentinel-2's).
     * float: as it is, in [0, 1] up to a rounding of 0.001.
-    * A scale and offset in the file's own tags (as in public Sentinel-2 COGs: 0.0001 and -0.1) are applied instead,
-      if what results lies in -0.2..2; it is clipped to [0, 1].
+    * A scale and offset in the file's own tags (as in public Sentinel-2 COGs: 0.0001 and -0.1) are
+      applied instead, if what results lies in -0.2..2; it is clipped to [0, 1].
 
-    The decision is made on the whole file, never on a window. NaN, infinity and nodata take no part in it.
-    What no number shows is not corrected: the 1000 that Sentinel-2 products add since 2022 wants harmonised exports.
+    The decision is made on the whole file, never on a window. NaN, infinity and nodata take no part
+    in it.
+    What no number shows is not corrected: the 1000 that Sentinel-2 products add since 2022 wants
+    harmonised exports.
     """
     seen = facts(path, bands=3)
     if seen.low > seen.high:  # not one valid pixel: any scale, all of it masked
@@ -206,21 +251,28 @@ def rgb_scale(path: str | Path) -> tuple[float, float]:
         return 1e-4, 0.0
     elif seen.dtype in ("float32", "float64") and seen.low >= -1e-3 and seen.high <= 1 + 1e-3:
         return 1.0, 0.0
-    tags = "" if (seen.scale, seen.offset) == (1.0, 0.0) else f", scale tag {seen.scale}, offset tag {seen.offset}"
+    tags = (
+        ""
+        if (seen.scale, seen.offset) == (1.0, 0.0)
+        else f", scale tag {seen.scale}, offset tag {seen.offset}"
+    )
     raise ScaleError(
         path,
         f"{seen.dtype} values from {seen.low:g} to {seen.high:g} (nodata {seen.nodata}){tags}",
-        "uint8 (/255), uint16 reflectance times 10000 with a largest value of 256 to 20000, float in [0, 1]",
-        "convert the file to one of these; if an extreme value is a fill value, write it into the nodata tag",
+        "uint8 (/255), uint16 reflectance times 10000 with a largest value of 256 to 20000, float "
+        "in [0, 1]",
+        "convert the file to one of these; if an extreme value is a fill value, write it into the "
+        "nodata tag",
     )
 
 
 def read_rgb(path: str | Path, window: Box | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Reflectance (3, H, W) float32 in [0, 1] and validity (H, W) bool of an RGB raster; invalid pixels are 0.
+    """Reflectance (3, H, W) float32 in [0, 1] and validity (H, W) bool of an RGB raster; invalid
+    pixels are 0.
 
-    `window`: a rasterio Window or (x, y, width, height) in pixels, which must lie inside the raster (ValueError).
-    The scale (see `rgb_scale`) does not depend on it, and a file is read completely before any part of it is believed.
-    Raises CorruptRasterError, BandCountError, ScaleError.
+    `window`: a rasterio Window or (x, y, width, height) in pixels, which must lie inside the raster
+    (ValueError). The scale (see `rgb_scale`) does not depend on it, and a file is read completely
+    before any part of it is believed. Raises CorruptRasterError, BandCountError, ScaleError.
     """
     factor, offset = rgb_scale(path)
     with open_raster(Path(path), bands=3) as src:
@@ -230,7 +282,8 @@ def read_rgb(path: str | Path, window: Box | None = None) -> tuple[np.ndarray, n
 
 
 def read_uint8(path: str | Path, bands: int) -> np.ndarray:
-    """A uint8 raster (bands, H, W) as it is stored, without holes: the truth layers of the demo world.
+    """A uint8 raster (bands, H, W) as it is stored, without holes: the truth layers of the demo
+    world.
 
     Raises CorruptRasterError, BandCountError, ScaleError (another type).
     """

@@ -1,10 +1,13 @@
 """Find and check the GeoTIFFs of the published layout, one folder a region, one scene a year.
 
-    <root>/<Region>/s2_rgb_<Region>_<YEAR>_10km.tif           3 bands (see rasters.rgb_scale for the accepted scales)
-    <root>/<Region>/gee_embeddings_<Region>_<YEAR>_10km.tif   64 bands, optional; `embedding_` is accepted as well
+    <root>/<Region>/s2_rgb_<Region>_<YEAR>_10km.tif           3 bands (see rasters.rgb_scale for the
+    accepted scales)
+    <root>/<Region>/gee_embeddings_<Region>_<YEAR>_10km.tif   64 bands, optional; `embedding_` is
+    accepted as well
     <root>/<Region>/truth/<layer>_<Region>_<YEAR>.tif         of the demo world only
 
-The name of the folder is the region. Files with other names, and embeddings of a year without RGB, are no scene.
+The name of the folder is the region. Files with other names, and embeddings of a year without RGB,
+are no scene.
 """
 
 from __future__ import annotations
@@ -35,9 +38,9 @@ from satjepa.data.rasters import (
 
 __all__ = [
     "TRUTH_BANDS", "BandCountError", "CorruptRasterError", "DuplicateYearError", "EmptyRegionError",
-    "GridMismatchError", "MissingYearError", "ScaleError", "Scene", "SceneError", "SceneList", "check_scene",
-    "common_grid", "decode_alphaearth", "encode_alphaearth", "find_scenes", "read_alphaearth", "read_rgb",
-    "read_uint8", "scene_of", "truth_file", "year_pairs",
+    "GridMismatchError", "MissingYearError", "ScaleError", "Scene", "SceneError", "SceneList",
+    "check_scene", "common_grid", "decode_alphaearth", "encode_alphaearth", "find_scenes",
+    "read_alphaearth", "read_rgb", "read_uint8", "scene_of", "truth_file", "year_pairs",
 ]  # fmt: skip
 
 LAYOUT = "<Region>/s2_rgb_<Region>_<YEAR>_10km.tif"
@@ -48,7 +51,9 @@ _EMB = re.compile(r"(?:gee_embeddings|embedding)_.+_((?:19|20)\d\d)(?:\D.*)?\.ti
 
 @dataclass(frozen=True)
 class Scene:
-    """One year of one region: RGB file, AlphaEarth file if there is one, truth folder if that has the year."""
+    """One year of one region: RGB file, AlphaEarth file if there is one, truth folder if that has
+    the year.
+    """
 
     region: str
     year: int
@@ -58,16 +63,22 @@ class Scene:
 
 
 class SceneList(list[Scene]):
-    """Scenes sorted by region and year, and what was left out: `excluded`, a list of (path, SceneError)."""
+    """Scenes sorted by region and year, and what was left out: `excluded`, a list of (path,
+    SceneError).
+    """
 
-    def __init__(self, scenes: Iterable[Scene] = (), excluded: Sequence[tuple[Path, SceneError]] = ()) -> None:
+    def __init__(
+        self, scenes: Iterable[Scene] = (), excluded: Sequence[tuple[Path, SceneError]] = ()
+    ) -> None:
         super().__init__(scenes)
         self.excluded = list(excluded)
 
     def report(self) -> str:
         """How many scenes are kept and, line by line, what was excluded and why."""
         lines = [f"{len(self)} scenes kept, {len(self.excluded)} excluded"]
-        return "\n  ".join(lines + [f"{type(error).__name__}: {error}" for _, error in self.excluded])
+        return "\n  ".join(
+            lines + [f"{type(error).__name__}: {error}" for _, error in self.excluded]
+        )
 
 
 def find_scenes(
@@ -79,13 +90,15 @@ def find_scenes(
 ) -> SceneList:
     """All scenes below `root` (or of the named `regions`), sorted by region and year.
 
-    With `check` every file is read completely and compared with its region's grid (the most frequent one, the earliest
-    on a tie); without, only names are looked at. `on_bad="error"` raises the first SceneError. `on_bad="exclude"`
-    leaves the whole scene out (both files of a doubled year; a scene whose embedding or truth is bad) and lists each
-    error in `.excluded`. A year left out or absent is a gap: it forms no pair with its neighbours (`year_pairs`).
-    A root without any region folder raises EmptyRegionError in both modes.
+    With `check` every file is read completely and compared with its region's grid (the most
+    frequent one, the earliest on a tie); without, only names are looked at. `on_bad="error"` raises
+    the first SceneError. `on_bad="exclude"` leaves the whole scene out (both files of a doubled
+    year; a scene whose embedding or truth is bad) and lists each error in `.excluded`. A year left
+    out or absent is a gap: it forms no pair with its neighbours (`year_pairs`). A root without any
+    region folder raises EmptyRegionError in both modes.
     """
-    root, found = Path(root), SceneList()
+    root = Path(root)
+    found = SceneList()
     folders = [root / name for name in regions] if regions else _folders(root)
 
     def bad(error: SceneError) -> None:
@@ -102,14 +115,17 @@ def find_scenes(
 def _folders(root: Path) -> list[Path]:
     folders = sorted(p for p in root.glob("[!._]*") if p.is_dir())
     if not folders:
-        raise EmptyRegionError(root, "no region folder", LAYOUT, "point data.root at the folder of the regions")
+        raise EmptyRegionError(
+            root, "no region folder", LAYOUT, "point data.root at the folder of the regions"
+        )
     return folders
 
 
 def _list_scenes(folder: Path, bad: Callable[[SceneError], None]) -> list[Scene]:
     """Scenes of a region by file name; years with two files of a kind are reported and left out."""
     files = sorted(p for p in folder.glob("*") if p.is_file())
-    rgb, emb = _by_year(files, _RGB), _by_year(files, _EMB)
+    rgb = _by_year(files, _RGB)
+    emb = _by_year(files, _EMB)
     if not rgb:
         names = ", ".join(p.name for p in files[:3]) or "nothing"
         fix = "put the yearly GeoTIFFs there, rename them, or name the regions to use"
@@ -117,9 +133,16 @@ def _list_scenes(folder: Path, bad: Callable[[SceneError], None]) -> list[Scene]
     doubled = [paths for paths in (*rgb.values(), *emb.values()) if len(paths) > 1]
     for paths in doubled:
         others = " and ".join(p.name for p in paths[:-1])
-        bad(DuplicateYearError(paths[-1], f"the same year as {others}", "one file a year", "remove all but one"))
+        bad(
+            DuplicateYearError(
+                paths[-1], f"the same year as {others}", "one file a year", "remove all but one"
+            )
+        )
     lost = {year for kind in (rgb, emb) for year, paths in kind.items() if paths in doubled}
-    return [_scene(folder, year, rgb[year][0], emb.get(year, [None])[0]) for year in sorted(rgb.keys() - lost)]
+    return [
+        _scene(folder, year, rgb[year][0], emb.get(year, [None])[0])
+        for year in sorted(rgb.keys() - lost)
+    ]
 
 
 def _by_year(files: list[Path], pattern: re.Pattern[str]) -> dict[int, list[Path]]:
@@ -144,16 +167,24 @@ def truth_file(scene: Scene, layer: str) -> Path:
 def _rasters(scene: Scene) -> list[tuple[Path, int]]:
     """All files of a scene with their numbers of bands."""
     embedding = [(scene.emb, BANDS)] if scene.emb else []
-    truth = [(truth_file(scene, layer), bands) for layer, bands in TRUTH_BANDS.items()] if scene.truth else []
+    truth = (
+        [(truth_file(scene, layer), bands) for layer, bands in TRUTH_BANDS.items()]
+        if scene.truth
+        else []
+    )
     return [(scene.rgb, 3), *embedding, *truth]
 
 
 def check_scene(scene: Scene) -> Grid:
-    """Read all files of a scene completely and return their grid; raises what is wrong first, a SceneError."""
+    """Read all files of a scene completely and return their grid; raises what is wrong first, a
+    SceneError.
+    """
     for path, _ in _rasters(scene):
         if not path.exists():
             fix = "make the scenes again" if path != scene.rgb else "fetch the file"
-            raise MissingYearError(path, "no such file", f"every layer of {scene.region} {scene.year}", fix)
+            raise MissingYearError(
+                path, "no such file", f"every layer of {scene.region} {scene.year}", fix
+            )
     grid = facts(scene.rgb, 3).grid
     rgb_scale(scene.rgb)
     if scene.emb:
@@ -168,12 +199,21 @@ def check_scene(scene: Scene) -> Grid:
 
 def _mismatch(grid: Grid, other: Grid, path: Path, reference: Path) -> GridMismatchError | None:
     difference = grid.difference(other)
-    fix = "warp the file to the grid of the others (gdalwarp -t_srs -te -ts), or exclude it (on_bad_scene: exclude)"
-    return GridMismatchError(path, difference, f"the grid of {reference.name}", fix) if difference else None
+    fix = (
+        "warp the file to the grid of the others (gdalwarp -t_srs -te -ts), or exclude it "
+        "(on_bad_scene: exclude)"
+    )
+    return (
+        GridMismatchError(path, difference, f"the grid of {reference.name}", fix)
+        if difference
+        else None
+    )
 
 
 def common_grid(scenes: Sequence[Scene]) -> Grid:
-    """Check all scenes of one region (`check_scene`) and return the grid they share; raises GridMismatchError."""
+    """Check all scenes of one region (`check_scene`) and return the grid they share; raises
+    GridMismatchError.
+    """
 
     def bad(error: SceneError) -> None:
         raise error
@@ -182,7 +222,9 @@ def common_grid(scenes: Sequence[Scene]) -> Grid:
 
 
 def _checked(scenes: Sequence[Scene], bad: Callable[[SceneError], None]) -> list[Scene]:
-    """The scenes of one region that can be read and share a grid; what is wrong with the others is given to `bad`."""
+    """The scenes of one region that can be read and share a grid; what is wrong with the others is
+    given to `bad`.
+    """
     grids: dict[Scene, Grid] = {}
     for scene in scenes:
         try:
@@ -199,15 +241,21 @@ def _checked(scenes: Sequence[Scene], bad: Callable[[SceneError], None]) -> list
 
 
 def scene_of(scenes: Iterable[Scene], region: str, year: int) -> Scene:
-    """The scene of a region and year; MissingYearError where there is none, with the years that are there."""
+    """The scene of a region and year; MissingYearError where there is none, with the years that are
+    there.
+    """
     years = {scene.year: scene for scene in scenes if scene.region == region}
     if year not in years:
-        fix = "fetch that year, or ask for one that is there (no year is made up from its neighbours)"
+        fix = (
+            "fetch that year, or ask for one that is there (no year is made up from its neighbours)"
+        )
         raise MissingYearError(region, f"no scene of {year}", f"one of {sorted(years)}", fix)
     return years[year]
 
 
 def year_pairs(years: Iterable[int]) -> list[tuple[int, int]]:
-    """Consecutive years (t, t+1), both present: a gap is never bridged. [2010, 2012, 2013] gives [(2012, 2013)]."""
+    """Consecutive years (t, t+1), both present: a gap is never bridged. [2010, 2012, 2013] gives
+    [(2012, 2013)].
+    """
     present = set(years)
     return [(year, year + 1) for year in sorted(present) if year + 1 in present]

@@ -1,9 +1,11 @@
-"""Which samples train, which validate, which test: one JSON file with a hash, and a guard against leaks.
+"""Which samples train, which validate, which test: one JSON file with a hash, and a guard against
+leaks.
 
-    region      whole regions held out (default)
-    year        the last pair of years of every region held out, the one before it for validation
-    published   random patches, as in the published code, for comparison only. LEAKY: the same places, and often the
-                very images that are to be forecast, are trained on.
+region      whole regions held out (default)
+year        the last pair of years of every region held out, the one before it for validation
+published   random patches, as in the published code, for comparison only. LEAKY: the same places,
+and often the
+            very images that are to be forecast, are trained on.
 """
 
 from __future__ import annotations
@@ -25,7 +27,11 @@ if TYPE_CHECKING:
 
 PARTS = ("train", "val", "test")
 FOREVER = 9999  # last year seen of a place that is trained on whole
-DEPTH = {"region": 1, "year": 2, "published": 4}  # fields of an entry: Region, Region/year, Region/year/x/y
+DEPTH = {
+    "region": 1,
+    "year": 2,
+    "published": 4,
+}  # fields of an entry: Region, Region/year, Region/year/x/y
 
 
 class LeakError(ValueError):
@@ -33,20 +39,25 @@ class LeakError(ValueError):
 
 
 class UnknownSplit:
-    """Stands for the split of a checkpoint that does not say, or not here, what it was trained on: no sample passes."""
+    """Stands for the split of a checkpoint that does not say, or not here, what it was trained on:
+    no sample passes.
+    """
 
     def assert_unseen(self, samples: Iterable[Mapping[str, Any]]) -> None:
         """Raise LeakError."""
         raise LeakError(
-            "it is not known here what this checkpoint was trained on (an imported one does not say): it can forecast,"
-            " but be scored on nothing, for it may have seen the answers. Whoever knows its split sets"
+            "it is not known here what this checkpoint was trained on (an imported one does not "
+            "say): it can forecast,"
+            " but be scored on nothing, for it may have seen the answers. Whoever knows its split "
+            "sets"
             " model.trained_on to it"
         )
 
 
 @dataclass(frozen=True)
 class SplitPart:
-    """One part of a split: `entries` as in the split file, `patch` in pixels for the published kind.
+    """One part of a split: `entries` as in the split file, `patch` in pixels for the published
+    kind.
 
     `split`: sha256 of the split that it is a part of, "" where it is of none.
     """
@@ -58,16 +69,19 @@ class SplitPart:
     split: str = ""
 
     def allows(self, region: str, year: int, x: int, y: int) -> bool:
-        """Whether the sample from `year` to the next one, at pixel offset (x, y), belongs to this part."""
+        """Whether the sample from `year` to the next one, at pixel offset (x, y), belongs to this
+        part.
+        """
         return _entry(self.kind, region, year, x, y) in self.entries
 
 
 @dataclass(frozen=True)
 class Split:
-    """A split; entries are regions, "Region/year" or "Region/year/x/y" (year: the earlier one of the pair).
+    """A split; entries are regions, "Region/year" or "Region/year/x/y" (year: the earlier one of
+    the pair).
 
-    `patch` (pixels) is set for the published kind only. Raises ValueError for an entry that does not fit the kind and
-    LeakError for one that stands in two parts.
+    `patch` (pixels) is set for the published kind only. Raises ValueError for an entry that does
+    not fit the kind and LeakError for one that stands in two parts.
     """
 
     kind: str
@@ -108,7 +122,10 @@ class Split:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
-        part.write_text(json.dumps({**self._content(), "sha256": self.sha256}, indent=1) + "\n", encoding="utf-8")
+        part.write_text(
+            json.dumps({**self._content(), "sha256": self.sha256}, indent=1) + "\n",
+            encoding="utf-8",
+        )
         os.replace(part, path)
 
     @classmethod
@@ -119,7 +136,10 @@ class Split:
         split = cls(**content | {name: tuple(content[name]) for name in PARTS})
         if split.sha256 != stated:
             fix = "make a split with other parts with make_split(..., val=[...], test=[...])"
-            raise ValueError(f"{path}: sha256 {split.sha256[:12]} instead of {stated[:12]}: edited by hand? {fix}")
+            raise ValueError(
+                f"{path}: sha256 {split.sha256[:12]} instead of {stated[:12]}: edited by hand? "
+                f"{fix}"
+            )
         return split
 
     def part(self, name: str) -> SplitPart:
@@ -127,27 +147,37 @@ class Split:
         return SplitPart(name, self.kind, frozenset(getattr(self, name)), self.patch, self.sha256)
 
     def assert_unseen(self, samples: Iterable[Mapping[str, Any]]) -> None:
-        """Raise LeakError if training saw the place of any sample in the sample's target year or later.
+        """Raise LeakError if training saw the place of any sample in the sample's target year or
+        later.
 
-        `samples`: mappings with region, year (of t), x, y, as in batch["meta"]. A place is the region (region and year
-        splits: training windows cover all of it) or the window of `patch` pixels (published split, where an overlap
-        counts). Whoever trained with another split than this one must be asked with that one.
+        `samples`: mappings with region, year (of t), x, y, as in batch["meta"]. A place is the
+        region (region and year
+        splits: training windows cover all of it) or the window of `patch` pixels (published split,
+        where an overlap counts). Whoever trained with another split than this one must be asked
+        with that one.
         """
         last = self._last_training_year()
         for sample in samples:
-            region, target, x, y = sample["region"], sample["year"] + 1, sample["x"], sample["y"]
+            region = sample["region"]
+            target = sample["year"] + 1
+            x = sample["x"]
+            y = sample["y"]
             for left, top, seen in last.get(region, ()):
                 apart = self.patch is not None and max(abs(left - x), abs(top - y)) >= self.patch
                 if seen >= target and not apart:
                     when = "every year" if seen == FOREVER else str(seen)
                     label = f"split of kind {self.kind}" + (", leaky" if self.leaky else "")
                     raise LeakError(
-                        f"{region} {target - 1} to {target}, x={x} y={y}: training saw {when} of this place, so a score"
-                        f" on it is no forecast ({label}); take a sample of another part, or a split of kind region"
+                        f"{region} {target - 1} to {target}, x={x} y={y}: training saw {when} of "
+                        "this place, so a score"
+                        f" on it is no forecast ({label}); take a sample of another part, or a "
+                        "split of kind region"
                     )
 
     def _last_training_year(self) -> dict[str, list[tuple[int, int, int]]]:
-        """Region -> (x, y, last year seen there) of the training part; x = y = 0 where the place is the region."""
+        """Region -> (x, y, last year seen there) of the training part; x = y = 0 where the place is
+        the region.
+        """
         last: dict[str, dict[tuple[int, int], int]] = {}
         for entry in self.train:
             region, *rest = entry.split("/")
@@ -155,7 +185,10 @@ class Split:
             place = (int(rest[1]), int(rest[2])) if len(rest) == 3 else (0, 0)
             places = last.setdefault(region, {})
             places[place] = max(places.get(place, 0), year)
-        return {region: [(x, y, year) for (x, y), year in places.items()] for region, places in last.items()}
+        return {
+            region: [(x, y, year) for (x, y), year in places.items()]
+            for region, places in last.items()
+        }
 
 
 def _entry(kind: str, region: str, year: int, x: int, y: int) -> str:
@@ -163,12 +196,18 @@ def _entry(kind: str, region: str, year: int, x: int, y: int) -> str:
 
 
 def windows(shape: tuple[int, int], patch: int, stride: int) -> list[tuple[int, int]]:
-    """Offsets (x, y) of all whole patches of a raster of `shape` (H, W), at multiples of `stride`, row by row.
+    """Offsets (x, y) of all whole patches of a raster of `shape` (H, W), at multiples of `stride`,
+    row by row.
 
-    What is left over at the right and the lower edge belongs to no window. A raster smaller than a patch has none.
+    What is left over at the right and the lower edge belongs to no window. A raster smaller than a
+    patch has none.
     """
     height, width = shape
-    return [(x, y) for y in range(0, height - patch + 1, stride) for x in range(0, width - patch + 1, stride)]
+    return [
+        (x, y)
+        for y in range(0, height - patch + 1, stride)
+        for x in range(0, width - patch + 1, stride)
+    ]
 
 
 def make_split(
@@ -183,33 +222,52 @@ def make_split(
 ) -> Split:
     """A split of the regions in `cubes` (those of several presets count once).
 
-    kind "region": `val` and `test` are names of regions, or how many to draw (in an order that depends on the seed and
-    the name of each region only); `train` names the others, default all that is left.
-    kind "year": of each region, the last pair of consecutive years is tested and, if there are three or more, the one
-    before it validates.
-    kind "published": windows of `patch` pixels that do not overlap, of all pairs of years, a random 20 % of them tested
-    and 10 % for validation. The last two kinds do not use `val`, `test` and `train`.
-    Raises ValueError for unknown regions, too few of them, or a missing `patch`; LeakError for a region named twice.
+    kind "region": `val` and `test` are names of regions, or how many to draw (in an order that
+    depends on the seed and the name of each region only); `train` names the others, default all
+    that is left.
+    kind "year": of each region, the last pair of consecutive years is tested and, if there are
+    three or more, the one before it validates.
+    kind "published": windows of `patch` pixels that do not overlap, of all pairs of years, a random
+    20 % of them tested and 10 % for validation. The last two kinds do not use `val`, `test` and
+    `train`. Raises ValueError for unknown regions, too few of them, or a missing `patch`; LeakError
+    for a region named twice.
     """
     if kind not in DEPTH or (kind == "published" and patch is None):
-        raise ValueError(f"kind={kind!r}, patch={patch}: accepted are {', '.join(DEPTH)}; published wants a patch")
+        raise ValueError(
+            f"kind={kind!r}, patch={patch}: accepted are {', '.join(DEPTH)}; published wants a "
+            "patch"
+        )
     by_region = {cube.attrs["region"]: cube for cube in cubes}
-    starts = {name: [t for t, _ in year_pairs(by_region[name]["year"].values.tolist())] for name in sorted(by_region)}
+    starts = {
+        name: [t for t, _ in year_pairs(by_region[name]["year"].values.tolist())]
+        for name in sorted(by_region)
+    }
     if kind == "region":
         return Split(kind, seed, *_draw(list(starts), seed, val, test, train))
     if kind == "year":
         return Split(kind, seed, *_last_years(starts))
     size = {name: (cube.sizes["y"], cube.sizes["x"]) for name, cube in by_region.items()}
     places = {name: windows(size[name], patch, patch) for name in starts}
-    every = [_entry(kind, name, t, x, y) for name in starts for t in starts[name] for x, y in places[name]]
+    every = [
+        _entry(kind, name, t, x, y)
+        for name in starts
+        for t in starts[name]
+        for x, y in places[name]
+    ]
     every, tenth = _shuffled(every, seed), round(0.1 * len(every))
-    train, val, test = every[3 * tenth :], every[2 * tenth : 3 * tenth], every[: 2 * tenth]
+    train = every[3 * tenth :]
+    val = every[2 * tenth : 3 * tenth]
+    test = every[: 2 * tenth]
     return Split(kind, seed, tuple(train), tuple(val), tuple(test), patch)
 
 
 def _last_years(starts: dict[str, list[int]]) -> tuple[tuple[str, ...], ...]:
-    """Train, val and test entries from the first years of each region's pairs: the last tested, the second last val."""
-    train, val, test = [], [], []
+    """Train, val and test entries from the first years of each region's pairs: the last tested, the
+    second last val.
+    """
+    train = []
+    val = []
+    test = []
     for region, years in starts.items():
         entries = [f"{region}/{year}" for year in years]
         test += entries[-1:]
@@ -223,21 +281,37 @@ def _shuffled(names: Iterable[str], seed: int) -> list[str]:
 
 
 def _draw(
-    regions: list[str], seed: int, val: int | Sequence[str], test: int | Sequence[str], train: Sequence[str] | None
+    regions: list[str],
+    seed: int,
+    val: int | Sequence[str],
+    test: int | Sequence[str],
+    train: Sequence[str] | None,
 ) -> tuple[tuple[str, ...], ...]:
-    """Regions of train, val and test: named ones as named, numbers drawn from what is left, test first."""
-    named = {name for part in (val, test, train or ()) if not isinstance(part, int) for name in part}
+    """Regions of train, val and test: named ones as named, numbers drawn from what is left, test
+    first.
+    """
+    named = {
+        name for part in (val, test, train or ()) if not isinstance(part, int) for name in part
+    }
     if unknown := sorted(named - set(regions)):
         near = get_close_matches(unknown[0], regions, 1)
-        raise ValueError(f"no region {unknown[0]!r} in the cubes{f'; is it {near[0]!r}?' if near else ''}")
+        raise ValueError(
+            f"no region {unknown[0]!r} in the cubes{f'; is it {near[0]!r}?' if near else ''}"
+        )
     free = [name for name in _shuffled(regions, seed) if name not in named]
     drawn = {}
     for name, wanted in (("test", test), ("val", val)):
         if isinstance(wanted, int):
-            drawn[name], free = tuple(free[:wanted]), free[wanted:]
+            drawn[name] = tuple(free[:wanted])
+            free = free[wanted:]
         else:
             drawn[name] = tuple(wanted)
     rest = tuple(free) if train is None else tuple(train)
-    if not rest or any(isinstance(n, int) and len(drawn[part]) < n for part, n in (("val", val), ("test", test))):
-        raise ValueError(f"{len(regions)} regions are too few for val={val}, test={test} and at least one to train on")
+    if not rest or any(
+        isinstance(n, int) and len(drawn[part]) < n for part, n in (("val", val), ("test", test))
+    ):
+        raise ValueError(
+            f"{len(regions)} regions are too few for val={val}, test={test} and at least one to "
+            "train on"
+        )
     return rest, drawn["val"], drawn["test"]

@@ -1,4 +1,6 @@
-"""The images of one scene as a model sees them: one grid, one display scale, no holes, newest first."""
+"""The images of one scene as a model sees them: one grid, one display scale, no holes, newest
+first.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,11 @@ class ForecastError(Exception):
 class Stack:
     """T images of one scene.
 
-    rgb: (T,3,H,W) float32 in [0, 1], display scale, holes filled from the nearest valid pixel. valid: (T,H,W) bool.
-    years: (T,), a lone None where it is not known. The way back to the numbers of the newest image's file:
-    stored = (display * white - offset) / factor. saturated: share of its pixels brighter than white, clipped to it.
+    rgb: (T,3,H,W) float32 in [0, 1], display scale, holes filled from the nearest valid pixel.
+    valid: (T,H,W) bool.
+    years: (T,), a lone None where it is not known. The way back to the numbers of the newest
+    image's file: stored = (display * white - offset) / factor. saturated: share of its pixels
+    brighter than white, clipped to it.
     """
 
     rgb: np.ndarray
@@ -36,7 +40,9 @@ class Stack:
 
 
 def year_of(path: str | Path) -> int | None:
-    """The last number from 1900 to 2099 that stands alone in a file name (s2_rgb_X_2019_10km.tif: 2019), or None."""
+    """The last number from 1900 to 2099 that stands alone in a file name (s2_rgb_X_2019_10km.tif:
+    2019), or None.
+    """
     found = re.findall(r"(?<!\d)(?:19|20)\d\d(?!\d)", Path(path).stem)
     return int(found[-1]) if found else None
 
@@ -44,33 +50,44 @@ def year_of(path: str | Path) -> int | None:
 def years_of(paths: Sequence[Path], given: Sequence[int] | None = None) -> tuple[int | None, ...]:
     """Year of each image, from `given` (of the last one, or of all) or from the file names.
 
-    A single image may have none. Raises ForecastError where several are not from the oldest to the newest, one a year.
+    A single image may have none. Raises ForecastError where several are not from the oldest to the
+    newest, one a year.
     """
     if given and len(given) not in (1, len(paths)):
-        raise ForecastError(f"{len(given)} years for {len(paths)} images: give one for the last image, or one for each")
+        raise ForecastError(
+            f"{len(given)} years for {len(paths)} images: give one for the last image, or one for "
+            "each"
+        )
     years = [year_of(path) for path in paths]
     if given:
         years[-len(given) :] = given
     if len(years) > 1 and None in years:
         unknown = paths[years.index(None)].name
-        raise ForecastError(f"{unknown}: no year in the name; give the year of each image (--year, once for each)")
+        raise ForecastError(
+            f"{unknown}: no year in the name; give the year of each image (--year, once for each)"
+        )
     if any(a >= b for a, b in pairwise(years)):
-        raise ForecastError(f"years {', '.join(map(str, years))}: give the images from oldest to newest, one a year")
+        raise ForecastError(
+            f"years {', '.join(map(str, years))}: give the images from oldest to newest, one a year"
+        )
     return tuple(years)
 
 
 def read_stack(paths: Sequence[Path], years: Sequence[int | None], white: float) -> Stack:
     """Read the images of a scene, given oldest first, onto the display scale on which `white` is 1.
 
-    Raises GridMismatchError where an earlier image lies on another grid, ForecastError where the newest has no valid
-    pixel, and what `read_rgb` raises.
+    Raises GridMismatchError where an earlier image lies on another grid, ForecastError where the
+    newest has no valid pixel, and what `read_rgb` raises.
     """
     newest = paths[-1]
     grid = facts(newest, bands=3).grid
-    images, masks = [], []
+    images = []
+    masks = []
     for path in reversed(paths):
         if difference := grid.difference(facts(path, bands=3).grid):
-            raise GridMismatchError(path, difference, f"the grid of {newest}", "warp it onto that grid first")
+            raise GridMismatchError(
+                path, difference, f"the grid of {newest}", "warp it onto that grid first"
+            )
         rgb, valid = read_rgb(path)
         images.append(filled(rgb / np.float32(white), valid))
         masks.append(valid)
@@ -83,7 +100,9 @@ def read_stack(paths: Sequence[Path], years: Sequence[int | None], white: float)
 
 
 def filled(rgb: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """(3,H,W) with every invalid pixel replaced by the nearest valid one; as it is where all or none are valid."""
+    """(3,H,W) with every invalid pixel replaced by the nearest valid one; as it is where all or
+    none are valid.
+    """
     from scipy.ndimage import distance_transform_edt
 
     if valid.all() or not valid.any():

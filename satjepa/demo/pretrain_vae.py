@@ -1,4 +1,6 @@
-"""Pre-training of the VAE of the tiny SD 3.5: the whole of it on pixels, then its decoder with LPIPS."""
+"""Pre-training of the VAE of the tiny SD 3.5: the whole of it on pixels, then its decoder with
+LPIPS.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +19,34 @@ def vae_loss(vae: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, f
 
 
 def image_loss(made: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-    """L1 + 2·L2 + L1 of the gradients (edges are what 8x compression loses first), images (B,3,H,W) in [-1, 1]."""
+    """L1 + 2·L2 + L1 of the gradients (edges are what 8x compression loses first), images (B,3,H,W)
+    in [-1, 1].
+    """
     error = made - x  # (B, 3, H, W)
-    edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (
+        error[..., 1:, :] - error[..., :-1, :]
+    ).abs().mean()
     loss = error.abs().mean() + 2 * error.pow(2).mean() + 0.5 * edges
-    return loss, {"loss": loss.item(), "psnr": -10 * np.log10(error.detach().pow(2).mean().item() / 4)}
+    return loss, {
+        "loss": loss.item(),
+        "psnr": -10 * np.log10(error.detach().pow(2).mean().item() / 4),
+    }
 
 
 def _one_cycle(
     module: nn.Module, lr: float, steps: int
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.OneCycleLR]:
-    optimizer = torch.optim.AdamW(module.parameters(), lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, steps, pct_start=0.05, final_div_factor=200)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
+    )
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, lr, steps, pct_start=0.05, final_div_factor=200
+    )
 
 
-def train_vae(vae: nn.Module, crops: Crops, steps: int, batch: int, lr: float, log: Log) -> nn.Module:
+def train_vae(
+    vae: nn.Module, crops: Crops, steps: int, batch: int, lr: float, log: Log
+) -> nn.Module:
     """Train the VAE on crops of images and return its averaged weights (AdamW, one cycle)."""
     optimizer, schedule = _one_cycle(vae, lr, steps)
     average = Average(vae, 0.998)
@@ -44,12 +59,21 @@ def train_vae(vae: nn.Module, crops: Crops, steps: int, batch: int, lr: float, l
 
 
 def polish_decoder(
-    vae: nn.Module, distance: nn.Module, weight: float, crops: Crops, steps: int, batch: int, lr: float, log: Log
+    vae: nn.Module,
+    distance: nn.Module,
+    weight: float,
+    crops: Crops,
+    steps: int,
+    batch: int,
+    lr: float,
+    log: Log,
 ) -> nn.Module:
-    """Train the decoder alone on, with LPIPS in its loss as that of Stable Diffusion was; the latents stay as they are.
+    """Train the decoder alone on, with LPIPS in its loss as that of Stable Diffusion was; the
+    latents stay as they are.
 
-    distance: LPIPS, images (B,3,H,W) in [-1, 1] -> (B,1,1,1), as `satjepa.metrics.perceptual.build_lpips` makes it. weight: of
-    it, beside `image_loss`. Returns the VAE with averaged decoder weights (AdamW, one cycle).
+    distance: LPIPS, images (B,3,H,W) in [-1, 1] -> (B,1,1,1), as
+    `satjepa.metrics.perceptual.build_lpips` makes it. weight: of it, beside `image_loss`. Returns
+    the VAE with averaged decoder weights (AdamW, one cycle).
     """
     decoder = vae.requires_grad_(False).decoder.requires_grad_(True)
     optimizer, schedule = _one_cycle(decoder, lr, steps)

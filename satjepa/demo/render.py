@@ -1,5 +1,5 @@
-"""From the demo world's land to what a satellite brings home: Sentinel-2-like images, AlphaEarth-like embeddings,
-GeoTIFFs.
+"""From the demo world's land to what a satellite brings home: Sentinel-2-like images,
+AlphaEarth-like embeddings, GeoTIFFs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from scipy.ndimage import gaussian_filter
 from satjepa.data.parallel import in_threads
 from satjepa.demo.world import CLASSES, INDEX, Climate, Land, fractal, process_of_change, stream
 
-# of each class: red, green, blue as displayed (1.0 = reflectance 0.3558, the white of Sentinel-2 true-colour images);
-# how they move in an early (+) or late (-) year; how rough the surface looks
+# of each class: red, green, blue as displayed (1.0 = reflectance 0.3558, the white of Sentinel-2
+# true-colour images); how they move in an early (+) or late (-) year; how rough the surface looks
 SURFACES = {
     "water": ((0.07, 0.14, 0.19), (0.00, 0.00, 0.00), 0.002),
     "forest": ((0.10, 0.18, 0.11), (0.01, 0.02, 0.01), 0.016),
@@ -39,17 +39,19 @@ SURFACES = {
     "mud": ((0.60, 0.55, 0.46), (0.01, 0.01, 0.01), 0.012),
     "marsh": ((0.22, 0.30, 0.24), (0.01, 0.02, 0.01), 0.012),
 }
-PALETTE, PHENOLOGY, ROUGHNESS = (np.array([SURFACES[name][i] for name in CLASSES]) for i in range(3))
+PALETTE, PHENOLOGY, ROUGHNESS = (
+    np.array([SURFACES[name][i] for name in CLASSES]) for i in range(3)
+)
 CROPLAND = [INDEX[c] for c in ("rape", "wheat", "maize", "fallow", "meadow", "orchard")]
 BANDS = 64
 
 
 @dataclass(frozen=True)
 class Year:
-    """One region in one year. rgb, oracle_mean, oracle_sample: (3,H,W) uint8; embedding: (64,H,W) float64 of unit
-    length;
-    cover: (H,W) class; process: (H,W) uint8. The oracles and the process speak of this year given last year's state,
-    and are None in the first year.
+    """One region in one year. rgb, oracle_mean, oracle_sample: (3,H,W) uint8; embedding: (64,H,W)
+    float64 of unit length;
+    cover: (H,W) class; process: (H,W) uint8. The oracles and the process speak of this year given
+    last year's state, and are None in the first year.
     """
 
     region: str
@@ -63,37 +65,50 @@ class Year:
 
 
 class Camera:
-    """Draws one land: its fixed textures and tints, and for each year a weather that no one can foresee."""
+    """Draws one land: its fixed textures and tints, and for each year a weather that no one can
+    foresee.
+    """
 
     def __init__(self, land: Land) -> None:
-        rng, size = stream(*land.key, "surface"), land.size
+        rng = stream(*land.key, "surface")
+        size = land.size
         self.land = land
         self.texture = 0.55 * fractal(rng, size, 1.2) + 0.75 * fractal(rng, size, 2.4)
-        self.roofs = np.kron(rng.random((size // 4 + 1, size // 4 + 1)) - 0.5, np.ones((4, 4)))[:size, :size]
+        self.roofs = np.kron(rng.random((size // 4 + 1, size // 4 + 1)) - 0.5, np.ones((4, 4)))[
+            :size, :size
+        ]
         self.tint = rng.normal(0, 0.02, (int(land.parcel.max()) + 1, 3))
 
     def clear(self, cover: np.ndarray) -> np.ndarray:
-        """The (3,H,W) image of a cover (18,H,W) in average weather, before the optics; linear in `cover`."""
+        """The (3,H,W) image of a cover (18,H,W) in average weather, before the optics; linear in
+        `cover`.
+        """
         image = np.tensordot(PALETTE.T, cover, 1)
-        image += np.tensordot(ROUGHNESS, cover, 1) * self.texture + 0.16 * cover[INDEX["built"]] * self.roofs
+        image += (
+            np.tensordot(ROUGHNESS, cover, 1) * self.texture
+            + 0.16 * cover[INDEX["built"]] * self.roofs
+        )
         return image + self._by_field(self.tint) * cover[CROPLAND].sum(0)
 
     def expected(self, cover: np.ndarray) -> np.ndarray:
-        """The oracle: the mean of `shot` over cover and weather, (3,H,W) uint8 (exact, but for the clipping at black
-        and white).
+        """The oracle: the mean of `shot` over cover and weather, (3,H,W) uint8 (exact, but for the
+        clipping at black and white).
         """
         return _digitise(self.clear(cover))
 
     def shot(self, cover: np.ndarray, *when: object) -> np.ndarray:
-        """The (3,H,W) uint8 image of a cover in the weather of `when`: phenology, vigour of each field, haze, gain,
-        noise.
+        """The (3,H,W) uint8 image of a cover in the weather of `when`: phenology, vigour of each
+        field, haze, gain, noise.
         """
-        rng, loud = stream(*self.land.key, "weather", *when), self.land.climate.weather
+        rng = stream(*self.land.key, "weather", *when)
+        loud = self.land.climate.weather
         image = self.clear(cover) + loud * rng.normal(0, 0.45) * np.tensordot(PHENOLOGY.T, cover, 1)
         vigour = loud * rng.normal(0, 0.014, self.tint.shape)
         image += self._by_field(vigour) * cover[CROPLAND].sum(0)
         haze = loud * (rng.normal(0, 0.008) + 0.006 * fractal(rng, self.land.size, 3.4))
-        image = (1 + loud * rng.normal(0, 0.02)) * image + haze * np.array([0.7, 1.0, 1.4])[:, None, None]
+        image = (1 + loud * rng.normal(0, 0.02)) * image + haze * np.array([0.7, 1.0, 1.4])[
+            :, None, None
+        ]
         return _digitise(image, rng.normal(0, 0.004, image.shape))
 
     def _by_field(self, values: np.ndarray) -> np.ndarray:
@@ -106,23 +121,27 @@ def _digitise(image: np.ndarray, noise: np.ndarray | float = 0.0) -> np.ndarray:
 
 
 class Embedder:
-    """AlphaEarth-like vectors of the land state: a class vector, bent by the object and by a slow yearly drift.
+    """AlphaEarth-like vectors of the land state: a class vector, bent by the object and by a slow
+    yearly drift.
 
-    Classes of one family (crops; woodland; town; water) share half of their vector, as similar covers do in
-    AlphaEarth. Where nothing changes, the cosine from year to year has a median of about 0.97, as measured on real
-    points.
+    Classes of one family (crops; woodland; town; water) share half of their vector, as similar
+    covers do in AlphaEarth. Where nothing changes, the cosine from year to year has a median of
+    about 0.97, as measured on real points.
     """
 
     FAMILY = np.array([0, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 0, 0])
 
     def __init__(self, seed: int, land: Land) -> None:
         shared = stream(seed, "embedding")
-        family, own = shared.standard_normal((4, BANDS)), shared.standard_normal((len(CLASSES), BANDS))
+        family = shared.standard_normal((4, BANDS))
+        own = shared.standard_normal((len(CLASSES), BANDS))
         self.classes = _unit(_unit(family)[self.FAMILY] + _unit(own))
         self.land = land
         self.parts = ((land.parcel, ~land.forest), (land.stand, land.forest))
         rng = stream(*land.key, "objects")
-        self.bend = [_unit(rng.standard_normal((int(number.max()) + 1, BANDS))) for number, _ in self.parts]
+        self.bend = [
+            _unit(rng.standard_normal((int(number.max()) + 1, BANDS))) for number, _ in self.parts
+        ]
 
     def __call__(self, cover: np.ndarray, year: int) -> np.ndarray:
         """(64,H,W) unit vectors of the class map `cover` (H,W) in `year`."""
@@ -138,17 +157,30 @@ def _unit(v: np.ndarray) -> np.ndarray:
     return v / np.linalg.norm(v, axis=-1, keepdims=True)
 
 
-def simulate(seed: int, preset: str, region: str, climate: Climate, years: list[int], size: int) -> Iterator[Year]:
+def simulate(
+    seed: int, preset: str, region: str, climate: Climate, years: list[int], size: int
+) -> Iterator[Year]:
     """The years of one region of the demo world, in order."""
     land = Land((seed, preset, region), size, climate)
-    camera, embed = Camera(land), Embedder(seed, land)
+    camera = Camera(land)
+    embed = Embedder(seed, land)
     mean = sample = last = None
     for year in years:
         cover = land.cover()
         classes = cover.argmax(0)
         process = None if last is None else process_of_change(last, classes)
-        yield Year(region, year, camera.shot(cover, year), embed(classes, year), classes, mean, sample, process)
-        mean, last = camera.expected(land.expected_cover()), classes
+        yield Year(
+            region,
+            year,
+            camera.shot(cover, year),
+            embed(classes, year),
+            classes,
+            mean,
+            sample,
+            process,
+        )
+        mean = camera.expected(land.expected_cover())
+        last = classes
         again = land.advance(stream(*land.key, "played again", year))
         sample = camera.shot(again.cover(), "played again", year)
         land = land.advance(stream(*land.key, "advance", year))
@@ -160,8 +192,8 @@ def read_recipe(path: Path) -> dict:
 
 
 def write_world(recipe: dict, out: Path, progress: bool = True) -> str:
-    """Simulate every region of the recipe and write its GeoTIFFs under `out/<preset>/<Region>/` in the published
-    layout.
+    """Simulate every region of the recipe and write its GeoTIFFs under `out/<preset>/<Region>/` in
+    the published layout.
 
     Returns the SHA-256 over all pixels in order, which is the same on every machine.
     """
@@ -175,7 +207,9 @@ def write_world(recipe: dict, out: Path, progress: bool = True) -> str:
         for region in recipe["regions"][part]
     ]
     with closing(in_threads(lambda job: _write_region(recipe, *job, Path(out)), jobs)) as written:
-        for arrays in tqdm(written, desc="world", total=len(jobs), unit="region", disable=not progress):
+        for arrays in tqdm(
+            written, desc="world", total=len(jobs), unit="region", disable=not progress
+        ):
             for array in arrays:
                 digest.update(array.tobytes())
     return digest.hexdigest()
@@ -193,9 +227,16 @@ def write_year(year: Year, folder: Path, zone: int) -> list[np.ndarray]:
     """Write one year's GeoTIFFs (UTM `zone` north, 10 m) and return the arrays written."""
     from satjepa.data.alphaearth import encode_alphaearth
 
-    name, place = f"{year.region}_{year.year}", stream(year.region, "place")
-    corner = (400_000 + 10 * int(place.integers(0, 20_000)), 5_200_000 + 10 * int(place.integers(0, 80_000)))
-    layers = {f"s2_rgb_{name}_10km.tif": year.rgb, f"gee_embeddings_{name}_10km.tif": encode_alphaearth(year.embedding)}
+    name = f"{year.region}_{year.year}"
+    place = stream(year.region, "place")
+    corner = (
+        400_000 + 10 * int(place.integers(0, 20_000)),
+        5_200_000 + 10 * int(place.integers(0, 80_000)),
+    )
+    layers = {
+        f"s2_rgb_{name}_10km.tif": year.rgb,
+        f"gee_embeddings_{name}_10km.tif": encode_alphaearth(year.embedding),
+    }
     if year.process is not None:
         layers |= {
             f"truth/oracle_mean_{name}.tif": year.oracle_mean,

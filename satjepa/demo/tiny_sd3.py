@@ -1,10 +1,10 @@
-"""A Stable Diffusion 3.5 in miniature: the real diffusers classes at demo size, saved in the exact layout of the big
-one.
+"""A Stable Diffusion 3.5 in miniature: the real diffusers classes at demo size, saved in the exact
+layout of the big one.
 
-No weights can be assumed on a fresh machine (SD 3.5 is gated and 5 GB), so the demo brings a backbone of its own: the
-same `SD3Transformer2DModel`, `AutoencoderKL` (8x, 16 latent channels), `FlowMatchEulerDiscreteScheduler`, two CLIPs
-and a T5, pre-trained by `satjepa.demo.pretrain` on imagery of the demo world. `satjepa.models.backbone` loads either by the
-same lines.
+No weights can be assumed on a fresh machine (SD 3.5 is gated and 5 GB), so the demo brings a
+backbone of its own: the same `SD3Transformer2DModel`, `AutoencoderKL` (8x, 16 latent channels),
+`FlowMatchEulerDiscreteScheduler`, two CLIPs and a T5, pre-trained by `satjepa.demo.pretrain` on
+imagery of the demo world. `satjepa.models.backbone` loads either by the same lines.
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ JOINT_DIM = 128  # width of T5's hidden states, 4096 in SD 3.5
 POOLED_DIM = 128  # both CLIPs' pooled vectors, 2048 in SD 3.5
 
 
-def build_vae(channels: tuple[int, ...] = (16, 32, 64, 128), sample_size: int = 64) -> AutoencoderKL:
-    """An `AutoencoderKL` with SD 3's interface: 8x smaller, 16 channels, no quantisation convolutions."""
+def build_vae(
+    channels: tuple[int, ...] = (16, 32, 64, 128), sample_size: int = 64
+) -> AutoencoderKL:
+    """An `AutoencoderKL` with SD 3's interface: 8x smaller, 16 channels, no quantisation
+    convolutions.
+    """
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -46,12 +50,16 @@ def build_vae(channels: tuple[int, ...] = (16, 32, 64, 128), sample_size: int = 
     )
 
 
-def build_transformer(layers: int = 5, heads: int = 5, head_dim: int = 32, side: int = 8) -> SD3Transformer2DModel:
-    """An `SD3Transformer2DModel` (MM-DiT) on `side` x `side` latents, patch 1: one token per latent pixel.
+def build_transformer(
+    layers: int = 5, heads: int = 5, head_dim: int = 32, side: int = 8
+) -> SD3Transformer2DModel:
+    """An `SD3Transformer2DModel` (MM-DiT) on `side` x `side` latents, patch 1: one token per latent
+    pixel.
 
-    The joint attention of both streams starts from the same queries and keys, so that equal positions attend to each
-    other from the first step: a layout token in the context then finds its place in the image without having to learn
-    it from nothing.
+    The joint attention of both streams starts from the same queries and keys, so that equal
+    positions attend to each
+    other from the first step: a layout token in the context then finds its place in the image
+    without having to learn it from nothing.
     """
     from diffusers import SD3Transformer2DModel
 
@@ -82,11 +90,12 @@ def build_transformer(layers: int = 5, heads: int = 5, head_dim: int = 32, side:
 
 
 class Layout(nn.Module):
-    """Layout tokens of the pre-training: what lies where, one token per latent pixel, in the width of the text stream.
+    """Layout tokens of the pre-training: what lies where, one token per latent pixel, in the width
+    of the text stream.
 
-    token(n) = W_e · embedding(n) + W_p · position(n), with embedding(n) the AlphaEarth vectors of the four quarters of
-    patch n and position(n) the transformer's own fixed sin-cos table. Saved beside the backbone, it is the warm start
-    of the adapter's token stream.
+    token(n) = W_e · embedding(n) + W_p · position(n), with embedding(n) the AlphaEarth vectors of
+    the four quarters of patch n and position(n) the transformer's own fixed sin-cos table. Saved
+    beside the backbone, it is the warm start of the adapter's token stream.
     """
 
     def __init__(self, embedding_dim: int, positions: torch.Tensor) -> None:
@@ -98,7 +107,9 @@ class Layout(nn.Module):
         nn.init.zeros_(self.position.bias)
 
     def forward(self, embedding: torch.Tensor, drop: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, N, embedding_dim) -> (B, N, JOINT_DIM); where `drop` (B,) bool is set, only the position is told."""
+        """(B, N, embedding_dim) -> (B, N, JOINT_DIM); where `drop` (B,) bool is set, only the
+        position is told.
+        """
         what = self.embedding(embedding)  # (B, N, joint)
         what = what if drop is None else what * ~drop[:, None, None]
         return what + self.position(self.positions)
@@ -110,18 +121,22 @@ def positions_of(transformer: nn.Module, side: int) -> torch.Tensor:
 
 
 def fold_normalisation(vae: AutoencoderKL, latents: torch.Tensor) -> None:
-    """Rescale the latent channels to zero mean and unit deviation inside the VAE's own weights (what it decodes stays
-    the same).
+    """Rescale the latent channels to zero mean and unit deviation inside the VAE's own weights
+    (what it decodes stays the same).
 
     Args:
-        latents: (n, 16, h, w) posterior means of training images. SD 3 has one shift and one scale for all channels;
+        latents: (n, 16, h, w) posterior means of training images. SD 3 has one shift and one scale
+            for all channels;
         folding
             the per-channel ones into the convolutions lets those stay 0 and 1.
     """
-    mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    into, out = vae.decoder.conv_in, vae.encoder.conv_out
+    mean = latents.mean((0, 2, 3))
+    std = latents.std((0, 2, 3))
+    into = vae.decoder.conv_in
+    out = vae.encoder.conv_out
     with torch.no_grad():
-        # Only the scale: the decoder pads the latent with zeros, and a folded shift would change what they mean.
+        # Only the scale: the decoder pads the latent with zeros, and a folded shift would change
+        # what they mean.
         out.weight[:LATENT_CHANNELS] /= std[:, None, None, None]
         out.bias[:LATENT_CHANNELS] /= std
         out.bias[LATENT_CHANNELS:] -= 2 * std.log()
@@ -130,10 +145,13 @@ def fold_normalisation(vae: AutoencoderKL, latents: torch.Tensor) -> None:
 
 
 def save_pipeline(
-    folder: Path, vae: AutoencoderKL, transformer: SD3Transformer2DModel, dtype: torch.dtype = torch.bfloat16
+    folder: Path,
+    vae: AutoencoderKL,
+    transformer: SD3Transformer2DModel,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> None:
-    """Write VAE, transformer, scheduler and `model_index.json` in the layout of `stabilityai/stable-
-    diffusion-3.5-medium`.
+    """Write VAE, transformer, scheduler and `model_index.json` in the layout of
+    `stabilityai/stable- diffusion-3.5-medium`.
     """
     from diffusers import FlowMatchEulerDiscreteScheduler
 
@@ -157,9 +175,13 @@ def save_pipeline(
 
 
 def save_layout(folder: Path, layout: nn.Module) -> None:
-    """Write the layout tokens' weights (bfloat16; the position table float32) for the adapter's warm start."""
+    """Write the layout tokens' weights (bfloat16; the position table float32) for the adapter's
+    warm start.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v if k == "positions" else v.to(torch.bfloat16) for k, v in layout.state_dict().items()}
+    state = {
+        k: v if k == "positions" else v.to(torch.bfloat16) for k, v in layout.state_dict().items()
+    }
     save_file({k: v.contiguous() for k, v in state.items()}, folder / "layout.safetensors")

@@ -1,15 +1,17 @@
-"""The demo world: a procedural land whose yearly change can be forecast in part, and whose best forecast is known
-exactly.
+"""The demo world: a procedural land whose yearly change can be forecast in part, and whose best
+forecast is known exactly.
 
-Every object of the land (field, forest stand, town block, reservoir) is a Markov chain over a few states that can be
-*seen*:
+Every object of the land (field, forest stand, town block, reservoir) is a Markov chain over a few
+states that can be *seen*:
     field      rape -> wheat -> maize -> fallow -> rape, with breaks; meadows and orchards stay
-    stand      forest -> cut (beside a fresh cut) -> shrub -> young -> forest;  forest -> dry -> burnt -> shrub
+    stand      forest -> cut (beside a fresh cut) -> shrub -> young -> forest;  forest -> dry ->
+    burnt -> shrub
     block      open -> building site (beside the town, along roads) -> built
     reservoir  its water line climbs or falls by one step; a marsh or a mud belt shows which
-`Land.transition()` is the one definition of that: `advance` samples from it, and `expected_cover` is its exact mean,
-the **oracle**: the cover next year in expectation, given the full state. What is drawn from them is in
-`satjepa.demo.render`.
+`Land.transition()` is the one definition of that: `advance` samples from it, and `expected_cover`
+is its exact mean,
+the **oracle**: the cover next year in expectation, given the full state. What is drawn from them is
+in `satjepa.demo.render`.
 
 All arithmetic is float64, so that the rounding to 8 bits gives the same pixels on every machine.
 """
@@ -54,7 +56,9 @@ LEVELS = 8  # steps of a reservoir's water line
 
 @dataclass(frozen=True)
 class Climate:
-    """How fast a land changes and how loud its weather is; the fields are explained in `world.yaml`."""
+    """How fast a land changes and how loud its weather is; the fields are explained in
+    `world.yaml`.
+    """
 
     permanent: float
     rotation: float
@@ -66,13 +70,17 @@ class Climate:
 
 
 def stream(*key: object) -> np.random.Generator:
-    """A random generator that depends on nothing but its key (PCG64 seeded by the SHA-256 of the key's text)."""
+    """A random generator that depends on nothing but its key (PCG64 seeded by the SHA-256 of the
+    key's text).
+    """
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
 def fractal(rng: np.random.Generator, size: int, beta: float) -> np.ndarray:
-    """A (size, size) field of zero mean and unit deviation with power spectrum k^-beta (k: cycles per pixel)."""
+    """A (size, size) field of zero mean and unit deviation with power spectrum k^-beta (k: cycles
+    per pixel).
+    """
     f = np.fft.fftfreq(size)
     k = np.hypot(*np.meshgrid(f, f))
     k[0, 0] = 1.0
@@ -81,8 +89,8 @@ def fractal(rng: np.random.Generator, size: int, beta: float) -> np.ndarray:
 
 
 def _cells(points: np.ndarray, size: int, warp: np.ndarray | None = None) -> np.ndarray:
-    """Voronoi cell (index of the nearest point) of each pixel, (size, size) int; `warp` (2, size, size) bends the
-    borders.
+    """Voronoi cell (index of the nearest point) of each pixel, (size, size) int; `warp` (2, size,
+    size) bends the borders.
     """
     grid = np.stack(np.mgrid[:size, :size]).astype(float)
     grid = grid if warp is None else grid + warp
@@ -90,13 +98,18 @@ def _cells(points: np.ndarray, size: int, warp: np.ndarray | None = None) -> np.
 
 
 def _parcels(rng: np.random.Generator, size: int) -> tuple[np.ndarray, int]:
-    """Field number of each pixel: districts, each cut into staggered strips of its own direction and width."""
+    """Field number of each pixel: districts, each cut into staggered strips of its own direction
+    and width.
+    """
     y, x = np.mgrid[:size, :size].astype(float)
     districts = rng.integers(3, 7)
     district = _cells(rng.uniform(0, size, (districts, 2)), size)
-    number, used = np.zeros((size, size), int), 0
+    number = np.zeros((size, size), int)
+    used = 0
     for d in range(districts):
-        angle, width, length = rng.uniform(0, np.pi), rng.uniform(14, 28), rng.uniform(20, 52)
+        angle = rng.uniform(0, np.pi)
+        width = rng.uniform(14, 28)
+        length = rng.uniform(20, 52)
         u = (x * np.cos(angle) + y * np.sin(angle)) / width
         v = (-x * np.sin(angle) + y * np.cos(angle)) / length
         strip = np.floor(u + 0.15 * np.sin(1.3 * v + d)).astype(int)
@@ -120,7 +133,8 @@ def _roads(rng: np.random.Generator, size: int, town: np.ndarray) -> np.ndarray:
             y = town[0] + along * np.sin(angle + side) + sway * np.sin(along / 40) * np.cos(angle)
             x = town[1] + along * np.cos(angle + side) - sway * np.sin(along / 40) * np.sin(angle)
             ok = (y >= 0) & (y < size - 1) & (x >= 0) & (x < size - 1)
-            yi, xi = y[ok].astype(int), x[ok].astype(int)
+            yi = y[ok].astype(int)
+            xi = x[ok].astype(int)
             road[yi, xi] = road[yi, xi + 1] = road[yi + 1, xi] = True
     return road
 
@@ -142,54 +156,83 @@ class Land:
     """One region: fixed geometry, and the state of its objects in one year.
 
     Args:
-        key: seed of everything (any hashable text-able parts, for example world seed, preset, region).
+        key: seed of everything (any hashable text-able parts, for example world seed, preset,
+            region).
         size: pixels a side.
         climate: how fast it changes.
     """
 
     def __init__(self, key: tuple, size: int, climate: Climate) -> None:
-        self.key, self.size, self.climate = key, size, climate
+        self.key = key
+        self.size = size
+        self.climate = climate
         rng = stream(*key, "geometry")
         relief = gaussian_filter(fractal(rng, size, 3.2), 2)
         self.parcel, fields = _parcels(rng, size)
-        self.forest = gaussian_filter(0.7 * relief + 0.7 * fractal(rng, size, 2.8), 2) > rng.uniform(0.3, 0.9)
+        self.forest = gaussian_filter(
+            0.7 * relief + 0.7 * fractal(rng, size, 2.8), 2
+        ) > rng.uniform(0.3, 0.9)
         warp = 3.0 * np.stack([fractal(rng, size, 2.6), fractal(rng, size, 2.6)])
         stand_at = rng.uniform(0, size, (int((size / 22) ** 2), 2))
         block_at = rng.uniform(0, size, (int((size / 10) ** 2), 2))
-        self.stand, self.block = _cells(stand_at, size, warp), _cells(block_at, size)
+        self.stand = _cells(stand_at, size, warp)
+        self.block = _cells(block_at, size)
         self.stand_near = cKDTree(stand_at).query(stand_at, 7)[1][:, 1:]
         self.block_near = cKDTree(block_at).query(block_at, 7)[1][:, 1:]
         town = rng.uniform(0.2 * size, 0.8 * size, 2)
-        self.road, self.river = _roads(rng, size, town), _river(rng, size)
+        self.road = _roads(rng, size, town)
+        self.river = _river(rng, size)
         to_road = distance_transform_edt(~self.road)
         self.block_road = to_road[tuple(block_at.astype(int).T)]
-        centre, radius = rng.uniform(0.15 * size, 0.85 * size, 2), rng.uniform(26, 50)
+        centre = rng.uniform(0.15 * size, 0.85 * size, 2)
+        radius = rng.uniform(26, 50)
         y, x = np.mgrid[:size, :size]
-        depth = np.hypot(y - centre[0], x - centre[1]) / radius + 0.18 * gaussian_filter(fractal(rng, size, 2.6), 3)
+        depth = np.hypot(y - centre[0], x - centre[1]) / radius + 0.18 * gaussian_filter(
+            fractal(rng, size, 2.6), 3
+        )
         has_lake = rng.random() < 0.75
-        self.shore = np.floor((depth - 0.3) * LEVELS).astype(int) if has_lake else np.full((size, size), 10 * LEVELS)
+        self.shore = (
+            np.floor((depth - 0.3) * LEVELS).astype(int)
+            if has_lake
+            else np.full((size, size), 10 * LEVELS)
+        )
         self.climb = int(rng.choice([-1, 1]))
-        self._first_year(stream(*key, "start"), fields, len(stand_at), np.hypot(*(block_at - town).T))
+        self._first_year(
+            stream(*key, "start"), fields, len(stand_at), np.hypot(*(block_at - town).T)
+        )
 
-    def _first_year(self, rng: np.random.Generator, fields: int, stands: int, to_town: np.ndarray) -> None:
+    def _first_year(
+        self, rng: np.random.Generator, fields: int, stands: int, to_town: np.ndarray
+    ) -> None:
         permanent = rng.random(fields) < self.climate.permanent
         self.field = np.where(permanent, rng.choice([4, 4, 5], fields), rng.integers(0, 4, fields))
         busy = np.sqrt(self.climate.cutting / 0.3)
-        self.wood = np.where(rng.random(stands) < 0.4 * busy, rng.choice([1, 1, 2, 3, 4], stands), 0)
+        self.wood = np.where(
+            rng.random(stands) < 0.4 * busy, rng.choice([1, 1, 2, 3, 4], stands), 0
+        )
         self.town = np.where(to_town < rng.uniform(14, 32), 2, 0)
-        self.town = np.where((self.block_road < 9) & (rng.random(len(to_town)) < 0.10), 2, self.town)
-        self.level = int(rng.integers(2, 4)) if self.climb > 0 else int(rng.integers(LEVELS - 3, LEVELS - 1))
-        self.town = _sample(rng, self._town_odds())  # so that the first year has building sites to be seen
+        self.town = np.where(
+            (self.block_road < 9) & (rng.random(len(to_town)) < 0.10), 2, self.town
+        )
+        self.level = (
+            int(rng.integers(2, 4)) if self.climb > 0 else int(rng.integers(LEVELS - 3, LEVELS - 1))
+        )
+        self.town = _sample(
+            rng, self._town_odds()
+        )  # so that the first year has building sites to be seen
 
     def _field_odds(self) -> np.ndarray:
-        table, go = np.eye(6), self.climate.rotation
+        table = np.eye(6)
+        go = self.climate.rotation
         for crop in range(4):
             table[crop, :4] = (1 - go) / 3
             table[crop, (crop + 1) % 4] = go
         return table[self.field]
 
     def _wood_odds(self) -> np.ndarray:
-        table = np.eye(6)[[0, 2, 3, 0, 5, 2]]  # cut -> shrub -> young -> forest, dry -> burnt -> shrub
+        table = np.eye(6)[
+            [0, 2, 3, 0, 5, 2]
+        ]  # cut -> shrub -> young -> forest, dry -> burnt -> shrub
         table[4] = 0.75 * table[4] + 0.25 * np.eye(6)[0]
         odds = table[self.wood]
         beside_cut = (self.wood[self.stand_near] == 1).any(1)
@@ -203,47 +246,68 @@ class Land:
     def _town_odds(self) -> np.ndarray:
         built = (self.town[self.block_near] == 2).sum(1)
         along_road = np.where(built >= 1, self.climate.building, 0.04 * self.climate.building)
-        start = np.where(self.block_road < 14, along_road, np.where(built >= 2, 0.4 * self.climate.building, 0.0))
+        start = np.where(
+            self.block_road < 14, along_road, np.where(built >= 2, 0.4 * self.climate.building, 0.0)
+        )
         odds = np.eye(3)[[0, 2, 2]][self.town]
         free = self.town == 0
         odds[free, 0], odds[free, 1] = 1 - start[free], start[free]
         return odds
 
     def transition(self) -> dict[str, np.ndarray]:
-        """Probability of each state of each object next year: field (F,6), wood (S,6), town (B,3), level (LEVELS,)."""
+        """Probability of each state of each object next year: field (F,6), wood (S,6), town (B,3),
+        level (LEVELS,).
+        """
         level, wanted = np.zeros(LEVELS), int(np.clip(self.level + self.climb, 1, LEVELS - 1))
         level[self.level] += 1 - self.climate.filling
         level[wanted] += self.climate.filling
-        return {"field": self._field_odds(), "wood": self._wood_odds(), "town": self._town_odds(), "level": level}
+        return {
+            "field": self._field_odds(),
+            "wood": self._wood_odds(),
+            "town": self._town_odds(),
+            "level": level,
+        }
 
     def advance(self, rng: np.random.Generator) -> Land:
         """The same land one year later, its objects drawn from `transition()`."""
-        odds, later = self.transition(), copy.copy(self)
-        later.field, later.wood, later.town = (_sample(rng, odds[k]) for k in ("field", "wood", "town"))
+        odds = self.transition()
+        later = copy.copy(self)
+        later.field, later.wood, later.town = (
+            _sample(rng, odds[k]) for k in ("field", "wood", "town")
+        )
         later.level = int(_sample(rng, odds["level"][None])[0])
         return later
 
     def cover(self) -> np.ndarray:
         """(18, size, size) one-hot: the class of each pixel now."""
         return self._compose(
-            np.eye(6)[self.field], np.eye(6)[self.wood], np.eye(3)[self.town], np.eye(LEVELS)[self.level]
+            np.eye(6)[self.field],
+            np.eye(6)[self.wood],
+            np.eye(3)[self.town],
+            np.eye(LEVELS)[self.level],
         )
 
     def expected_cover(self) -> np.ndarray:
-        """(18, size, size): probability of each class of each pixel next year, given the full state now."""
+        """(18, size, size): probability of each class of each pixel next year, given the full state
+        now.
+        """
         odds = self.transition()
         return self._compose(odds["field"], odds["wood"], odds["town"], odds["level"])
 
-    def _compose(self, field: np.ndarray, wood: np.ndarray, town: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """Objects drawn over each other: fields and forest, town, roads, reservoir, river; exact for independent
-        objects.
+    def _compose(
+        self, field: np.ndarray, wood: np.ndarray, town: np.ndarray, level: np.ndarray
+    ) -> np.ndarray:
+        """Objects drawn over each other: fields and forest, town, roads, reservoir, river; exact
+        for independent objects.
         """
         out = np.zeros((len(CLASSES), self.size, self.size))
         for i, name in enumerate(FIELD):
             out[INDEX[name]] = field[:, i][self.parcel] * ~self.forest
         for i, name in enumerate(STAND):
             out[INDEX[name]] = wood[:, i][self.stand] * self.forest
-        town_here = town[self.block] * ~self.forest[..., None] + np.eye(3)[0] * self.forest[..., None]
+        town_here = (
+            town[self.block] * ~self.forest[..., None] + np.eye(3)[0] * self.forest[..., None]
+        )
         out *= town_here[..., 0]
         out[INDEX["site"]], out[INDEX["built"]] = town_here[..., 1], town_here[..., 2]
         out = _lay(out, "road", self.road)
@@ -267,7 +331,9 @@ def _sample(rng: np.random.Generator, odds: np.ndarray) -> np.ndarray:
 
 
 def process_of_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """What changed between two class maps (H, W) int: an index into `PROCESSES`, (H, W) uint8, 0 where nothing did."""
+    """What changed between two class maps (H, W) int: an index into `PROCESSES`, (H, W) uint8, 0
+    where nothing did.
+    """
 
     def touched(*names: str) -> np.ndarray:
         wanted = [INDEX[n] for n in names]

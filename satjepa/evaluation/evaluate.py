@@ -1,12 +1,15 @@
-"""One loop scores every row of every table: the same patches, the same pixels, the same functions for all forecasters.
+"""One loop scores every row of every table: the same patches, the same pixels, the same functions
+for all forecasters.
 
-    rows = evaluate_all({"Default": Persistence(), "satjepa": model}, batches, samples={"satjepa": 8}, ...)
+    rows = evaluate_all({"Default": Persistence(), "satjepa": model}, batches, samples={"satjepa":
+    8}, ...)
 
-How a row comes from its patches (also in `Scores.settings`, which a table prints): l1, mse, skill, crps, spread_skill
-pool the errors of all valid pixels of the set before any ratio or root; psnr, ssim, gssim, lpips are patch means;
-psnr of a part of the pixels (`psnr_changed`, `psnr_crop`, ...) is that of the pooled MSE, as a patch with three such
-pixels must not weigh as much as one with three thousand. Only pixels valid in both years count, so that a forecast and
-persistence are scored on the same ones; a patch without any is not scored and not counted in n.
+How a row comes from its patches (also in `Scores.settings`, which a table prints): l1, mse, skill,
+crps, spread_skill pool the errors of all valid pixels of the set before any ratio or root; psnr,
+ssim, gssim, lpips are patch means; psnr of a part of the pixels (`psnr_changed`, `psnr_crop`, ...)
+is that of the pooled MSE, as a patch with three such pixels must not weigh as much as one with
+three thousand. Only pixels valid in both years count, so that a forecast and persistence are scored
+on the same ones; a patch without any is not scored and not counted in n.
 """
 
 import time
@@ -31,8 +34,12 @@ class Scores:
     """One row of a table and what it was made of."""
 
     row: dict[str, str | int | float | None]  # None: could not be measured here
-    patches: pd.DataFrame  # one line per patch: where it is, its scores, the pixels they are means of
-    settings: dict[str, object]  # what the numbers depend on; the same for all rows of one evaluation
+    patches: (
+        pd.DataFrame
+    )  # one line per patch: where it is, its scores, the pixels they are means of
+    settings: dict[
+        str, object
+    ]  # what the numbers depend on; the same for all rows of one evaluation
     ranks: list[float]  # rank histogram of the ensemble, (samples + 1) counts of pixels and bands
 
 
@@ -41,7 +48,9 @@ class _Truth:
     """What forecasts of one batch are compared with."""
 
     target: Tensor  # (B, 3, H, W)
-    parts: dict[str, Tensor]  # suffix of the metric -> the pixels it is about (B, 1, H, W) bool; "" is all valid ones
+    parts: dict[
+        str, Tensor
+    ]  # suffix of the metric -> the pixels it is about (B, 1, H, W) bool; "" is all valid ones
     persistence: Tensor  # squared error of persistence at each pixel (B, 1, H, W)
     features: Features | None
 
@@ -54,23 +63,33 @@ class _Tally:
     seconds: float = 0.0
     patches: list[pd.DataFrame] = field(default_factory=list)
     ranks: Tensor | int = 0
-    forecast: dict[str, list[Tensor]] = field(default_factory=dict)  # distance -> pooled features (B, D)
+    forecast: dict[str, list[Tensor]] = field(
+        default_factory=dict
+    )  # distance -> pooled features (B, D)
     truth: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
 def _truth(batch: dict, perceptual: Perceptual | None, threshold: float) -> _Truth:
     valid = batch["valid_t"] & batch["valid_tp1"]
-    parts = {"": valid, "_changed": metrics.changed(batch["rgb_t"], batch["rgb_tp1"], valid, threshold)}
+    parts = {
+        "": valid,
+        "_changed": metrics.changed(batch["rgb_t"], batch["rgb_tp1"], valid, threshold),
+    }
     if "process" in batch:
-        parts |= {f"_{name}": (batch["process"] == code) & valid for code, name in PROCESSES.items()}
+        parts |= {
+            f"_{name}": (batch["process"] == code) & valid for code, name in PROCESSES.items()
+        }
     features = None if perceptual is None else perceptual.features(batch["rgb_tp1"], valid)
     persistence = metrics.errors(batch["rgb_t"], batch["rgb_tp1"], valid)[1]
     return _Truth(batch["rgb_tp1"], parts, persistence, features)
 
 
 def _score(members: Tensor, image: Tensor, truth: _Truth) -> dict[str, Tensor]:
-    """Per-patch scores (B,) of `image`, the one answer of a row, and of the `members` (S, B, 3, H, W) behind it."""
-    target, valid = truth.target, truth.parts[""]
+    """Per-patch scores (B,) of `image`, the one answer of a row, and of the `members` (S, B, 3, H,
+    W) behind it.
+    """
+    target = truth.target
+    valid = truth.parts[""]
     scores = {name: getattr(metrics, name)(image, target, valid) for name in PATCH_MEANS}
     scores["crps"] = metrics.crps(members, target, valid)
     if len(members) > 1:
@@ -84,8 +103,12 @@ def _score(members: Tensor, image: Tensor, truth: _Truth) -> dict[str, Tensor]:
     return scores
 
 
-def _forecast(name: str, forecaster: Forecaster, batch: dict, samples: int, seed: int) -> tuple[Tensor, float]:
-    """Members (S, B, 3, H, W) and the seconds they took; refuses samples the forecaster was trained on."""
+def _forecast(
+    name: str, forecaster: Forecaster, batch: dict, samples: int, seed: int
+) -> tuple[Tensor, float]:
+    """Members (S, B, 3, H, W) and the seconds they took; refuses samples the forecaster was trained
+    on.
+    """
     trained_on = getattr(forecaster, "trained_on", None)
     if trained_on is not None:
         trained_on.assert_unseen(batch["meta"])
@@ -94,42 +117,65 @@ def _forecast(name: str, forecaster: Forecaster, batch: dict, samples: int, seed
     seconds = time.perf_counter() - start
     expected = (samples, *batch["rgb_tp1"].shape)
     if tuple(members.shape) != expected or not bool(members.isfinite().all()):
-        raise ValueError(f"{name}: forecast of shape {tuple(members.shape)}, wanted finite numbers of shape {expected}")
+        raise ValueError(
+            f"{name}: forecast of shape {tuple(members.shape)}, wanted finite numbers of shape "
+            f"{expected}"
+        )
     return members, seconds
 
 
-def _add(tally: _Tally, members: Tensor, batch: dict, truth: _Truth, perceptual: Perceptual | None) -> None:
-    """Score one batch for one row: the mean of `members` (S, B, 3, H, W), and the members as an ensemble."""
-    image, valid = members.mean(0), truth.parts[""]
+def _add(
+    tally: _Tally, members: Tensor, batch: dict, truth: _Truth, perceptual: Perceptual | None
+) -> None:
+    """Score one batch for one row: the mean of `members` (S, B, 3, H, W), and the members as an
+    ensemble.
+    """
+    image = members.mean(0)
+    valid = truth.parts[""]
     scores = _score(members, image, truth)
     if perceptual is not None:
-        features, scored = perceptual.features(image, valid), scores["pixels"] > 0
+        features = perceptual.features(image, valid)
+        scored = scores["pixels"] > 0
         distance = perceptual.distance(features, truth.features)
         scores[perceptual.lpips_name] = torch.where(scored, distance, torch.nan)
         for name in perceptual.distances:
             tally.forecast.setdefault(name, []).append(features.pooled[name][scored])
             tally.truth.setdefault(name, []).append(truth.features.pooled[name][scored])
-    places = pd.DataFrame([{k: meta[k] for k in ("preset", "region", "year", "x", "y")} for meta in batch["meta"]])
+    places = pd.DataFrame(
+        [{k: meta[k] for k in ("preset", "region", "year", "x", "y")} for meta in batch["meta"]]
+    )
     tally.patches.append(places.assign(**{name: value.numpy() for name, value in scores.items()}))
     tally.ranks = tally.ranks + metrics.rank_histogram(members, truth.target, valid).sum(0)
 
 
-def _row(name: str, tally: _Tally, perceptual: Perceptual | None) -> dict[str, str | int | float | None]:
+def _row(
+    name: str, tally: _Tally, perceptual: Perceptual | None
+) -> dict[str, str | int | float | None]:
     """Patches to one row; the module's docstring says how."""
     frame = pd.concat(tally.patches, ignore_index=True)
     value = {key: torch.tensor(frame[key].to_numpy()) for key in frame.select_dtypes("number")}
     scored = int((value["pixels"] > 0).sum())
-    row = {"model": name, "preset": "+".join(sorted(set(frame["preset"]))), "n": scored, "samples": tally.samples}
+    row = {
+        "model": name,
+        "preset": "+".join(sorted(set(frame["preset"]))),
+        "n": scored,
+        "samples": tally.samples,
+    }
     row |= {key: metrics.pool(value[key], value["pixels"]) for key in ("l1", "mse")}
     row |= {key: float(value[key].nanmean()) for key in PATCH_MEANS}
     if perceptual is not None:
         row[perceptual.lpips_name] = float(value[perceptual.lpips_name].nanmean())
         row |= dict.fromkeys(FID_COLUMNS)  # None where its weights could not be had
-        row |= {k: frechet_distance(torch.cat(tally.forecast[k]), torch.cat(tally.truth[k])) for k in tally.forecast}
+        row |= {
+            k: frechet_distance(torch.cat(tally.forecast[k]), torch.cat(tally.truth[k]))
+            for k in tally.forecast
+        }
     row["skill"] = metrics.skill(value["mse"], value["mse_persistence"], value["pixels"])
     row["crps"] = metrics.pool(value["crps"], value["pixels"])
     spread = value.get("spread")
-    row["spread_skill"] = None if spread is None else metrics.spread_skill(spread, value["mse"], value["pixels"])
+    row["spread_skill"] = (
+        None if spread is None else metrics.spread_skill(spread, value["mse"], value["pixels"])
+    )
     for suffix in (key.removeprefix("pixels") for key in frame if key.startswith("pixels_")):
         row |= _part(suffix, value)
     row["seconds_per_patch"] = tally.seconds / len(frame)
@@ -145,7 +191,9 @@ def _part(suffix: str, value: dict[str, Tensor]) -> dict[str, float]:
         f"l1{suffix}": metrics.pool(value[f"l1{suffix}"], pixels),
         f"mse{suffix}": mse,
         f"psnr{suffix}": float(metrics.psnr_of(mse)),
-        f"skill{suffix}": metrics.skill(value[f"mse{suffix}"], value[f"mse_persistence{suffix}"], pixels),
+        f"skill{suffix}": metrics.skill(
+            value[f"mse{suffix}"], value[f"mse_persistence{suffix}"], pixels
+        ),
     }
 
 
@@ -160,40 +208,62 @@ def evaluate_all(
 ) -> list[Scores]:
     """Score forecasters by name on the same batches, in one pass over them.
 
-    A forecaster with `samples[name]` = S > 1 gives two rows from one ensemble: "name, mean of S" scores the mean of the
-    members, and CRPS, spread and ranks the members; "name, one sample" scores member 0 as a forecast of its own (whose
-    CRPS is its L1). Without `perceptual` there are no LPIPS, FID and fd_vgg columns. `threshold`: a pixel has changed
-    where |rgb(t+1) - rgb(t)|, averaged over bands, exceeds it. Batches need meta with preset, region, year, x, y.
-    Raises LeakError (from the forecaster's `trained_on`) for a sample it was trained on, ValueError for a forecast of
-    the wrong shape or with non-finite values, and when there is no batch.
+    A forecaster with `samples[name]` = S > 1 gives two rows from one ensemble: "name, mean of S"
+    scores the mean of the members, and CRPS, spread and ranks the members; "name, one sample"
+    scores member 0 as a forecast of its own (whose CRPS is its L1). Without `perceptual` there are
+    no LPIPS, FID and fd_vgg columns. `threshold`: a pixel has changed where |rgb(t+1) - rgb(t)|,
+    averaged over bands, exceeds it. Batches need meta with preset, region, year, x, y. Raises
+    LeakError (from the forecaster's `trained_on`) for a sample it was trained on, ValueError for a
+    forecast of the wrong shape or with non-finite values, and when there is no batch.
     """
     tallies: dict[str, _Tally] = {}
     for batch in batches:
         truth = _truth(batch, perceptual, threshold)
         for name, forecaster in forecasters.items():
-            members, seconds = _forecast(name, forecaster, batch, (samples or {}).get(name, 1), seed)
+            members, seconds = _forecast(
+                name, forecaster, batch, (samples or {}).get(name, 1), seed
+            )
             rows = {name: members}
             if len(members) > 1:
-                rows = {f"{name}, mean of {len(members)}": members, f"{name}, one sample": members[:1]}
+                rows = {
+                    f"{name}, mean of {len(members)}": members,
+                    f"{name}, one sample": members[:1],
+                }
             for title, used in rows.items():
                 tally = tallies.setdefault(title, _Tally(len(used)))
                 tally.seconds += seconds * len(used) / len(members)
                 _add(tally, used, batch, truth, perceptual)
     if not tallies:
-        raise ValueError("nothing to evaluate: no forecaster, or no batch (is the split's part empty?)")
+        raise ValueError(
+            "nothing to evaluate: no forecaster, or no batch (is the split's part empty?)"
+        )
     return [_scores(title, tally, perceptual, threshold, seed) for title, tally in tallies.items()]
 
 
-def _scores(title: str, tally: _Tally, perceptual: Perceptual | None, threshold: float, seed: int) -> Scores:
+def _scores(
+    title: str, tally: _Tally, perceptual: Perceptual | None, threshold: float, seed: int
+) -> Scores:
     settings = {
         "data_range": metrics.DATA_RANGE,
-        "psnr": f"mean over patches, at most {metrics.PSNR_CAP:g} dB; of a part of the pixels: of the pooled MSE",
-        "ssim": f"Gaussian {metrics.SSIM_WINDOW}x{metrics.SSIM_WINDOW}, sigma {metrics.SSIM_SIGMA}, zero padding",
-        "gssim": f"SSIM of Sobel magnitudes at scales {metrics.GSSIM_SCALES}, scaled to [0, 1] per image",
+        "psnr": (
+            f"mean over patches, at most {metrics.PSNR_CAP:g} dB; of a part of the pixels: of "
+            "the pooled MSE"
+        ),
+        "ssim": (
+            f"Gaussian {metrics.SSIM_WINDOW}x{metrics.SSIM_WINDOW}, sigma "
+            f"{metrics.SSIM_SIGMA}, zero padding"
+        ),
+        "gssim": (
+            f"SSIM of Sobel magnitudes at scales {metrics.GSSIM_SCALES}, scaled to [0, 1] per image"
+        ),
         "change_threshold": threshold,
         "skill": "1 - MSE / MSE of persistence, both pooled over the set",
-        "crps": "per pixel and band, fair estimator (pairs divided by S (S - 1)); one sample: its L1",
-        "spread_skill": "sqrt((S + 1) / S x member variance / MSE of the mean), pooled over the set",
+        "crps": (
+            "per pixel and band, fair estimator (pairs divided by S (S - 1)); one sample: its L1"
+        ),
+        "spread_skill": (
+            "sqrt((S + 1) / S x member variance / MSE of the mean), pooled over the set"
+        ),
         "valid": "pixels valid in both years",
         "seed": seed,
     }
@@ -205,14 +275,22 @@ def _scores(title: str, tally: _Tally, perceptual: Perceptual | None, threshold:
 def evaluate_ensemble(
     forecaster: Forecaster, batches: Iterable[dict], samples: int, name: str, **settings: object
 ) -> tuple[Scores, Scores]:
-    """The two rows of one ensemble of `samples` > 1: (mean of S, one sample). Further settings as in `evaluate_all`."""
+    """The two rows of one ensemble of `samples` > 1: (mean of S, one sample). Further settings as
+    in `evaluate_all`.
+    """
     mean, one = evaluate_all({name: forecaster}, batches, samples={name: samples}, **settings)
     return mean, one
 
 
 def evaluate(
-    forecaster: Forecaster, batches: Iterable[dict], samples: int = 1, name: str | None = None, **settings: object
+    forecaster: Forecaster,
+    batches: Iterable[dict],
+    samples: int = 1,
+    name: str | None = None,
+    **settings: object,
 ) -> Scores:
-    """The one row of a forecaster, of the ensemble mean where `samples` > 1. Settings as in `evaluate_all`."""
+    """The one row of a forecaster, of the ensemble mean where `samples` > 1. Settings as in
+    `evaluate_all`.
+    """
     name = name or type(forecaster).__name__
     return evaluate_all({name: forecaster}, batches, samples={name: samples}, **settings)[0]

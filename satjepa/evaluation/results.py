@@ -1,4 +1,6 @@
-"""From the scores of all runs to the results table: runs of several seeds combined, ablations, baselines, bounds."""
+"""From the scores of all runs to the results table: runs of several seeds combined, ablations,
+baselines, bounds.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def over_seeds(paths: list[Path]) -> list[dict[str, Any]]:
 
 def _runs(params: Params, folder: str, arm: str) -> list[dict[str, Any]]:
     """The rows of one arm of a matrix stage, combined over seeds."""
-    return over_seeds([root() / f"runs/{folder}/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds])
+    return over_seeds(
+        [root() / f"runs/{folder}/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds]
+    )
 
 
 def _ours(params: Params) -> list[dict[str, Any]]:
@@ -44,7 +48,8 @@ def _ours(params: Params) -> list[dict[str, Any]]:
 
 
 def collect_arms(params: Params, full: bool = False) -> pd.DataFrame:
-    """The ablations: one row an arm, the mean of its ensemble on the first preset, combined over seeds.
+    """The ablations: one row an arm, the mean of its ensemble on the first preset, combined over
+    seeds.
 
     full: where no arm has that name, the model itself is the first row, as `full`.
     """
@@ -52,7 +57,9 @@ def collect_arms(params: Params, full: bool = False) -> pd.DataFrame:
     runs |= {arm: _runs(params, "ablate", arm) for arm in params.ablate.arms}
     rows = []
     for arm, combined in runs.items():
-        row = next(r for r in combined if "mean of" in r["model"] and r["preset"] == params.data.presets[0])
+        row = next(
+            r for r in combined if "mean of" in r["model"] and r["preset"] == params.data.presets[0]
+        )
         rows.append(row | {"model": arm_title(arm)})
     return pd.DataFrame(rows)
 
@@ -70,7 +77,9 @@ def collect_baselines(params: Params) -> list[dict[str, Any]]:
 
 
 def baseline_steps(params: Params) -> dict[str, int]:
-    """For how many steps each arm of `baselines` is trained, by its title; without those that are not."""
+    """For how many steps each arm of `baselines` is trained, by its title; without those that are
+    not.
+    """
     from satjepa.config.baselines import arm_names, read_arm
 
     arms = [read_arm(params, name) for name in arm_names(params)]
@@ -78,16 +87,19 @@ def baseline_steps(params: Params) -> dict[str, int]:
 
 
 def build_table(params: Params, path: Path) -> pd.DataFrame:
-    """Score what needs no training, add baselines, the published system, ours and its ablations, and write the results
-    table with its settings.
+    """Score what needs no training, add baselines, the published system, ours and its ablations,
+    and write the results table with its settings.
     """
     rivals = collect_baselines(params) + collect_published(params)
     runs = _ours(params)
     arms = collect_arms(params).to_dict("records")
-    rows, settings = [], {}
+    rows = []
+    settings = {}
     for preset in params.data.presets:
         known = dataset(params, "test", preset, text=False).truth
-        chosen = {name: make() for name, make in DETERMINISTIC.items() if known or "Oracle" not in name}
+        chosen = {
+            name: make() for name, make in DETERMINISTIC.items() if known or "Oracle" not in name
+        }
         scored = score(chosen, params, preset, {})
         settings = scored[0].settings
         fixed = [combine_seeds([untimed(s)]) for s in scored]

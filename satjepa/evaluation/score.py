@@ -18,7 +18,6 @@ from satjepa.evaluation.table import write_table
 from satjepa.metrics.perceptual import Perceptual, load_perceptual
 
 if TYPE_CHECKING:
-
     from satjepa.models.joint import JointModel
 
 OURS = "Sat-JEPA-Diff, zero-RGB"
@@ -37,8 +36,11 @@ def _perceptual(trunk: str | None, fid: str | None) -> Perceptual:
 def score(
     forecasters: dict[str, Any], params: Params, preset: str, samples: dict[str, int], seed: int = 0
 ) -> list[Scores]:
-    """Rows of some forecasters on the test part of a preset: `eval.max_patches` patches, spread evenly."""
-    e, data = params.eval, dataset(params, "test", preset)
+    """Rows of some forecasters on the test part of a preset: `eval.max_patches` patches, spread
+    evenly.
+    """
+    e = params.eval
+    data = dataset(params, "test", preset)
     return evaluate_all(
         forecasters,
         batches(data, e.batch, e.max_patches),
@@ -50,8 +52,8 @@ def score(
 
 
 def samplers(model: JointModel) -> dict[str, JointModel]:
-    """A trained model under the names of its rows: strict zero-RGB and image-initialised; as published, its only way,
-    which starts from the image of year t.
+    """A trained model under the names of its rows: strict zero-RGB and image-initialised; as
+    published, its only way, which starts from the image of year t.
     """
     m = model.params.model
     if m.variant == "published":
@@ -64,9 +66,11 @@ def untimed(scores: Scores) -> dict[str, Any]:
     return {name: value for name, value in scores.row.items() if name != TIME}
 
 
-def score_run(model: JointModel, params: Params, path: Path, presets: list[str] | None = None) -> pd.DataFrame:
-    """Score a trained model (an ensemble of `sample.samples` from pure noise; one sample from an image); write and
-    return the rows (`write_scores`).
+def score_run(
+    model: JointModel, params: Params, path: Path, presets: list[str] | None = None
+) -> pd.DataFrame:
+    """Score a trained model (an ensemble of `sample.samples` from pure noise; one sample from an
+    image); write and return the rows (`write_scores`).
     """
     rows = []
     for preset in presets or params.data.presets:
@@ -75,16 +79,27 @@ def score_run(model: JointModel, params: Params, path: Path, presets: list[str] 
 
 
 def write_scores(rows: list[Scores], path: Path) -> pd.DataFrame:
-    """Write and return rows. How long a forecast took goes to `timing.csv` beside, which DVC does not look at."""
+    """Write and return rows. How long a forecast took goes to `timing.csv` beside, which DVC does
+    not look at.
+    """
     write_table([untimed(scores) for scores in rows], path)
-    write_table([{name: s.row[name] for name in ("model", "preset", TIME)} for s in rows], path.with_name("timing.csv"))
+    write_table(
+        [{name: s.row[name] for name in ("model", "preset", TIME)} for s in rows],
+        path.with_name("timing.csv"),
+    )
     return pd.read_csv(path)
 
 
-def score_arm(name: str, arm: Arm, forecaster: Forecaster, params: Params, path: Path) -> pd.DataFrame:
-    """Score an arm on the test part of every preset; write and return the rows (`satjepa.evaluation.score.write_scores`)."""
+def score_arm(
+    name: str, arm: Arm, forecaster: Forecaster, params: Params, path: Path
+) -> pd.DataFrame:
+    """Score an arm on the test part of every preset; write and return the rows
+    (`satjepa.evaluation.score.write_scores`).
+    """
     samples = {name: members(arm, params)}
     rows = [
-        s for preset in params.data.presets for s in score({name: forecaster}, params, preset, samples, params.seed)
+        s
+        for preset in params.data.presets
+        for s in score({name: forecaster}, params, preset, samples, params.seed)
     ]
     return write_scores(rows, path)

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from satjepa.config import Params
 
 
-def forecasts(params: Params, count: int, preset: str | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The members (S,B,3,H,W) in [0, 1] of every system of the first seed, and the batch they are forecasts of.
+def forecasts(
+    params: Params, count: int, preset: str | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The members (S,B,3,H,W) in [0, 1] of every system of the first seed, and the batch they are
+    forecasts of.
 
-    Places lie evenly over the test part of a preset (default: the first). Systems that are deterministic have S = 1.
+    Places lie evenly over the test part of a preset (default: the first). Systems that are
+    deterministic have S = 1.
     """
 
     seed = params.ablate.seeds[0]

@@ -7,17 +7,19 @@ import numpy as np
 import pandas as pd
 
 IDENTITY = ("model", "preset", "n", "samples")  # what the rows of several seeds must share
-# Metrics of one forecast on two machines: float32 summed in another order moves LPIPS and the Frechet distance by less
-# than 1e-7 of their size (measured: oneDNN on and off), so 1e-4 leaves room. It is 0.002 dB of PSNR: two trainings are
-# not that close in every metric. Skill can be 0, hence the absolute part.
+# Metrics of one forecast on two machines: float32 summed in another order moves LPIPS and the
+# Frechet distance by less than 1e-7 of their size (measured: oneDNN on and off), so 1e-4 leaves
+# room. It is 0.002 dB of PSNR: two trainings are not that close in every metric. Skill can be 0,
+# hence the absolute part.
 SAME = {"rtol": 1e-4, "atol": 1e-6}
 MISSING = "–"
 COLUMNS = {  # of the CSV, which holds more: (heading, digits); the arrow says which end is the best
-    "psnr": ("PSNR ↑", 2), "ssim": ("SSIM ↑", 3), "gssim": ("GSSIM ↑", 3), "l1": ("L1 ↓", 4), "mse": ("MSE ↓", 4),
-    "lpips": ("LPIPS (VGG) ↓", 3), "lpips_rand": ("LPIPS (random trunk) ↓", 3), "fid64": ("FID, 64 features ↓", 1),
-    "fid2048": ("FID ↓", 1), "fd_vgg": ("Fréchet (VGG) ↓", 1), "fd_vgg_rand": ("Fréchet (random trunk) ↓", 1),
-    "skill": ("skill ↑", 3), "crps": ("CRPS ↓", 4), "psnr_changed": ("PSNR, changed pixels ↑", 2),
-    "skill_changed": ("skill, changed pixels ↑", 3), "spread_skill": ("spread / skill (ideal 1)", 2),
+    "psnr": ("PSNR ↑", 2), "ssim": ("SSIM ↑", 3), "gssim": ("GSSIM ↑", 3), "l1": ("L1 ↓", 4),
+    "mse": ("MSE ↓", 4), "lpips": ("LPIPS (VGG) ↓", 3), "lpips_rand": ("LPIPS (random trunk) ↓", 3),
+    "fid64": ("FID, 64 features ↓", 1), "fid2048": ("FID ↓", 1), "fd_vgg": ("Fréchet (VGG) ↓", 1),
+    "fd_vgg_rand": ("Fréchet (random trunk) ↓", 1), "skill": ("skill ↑", 3), "crps": ("CRPS ↓", 4),
+    "psnr_changed": ("PSNR, changed pixels ↑", 2), "skill_changed": ("skill, changed pixels ↑", 3),
+    "spread_skill": ("spread / skill (ideal 1)", 2),
 }  # fmt: skip
 COSTS = {  # of costs.csv: (heading, format)
     "trained_parameters": ("trained parameters", lambda n: f"{n / 1e6:.2f} M" if n else MISSING),
@@ -25,7 +27,11 @@ COSTS = {  # of costs.csv: (heading, format)
     "seconds_per_patch": ("forecast, ms a patch", lambda n: f"{1000 * n:.0f}"),
 }
 ACRONYMS = ("jepa", "rgb")  # in names of arms
-BESIDE = ("Oracle", "Mean colour", "Ablation")  # how the names of rows begin that no number is bold in
+BESIDE = (
+    "Oracle",
+    "Mean colour",
+    "Ablation",
+)  # how the names of rows begin that no number is bold in
 
 
 def arm_title(arm: str) -> str:
@@ -34,17 +40,22 @@ def arm_title(arm: str) -> str:
 
 
 def combine_seeds(rows: list[dict]) -> dict:
-    """One row from those of several tables, each of another seed: mean and `<metric>_std` (n - 1) of every metric.
+    """One row from those of several tables, each of another seed: mean and `<metric>_std` (n - 1)
+    of every metric.
 
-    `seeds` counts the tables. Where all metrics agree (`SAME`), nothing was trained: `seeds` is 1 and there is no
-    `<metric>_std`, as for one table. What one of them could not measure is None. Raises ValueError if they are not rows
-    of the same thing: another model, preset, n or number of samples, or other columns (`lpips` and `lpips_rand` must
-    never be averaged).
+    `seeds` counts the tables. Where all metrics agree (`SAME`), nothing was trained: `seeds` is 1
+    and there is no `<metric>_std`, as for one table. What one of them could not measure is None.
+    Raises ValueError if they are not rows
+    of the same thing: another model, preset, n or number of samples, or other columns (`lpips` and
+    `lpips_rand` must never be averaged).
     """
     first = rows[0]
     for row in rows[1:]:
         if any(row[key] != first[key] for key in IDENTITY) or set(row) != set(first):
-            raise ValueError(f"rows of different things: {[first[k] for k in IDENTITY]}, {[row[k] for k in IDENTITY]}")
+            raise ValueError(
+                f"rows of different things: {[first[k] for k in IDENTITY]}, "
+                f"{[row[k] for k in IDENTITY]}"
+            )
     metrics = [key for key in first if key not in (*IDENTITY, "seeds")]
     measured = {key: pd.Series([row[key] for row in rows], dtype="float64") for key in metrics}
     differ = not all(_agree(values.dropna()) for values in measured.values())
@@ -61,16 +72,18 @@ def _agree(values: pd.Series) -> bool:
 
 
 def markdown_table(
-    csv: str | Path, preset: str | None = None, columns: tuple[str, ...] = tuple(COLUMNS), *, title: str = "model",
-    without: tuple[str, ...] = (), bold: bool = False, costs: bool = False, notes: bool = True,
+    csv: str | Path, preset: str | None = None, columns: tuple[str, ...] = tuple(COLUMNS), *,
+    title: str = "model", without: tuple[str, ...] = (), bold: bool = False, costs: bool = False,
+    notes: bool = True,
 ) -> str:  # fmt: skip
     """The Markdown table of a CSV by `write_table`, for one preset if given.
 
-    columns: of `COLUMNS`; those the CSV does not have are left out. A value that was not measured is an en dash.
+    columns: of `COLUMNS`; those the CSV does not have are left out. A value that was not measured
+    is an en dash.
     title: heading of the models' column. without: how the names of rows begin that are left out.
     bold: the best number of each column that has a best end, the rows `BESIDE` the contest aside.
-    costs: what each system cost, where the seeds of an experiment stand beside the CSV (seed-*/costs.csv): the least
-        over the seeds, as whatever else a machine did then only adds.
+    costs: what each system cost, where the seeds of an experiment stand beside the CSV
+        (seed-*/costs.csv): the least over the seeds, as whatever else a machine did then only adds.
     notes: below the table, what a reader must know, from the CSV's settings.
     """
     csv = Path(csv)
@@ -86,37 +99,49 @@ def markdown_table(
     for _, row in rows.iterrows():
         beside = row["model"].startswith(BESIDE)
         cells = [_cell(row, column, None if beside else winners[column]) for column in columns]
-        lines.append([row["model"], *cells, *(_spent(spent, row["model"]) if spent is not None else [])])
+        lines.append(
+            [row["model"], *cells, *(_spent(spent, row["model"]) if spent is not None else [])]
+        )
     text = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-    return text + "".join(["\n", *(f"* {note}\n" for note in _footnotes(csv, rows, columns))] if notes else [])
+    return text + "".join(
+        ["\n", *(f"* {note}\n" for note in _footnotes(csv, rows, columns))] if notes else []
+    )
 
 
 def _best(rows: pd.DataFrame, column: str) -> float | None:
     """The best value of a column among the systems that forecast; None where there is none."""
-    rivals, arrow = rows.loc[~rows["model"].str.startswith(BESIDE), column], COLUMNS[column][0][-1]
+    rivals = rows.loc[~rows["model"].str.startswith(BESIDE), column]
+    arrow = COLUMNS[column][0][-1]
     if arrow not in "↑↓" or rivals.isna().all():
         return None
     return rivals.max() if arrow == "↑" else rivals.min()
 
 
 def _cell(row: pd.Series, column: str, winner: float | None) -> str:
-    """A number, with its standard deviation over seeds where there is one; bold if it is the best of its column."""
+    """A number, with its standard deviation over seeds where there is one; bold if it is the best
+    of its column.
+    """
     if pd.isna(row[column]):
         return MISSING
-    digits, deviation = COLUMNS[column][1], row.get(f"{column}_std")
+    digits = COLUMNS[column][1]
+    deviation = row.get(f"{column}_std")
     text = f"{row[column]:.{digits}f}"
     text = f"**{text}**" if winner is not None and text == f"{winner:.{digits}f}" else text
     return text + ("" if pd.isna(deviation) else f" ± {deviation:.{digits}f}")
 
 
 def _least_costs(folder: Path) -> pd.DataFrame | None:
-    """Least cost of each model over the seeds of an experiment, by its name in the table; None where there are none."""
+    """Least cost of each model over the seeds of an experiment, by its name in the table; None
+    where there are none.
+    """
     found = [pd.read_csv(file) for file in sorted(folder.glob("seed-*/costs.csv"))]
     if not found:
         return None
     rows = pd.concat(found)
     arms = rows["run"].str.extract(r"^ablate/(\w+)-\d+$")[0].map(arm_title, na_action="ignore")
-    size = rows["model"].str.extract(r"mean of (\d+)$")[0]  # the table has an ablation's ensemble only
+    size = rows["model"].str.extract(r"mean of (\d+)$")[
+        0
+    ]  # the table has an ablation's ensemble only
     rows["model"] = rows["model"].where(arms.isna(), "Ablation: " + arms + ", " + size + " samples")
     return rows.groupby("model")[[*COSTS]].min()
 
@@ -135,20 +160,36 @@ def _footnotes(csv: Path, rows: pd.DataFrame, columns: list[str]) -> list[str]:
     if "seeds" in rows and rows["seeds"].max() > 1:
         notes.append("± is the standard deviation over seeds.")
     if any(column.startswith("fid") and rows[column].isna().all() for column in columns):
-        notes.append(f"{MISSING} under FID: not measured, {settings.get('fid_missing') or 'no Inception weights'}.")
+        notes.append(
+            f"{MISSING} under FID: not measured, "
+            f"{settings.get('fid_missing') or 'no Inception weights'}."
+        )
     if any(column.endswith("_rand") for column in columns):
         notes.append("Random trunk: it stands in for VGG16; not comparable with LPIPS anywhere.")
     if any(column.endswith("_changed") for column in columns) and "change_threshold" in settings:
-        notes.append(f"Changed: where |rgb(t+1) - rgb(t)|, mean of bands, exceeds {settings['change_threshold']}.")
-    names = {column: heading.rstrip(" ↑↓") for column, (heading, _) in COLUMNS.items()} | {"fid": "FID"}
-    present = [key for key in names if settings.get(key) and any(column.startswith(key) for column in columns)]
+        notes.append(
+            "Changed: where |rgb(t+1) - rgb(t)|, mean of bands, exceeds "
+            f"{settings['change_threshold']}."
+        )
+    names = {column: heading.rstrip(" ↑↓") for column, (heading, _) in COLUMNS.items()} | {
+        "fid": "FID"
+    }
+    present = [
+        key
+        for key in names
+        if settings.get(key) and any(column.startswith(key) for column in columns)
+    ]
     return notes + [f"{names[key]}: {settings[key]}." for key in present]
 
 
 def write_table(rows: list[dict], path: str | Path, settings: dict | None = None) -> None:
-    """Rows to a CSV (missing values empty), and what the numbers depend on beside it in `<name>.settings.json`."""
+    """Rows to a CSV (missing values empty), and what the numbers depend on beside it in
+    `<name>.settings.json`.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(path, index=False, float_format="%.8g")
     if settings is not None:
-        path.with_suffix(".settings.json").write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")
+        path.with_suffix(".settings.json").write_text(
+            json.dumps(settings, indent=1, sort_keys=True) + "\n"
+        )

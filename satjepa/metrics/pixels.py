@@ -1,12 +1,13 @@
 """Every number of every table, as pure functions of images.
 
-Images are (B, 3, H, W) in [0, 1] (values outside are clamped, as a display would); `valid` is an optional bool mask
-(B, 1, H, W) and a pixel where it is False enters no number, whatever it holds, NaN included. Each function returns one
-float64 per sample, (B,), NaN where a sample has no pixel left to score. Everything is computed in float64, never under
-autocast, and never depends on the other samples of the batch. `pool` turns per-sample values into the value of a set.
+Images are (B, 3, H, W) in [0, 1] (values outside are clamped, as a display would); `valid` is an
+optional bool mask (B, 1, H, W) and a pixel where it is False enters no number, whatever it holds,
+NaN included. Each function returns one float64 per sample, (B,), NaN where a sample has no pixel
+left to score. Everything is computed in float64, never under autocast, and never depends on the
+other samples of the batch. `pool` turns per-sample values into the value of a set.
 
-Formulas: the evaluation script of Sat-JEPA-Diff (l1, mse, psnr, ssim, gssim), Wang et al. 2004 (SSIM), Ferro 2014 (fair
-CRPS), Fortin et al. 2014 (spread and skill), Hamill 2001 (rank histogram).
+Formulas: the evaluation script of Sat-JEPA-Diff (l1, mse, psnr, ssim, gssim), Wang et al. 2004
+(SSIM), Ferro 2014 (fair CRPS), Fortin et al. 2014 (spread and skill), Hamill 2001 (rank histogram).
 """
 
 import math
@@ -16,21 +17,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DATA_RANGE = 1.0
-PSNR_CAP = 100.0  # dB, given to an error below 1e-10: identical images must not make a mean infinite
-SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
-SSIM_C1, SSIM_C2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
+PSNR_CAP = (
+    100.0  # dB, given to an error below 1e-10: identical images must not make a mean infinite
+)
+SSIM_WINDOW = 11
+SSIM_SIGMA = 1.5
+SSIM_C1 = (0.01 * DATA_RANGE) ** 2
+SSIM_C2 = (0.03 * DATA_RANGE) ** 2
 GSSIM_SCALES = (1.0, 0.5, 0.25)
 RATIO_LIMIT = 1e-12  # a skill or a ratio against less than this is undefined, not huge
 
 
 def _clean(image: Tensor, valid: Tensor | None) -> Tensor:
-    """float64 in [0, 1], zero where invalid (so that a NaN there cannot spread through a window)."""
+    """float64 in [0, 1], zero where invalid (so that a NaN there cannot spread through a
+    window).
+    """
     image = image.double().clamp(0.0, 1.0)
     return image if valid is None else torch.where(valid, image, 0.0)
 
 
 def masked_mean(x: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean of x (B, C, H, W) over channels and valid pixels (B, 1, H, W): (B,) float64, NaN without a valid pixel."""
+    """Mean of x (B, C, H, W) over channels and valid pixels (B, 1, H, W): (B,) float64, NaN without
+    a valid pixel.
+    """
     x = x.double()
     if valid is None:
         return x.flatten(1).mean(1)
@@ -39,14 +48,19 @@ def masked_mean(x: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def pool(values: Tensor, weights: Tensor) -> float:
-    """Value of a set: mean of per-sample `values` (N,) weighted by their pixel counts (N,); NaN if all counts are 0."""
+    """Value of a set: mean of per-sample `values` (N,) weighted by their pixel counts (N,); NaN if
+    all counts are 0.
+    """
     used = weights > 0
-    values, weights = values[used].double(), weights[used].double()
+    values = values[used].double()
+    weights = weights[used].double()
     return float((values * weights).sum() / weights.sum())
 
 
 def errors(pred: Tensor, target: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Absolute and squared error of each pixel, averaged over bands: two (B, 1, H, W) float64, 0 where invalid."""
+    """Absolute and squared error of each pixel, averaged over bands: two (B, 1, H, W) float64, 0
+    where invalid.
+    """
     difference = _clean(pred, valid) - _clean(target, valid)
     return difference.abs().mean(1, keepdim=True), difference.square().mean(1, keepdim=True)
 
@@ -62,44 +76,70 @@ def mse(pred: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def psnr_of(mse_value: Tensor) -> Tensor:
-    """10 log10(1 / mse) in dB for data range 1; PSNR_CAP (100 dB) where mse < 1e-10, as published. Any shape."""
+    """10 log10(1 / mse) in dB for data range 1; PSNR_CAP (100 dB) where mse < 1e-10, as published.
+    Any shape.
+    """
     mse_value = torch.as_tensor(mse_value, dtype=torch.float64)
-    return torch.where(mse_value < 1e-10, PSNR_CAP, 10.0 * torch.log10(DATA_RANGE**2 / mse_value.clamp_min(1e-10)))
+    return torch.where(
+        mse_value < 1e-10, PSNR_CAP, 10.0 * torch.log10(DATA_RANGE**2 / mse_value.clamp_min(1e-10))
+    )
 
 
 def psnr(pred: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio in dB: (B,). A table's `psnr` is the mean of these, not the PSNR of the pooled MSE."""
+    """Peak signal-to-noise ratio in dB: (B,). A table's `psnr` is the mean of these, not the PSNR
+    of the pooled MSE.
+    """
     return psnr_of(mse(pred, target, valid))
 
 
 def skill(mse_forecast: Tensor, mse_reference: Tensor, weights: Tensor) -> float:
-    """1 - MSE / MSE of the reference (persistence): 1 is perfect, 0 no better than the reference, negative worse.
+    """1 - MSE / MSE of the reference (persistence): 1 is perfect, 0 no better than the reference,
+    negative worse.
 
-    Both errors (N,) are pooled over the set by pixel counts `weights` (N,) before the ratio is taken: a mean of
-    per-patch ratios would be ruled by patches where nothing changed. NaN where the reference makes no error.
+    Both errors (N,) are pooled over the set by pixel counts `weights` (N,) before the ratio is
+    taken: a mean of per-patch ratios would be ruled by patches where nothing changed. NaN where the
+    reference makes no error.
     """
     reference = pool(mse_reference, weights)
-    return 1.0 - pool(mse_forecast, weights) / reference if reference > RATIO_LIMIT else float("nan")
+    return (
+        1.0 - pool(mse_forecast, weights) / reference if reference > RATIO_LIMIT else float("nan")
+    )
 
 
-def changed(rgb_t: Tensor, rgb_tp1: Tensor, valid: Tensor | None = None, threshold: float = 0.1) -> Tensor:
-    """Pixels that changed: mean over bands of |rgb(t+1) - rgb(t)| > threshold, and valid: (B, 1, H, W) bool."""
+def changed(
+    rgb_t: Tensor, rgb_tp1: Tensor, valid: Tensor | None = None, threshold: float = 0.1
+) -> Tensor:
+    """Pixels that changed: mean over bands of |rgb(t+1) - rgb(t)| > threshold, and valid: (B, 1, H,
+    W) bool.
+    """
     difference = (_clean(rgb_tp1, valid) - _clean(rgb_t, valid)).abs().mean(1, keepdim=True)
     return difference > threshold if valid is None else (difference > threshold) & valid
 
 
 def _whole_windows(valid: Tensor, size: int, padding: int) -> Tensor:
-    """True where a size x size window holds no invalid pixel (outside the image counts as neither): (B, 1, H', W')."""
+    """True where a size x size window holds no invalid pixel (outside the image counts as neither):
+    (B, 1, H', W').
+    """
     return F.max_pool2d((~valid).double(), size, stride=1, padding=padding) == 0
 
 
 def _gaussian_band(size: int, padding: int, device: torch.device) -> Tensor:
-    """The 11-tap Gaussian as a banded matrix (size', size): a matrix product is ten times a float64 convolution."""
+    """The 11-tap Gaussian as a banded matrix (size', size): a matrix product is ten times a float64
+    convolution.
+    """
     rows = torch.arange(size + 2 * padding - SSIM_WINDOW + 1, device=device).view(-1, 1)
-    tap = torch.arange(size, device=device) - rows + padding  # (size', size): which tap meets which pixel
+    tap = (
+        torch.arange(size, device=device) - rows + padding
+    )  # (size', size): which tap meets which pixel
     centre = SSIM_WINDOW // 2
-    weights = torch.exp(-(tap - centre).double().square() / (2 * SSIM_SIGMA**2)) * (tap >= 0) * (tap < SSIM_WINDOW)
-    return weights / math.fsum(math.exp(-((k - centre) ** 2) / (2 * SSIM_SIGMA**2)) for k in range(SSIM_WINDOW))
+    weights = (
+        torch.exp(-(tap - centre).double().square() / (2 * SSIM_SIGMA**2))
+        * (tap >= 0)
+        * (tap < SSIM_WINDOW)
+    )
+    return weights / math.fsum(
+        math.exp(-((k - centre) ** 2) / (2 * SSIM_SIGMA**2)) for k in range(SSIM_WINDOW)
+    )
 
 
 def _blur(x: Tensor, padding: int) -> Tensor:
@@ -111,29 +151,40 @@ def _blur(x: Tensor, padding: int) -> Tensor:
 def _ssim(a: Tensor, b: Tensor, valid: Tensor | None, padding: str) -> Tensor:
     """SSIM of clean float64 images, averaged over channels and whole windows: (B,)."""
     margin = {"zero": SSIM_WINDOW // 2, "valid": 0}[padding]
-    mean_a, mean_b, aa, bb, ab = _blur(torch.cat([a, b, a * a, b * b, a * b], 1), margin).chunk(5, 1)
-    var_a, var_b, cov = aa - mean_a**2, bb - mean_b**2, ab - mean_a * mean_b
+    mean_a, mean_b, aa, bb, ab = _blur(torch.cat([a, b, a * a, b * b, a * b], 1), margin).chunk(
+        5, 1
+    )
+    var_a = aa - mean_a**2
+    var_b = bb - mean_b**2
+    cov = ab - mean_a * mean_b
     structure = (2 * cov + SSIM_C2) / (var_a + var_b + SSIM_C2)
     luminance = (2 * mean_a * mean_b + SSIM_C1) / (mean_a**2 + mean_b**2 + SSIM_C1)
     whole = None if valid is None else _whole_windows(valid, SSIM_WINDOW, margin)
     return masked_mean(luminance * structure, whole)
 
 
-def ssim(pred: Tensor, target: Tensor, valid: Tensor | None = None, padding: str = "zero") -> Tensor:
+def ssim(
+    pred: Tensor, target: Tensor, valid: Tensor | None = None, padding: str = "zero"
+) -> Tensor:
     """Structural similarity, at most 1: (B,).
 
-    11 x 11 Gaussian window, sigma 1.5, per channel, C1 = 1e-4, C2 = 9e-4, population variances. `padding="zero"` is
-    the published evaluation (windows reach over the border, where both images are 0); `padding="valid"` averages over
-    windows inside the image only and equals skimage, and torchmetrics but for the border windows it adds by reflection.
-    Windows touching an invalid pixel are excluded.
+    11 x 11 Gaussian window, sigma 1.5, per channel, C1 = 1e-4, C2 = 9e-4, population variances.
+    `padding="zero"` is the published evaluation (windows reach over the border, where both images
+    are 0); `padding="valid"` averages over windows inside the image only and equals skimage, and
+    torchmetrics but for the border windows it adds by reflection. Windows touching an invalid pixel
+    are excluded.
     """
     return _ssim(_clean(pred, valid), _clean(target, valid), valid, padding)
 
 
 def _sobel(image: Tensor) -> Tensor:
     """Gradient magnitude of the channel mean, zeros outside: (B, 3, H, W) -> (B, 1, H, W)."""
-    kernel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype=torch.float64, device=image.device)
-    gradient = F.conv2d(image.mean(1, keepdim=True), torch.stack([kernel, kernel.T]).unsqueeze(1), padding=1)
+    kernel = torch.tensor(
+        [[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype=torch.float64, device=image.device
+    )
+    gradient = F.conv2d(
+        image.mean(1, keepdim=True), torch.stack([kernel, kernel.T]).unsqueeze(1), padding=1
+    )
     return (gradient.square().sum(1, keepdim=True) + 1e-8).sqrt()
 
 
@@ -146,42 +197,59 @@ def _unit_range(x: Tensor, valid: Tensor | None, per_tensor: bool) -> Tensor:
     return torch.where(inside, (x - low) / (high - low + 1e-8), 0.0)
 
 
-def _gradient_map(image: Tensor, valid: Tensor | None, per_tensor: bool) -> tuple[Tensor, Tensor | None]:
+def _gradient_map(
+    image: Tensor, valid: Tensor | None, per_tensor: bool
+) -> tuple[Tensor, Tensor | None]:
     """Scaled Sobel magnitude and where it saw only valid pixels."""
     whole = None if valid is None else _whole_windows(valid, 3, 1)
     return _unit_range(_sobel(image), whole, per_tensor), whole
 
 
-def gssim(pred: Tensor, target: Tensor, valid: Tensor | None = None, per_tensor: bool = False) -> Tensor:
-    """Gradient similarity, at most 1: the mean over scales 1, 1/2, 1/4 of the SSIM of Sobel magnitude maps: (B,).
+def gssim(
+    pred: Tensor, target: Tensor, valid: Tensor | None = None, per_tensor: bool = False
+) -> Tensor:
+    """Gradient similarity, at most 1: the mean over scales 1, 1/2, 1/4 of the SSIM of Sobel
+    magnitude maps: (B,).
 
-    Images are resized (bilinear, half-pixel centres, no anti-alias), turned into gradient maps of the channel mean, and
-    min-max scaled. Departure: the published script scales over the whole tensor, so that a patch's score depends on
-    its batch; here each image is scaled by itself (the same for a batch of one). `per_tensor=True` is the published
-    scaling. A pixel of a smaller scale is valid if all it was made of is; NaN if some scale has no whole window left.
+    Images are resized (bilinear, half-pixel centres, no anti-alias), turned into gradient maps of
+    the channel mean, and
+    min-max scaled. Departure: the published script scales over the whole tensor, so that a patch's
+    score depends on its batch; here each image is scaled by itself (the same for a batch of one).
+    `per_tensor=True` is the published scaling. A pixel of a smaller scale is valid if all it was
+    made of is; NaN if some scale has no whole window left.
     """
-    images, scores = (_clean(pred, valid), _clean(target, valid)), []
+    images = (_clean(pred, valid), _clean(target, valid))
+    scores = []
     for scale in GSSIM_SCALES:
         size = [int(scale * side) for side in pred.shape[-2:]]
         a, b = (F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in images)
-        shrunk = None if valid is None else F.interpolate(valid.double(), size=size, mode="bilinear") > 1 - 1e-9
+        shrunk = (
+            None
+            if valid is None
+            else F.interpolate(valid.double(), size=size, mode="bilinear") > 1 - 1e-9
+        )
         (a, whole), (b, _) = (_gradient_map(x, shrunk, per_tensor) for x in (a, b))
         scores.append(_ssim(a, b, whole, "zero"))
     return torch.stack(scores).mean(0)
 
 
 def crps(members: Tensor, target: Tensor, valid: Tensor | None = None, fair: bool = True) -> Tensor:
-    """Continuous ranked probability score of an ensemble (S, B, 3, H, W), averaged over pixels and bands: (B,).
+    """Continuous ranked probability score of an ensemble (S, B, 3, H, W), averaged over pixels and
+    bands: (B,).
 
-    mean_s |x_s - y| - 1/2 mean_{s != t} |x_s - x_t|. The mean over pairs divides by S (S - 1): the fair estimator
-    (Ferro 2014), unbiased for the score of the distribution the members are drawn from, the one in the tables.
-    `fair=False` divides by S^2: the score of the S members themselves, larger for a small ensemble. With one member
-    there is no pair and the score is the mean absolute error. Lower is better, in units of [0, 1].
+    mean_s |x_s - y| - 1/2 mean_{s != t} |x_s - x_t|. The mean over pairs divides by S (S - 1): the
+    fair estimator (Ferro 2014), unbiased for the score of the distribution the members are drawn
+    from, the one in the tables. `fair=False` divides by S^2: the score of the S members themselves,
+    larger for a small ensemble. With one member there is no pair and the score is the mean absolute
+    error. Lower is better, in units of [0, 1].
     """
-    members, target = _clean(members, valid), _clean(target, valid)
+    members = _clean(members, valid)
+    target = _clean(target, valid)
     count = len(members)
     error = (members - target).abs().mean(0)
-    ordered = members.sort(0).values  # sum over pairs of |x_s - x_t| = sum of ordered values x (2 rank - S + 1)
+    ordered = members.sort(
+        0
+    ).values  # sum over pairs of |x_s - x_t| = sum of ordered values x (2 rank - S + 1)
     rank = torch.arange(count, dtype=torch.float64, device=members.device).view(-1, 1, 1, 1, 1)
     pairs = (ordered * (2 * rank - count + 1)).sum(0)
     return masked_mean(error - pairs / (max(count * (count - 1), 1) if fair else count**2), valid)
@@ -190,28 +258,36 @@ def crps(members: Tensor, target: Tensor, valid: Tensor | None = None, fair: boo
 def spread(members: Tensor, valid: Tensor | None = None) -> Tensor:
     """Expected squared error of the ensemble mean if truth were one more member: (B,).
 
-    (S + 1) / S times the unbiased variance over the S >= 2 members (S, B, 3, H, W), averaged over pixels and bands.
+    (S + 1) / S times the unbiased variance over the S >= 2 members (S, B, 3, H, W), averaged over
+    pixels and bands.
     """
     members = _clean(members, valid)
     return masked_mean(members.var(0) * (len(members) + 1) / len(members), valid)
 
 
 def spread_skill(spread_value: Tensor, mse_of_mean: Tensor, weights: Tensor) -> float:
-    """sqrt(pooled spread / pooled MSE of the ensemble mean): 1 is reliable, below 1 over-confident. All (N,)."""
+    """sqrt(pooled spread / pooled MSE of the ensemble mean): 1 is reliable, below 1 over-confident.
+    All (N,).
+    """
     error = pool(mse_of_mean, weights)
     return (pool(spread_value, weights) / error) ** 0.5 if error > RATIO_LIMIT else float("nan")
 
 
 def rank_histogram(members: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """How often the truth has each rank among the S members: counts (B, S + 1), flat for a reliable ensemble.
+    """How often the truth has each rank among the S members: counts (B, S + 1), flat for a reliable
+    ensemble.
 
-    Counts valid pixels of all bands; a truth tied with members (clamped or 8-bit values) is shared evenly among the
-    ranks it could have.
+    Counts valid pixels of all bands; a truth tied with members (clamped or 8-bit values) is shared
+    evenly among the ranks it could have.
     """
-    members, target = _clean(members, valid), _clean(target, valid)
-    below, ties = (members < target).sum(0), (members == target).sum(0)
+    members = _clean(members, valid)
+    target = _clean(target, valid)
+    below = (members < target).sum(0)
+    ties = (members == target).sum(0)
     weight = 1.0 / (ties + 1.0).double()
     if valid is not None:
         weight = weight * valid
     ranks = range(len(members) + 1)
-    return torch.stack([(weight * ((below <= k) & (k <= below + ties))).flatten(1).sum(1) for k in ranks], 1)
+    return torch.stack(
+        [(weight * ((below <= k) & (k <= below + ties))).flatten(1).sum(1) for k in ranks], 1
+    )

@@ -1,1 +1,3 @@
-"""The networks: I-JEPA, caption forecaster, adapter, SD 3 backbone, and `SatJepa`, which joins them."""
+"""The networks: I-JEPA, caption forecaster, adapter, SD 3 backbone, and `SatJepa`, which joins
+them.
+"""

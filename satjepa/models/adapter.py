@@ -1,4 +1,6 @@
-"""Adapter: four signals and the past years of a place -> the context and pooled vector that SD 3 reads."""
+"""Adapter: four signals and the past years of a place -> the context and pooled vector that SD 3
+reads.
+"""
 
 from typing import NamedTuple
 
@@ -12,7 +14,9 @@ STREAMS = 3  # informative, geometric, semantic
 
 
 class Drops(NamedTuple):
-    """Which samples are trained (or guided) without their captions, without their tokens: (B,) bool each."""
+    """Which samples are trained (or guided) without their captions, without their tokens: (B,) bool
+    each.
+    """
 
     text: Tensor
     tokens: Tensor
@@ -25,23 +29,31 @@ class Drops(NamedTuple):
 
 
 class TemporalAttention(nn.Module):
-    """What earlier years say about each location: the token at n asks the tokens of the same n, one per past year.
+    """What earlier years say about each location: the token at n asks the tokens of the same n, one
+    per past year.
 
-    Keys carry a learned year-lag embedding. Years that do not exist are masked; a sample without any gets exactly zero.
-    The output projection is zero at the start, so the gate opens only when history helps.
+    Keys carry a learned year-lag embedding. Years that do not exist are masked; a sample without
+    any gets exactly zero. The output projection is zero at the start, so the gate opens only when
+    history helps.
     """
 
     def __init__(self, token_dim: int, dim: int, heads: int, history: int) -> None:
         super().__init__()
         self.year_in = nn.Sequential(nn.LayerNorm(token_dim), nn.Linear(token_dim, dim))
         self.lag = nn.Parameter(0.02 * torch.randn(history, dim))
-        self.norm, self.attn, self.gate = nn.LayerNorm(dim), Attention(dim, heads), zero_linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.attn = Attention(dim, heads)
+        self.gate = zero_linear(dim, dim)
 
     def forward(self, h: Tensor, years: Tensor, valid: Tensor) -> Tensor:
-        """h (B,N,dim), years (B,Y,N,token_dim) most recent first, valid (B,Y) bool -> what to add to h, (B,N,dim)"""
+        """h (B,N,dim), years (B,Y,N,token_dim) most recent first, valid (B,Y) bool -> what to add
+        to h, (B,N,dim)
+        """
         exists = valid.any(1)[:, None, None]  # (B,1,1)
         keys = self.year_in(years).transpose(1, 2) + self.lag[: years.shape[1]]  # (B,N,Y,dim)
-        mask = (valid | ~exists[..., 0]).repeat_interleave(h.shape[1], 0)  # (B*N,Y), no row without a key
+        mask = (valid | ~exists[..., 0]).repeat_interleave(
+            h.shape[1], 0
+        )  # (B*N,Y), no row without a key
         query = self.norm(h).flatten(0, 1)[:, None]  # (B*N,1,dim)
         said = self.attn(query, keys.flatten(0, 1), mask).view_as(h)  # (B,N,dim)
         return self.gate(said).masked_fill(~exists, 0)
@@ -52,8 +64,10 @@ class FusionBlock(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm1, self.attn = nn.LayerNorm(dim), Attention(dim, heads)
-        self.norm2, self.mlp = nn.LayerNorm(dim), mlp(dim)
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = mlp(dim)
 
     def forward(self, h: Tensor, words: Tensor, mask: Tensor) -> Tensor:
         """h (B,N,dim), words (B,M,dim), mask (B,M) of the words that exist -> (B,N,dim)"""
@@ -64,17 +78,25 @@ class FusionBlock(nn.Module):
 class Adapter(nn.Module):
     """Fuse I-JEPA tokens, three captions and past years into (context, pooled).
 
-        h       = tokens + place + what past years say, then ``layers`` of reading the captions     (B,N,dim)
-        x       = layout(AlphaEarth prediction) + position + out(h)                                 (B,N,joint)
-        context = [x ; semantic caption of t+1 + stream]                                            (B,N+L,joint)
-        pooled  = semantic pooled of t+1 + pool(mean h, informative pooled, geometric pooled)       (B,pooled)
+        h       = tokens + place + what past years say, then ``layers`` of reading the captions
+        (B,N,dim)
+        x       = layout(AlphaEarth prediction) + position + out(h)
+        (B,N,joint)
+        context = [x ; semantic caption of t+1 + stream]
+        (B,N+L,joint)
+        pooled  = semantic pooled of t+1 + pool(mean h, informative pooled, geometric pooled)
+        (B,pooled)
 
-    ``out``, ``stream`` and ``pool`` are zero at the start: the transformer first reads exactly what it was pre-trained
-    on (layout tokens and text), if ``layout`` and ``position`` are warm-started from that pre-training (`warm_start`).
+    ``out``, ``stream`` and ``pool`` are zero at the start: the transformer first reads exactly what
+    it was pre-trained on (layout tokens and text), if ``layout`` and ``position`` are warm-started
+    from that pre-training (`warm_start`).
 
-    positions: fixed position table of the locations, (N, any width). cells: AlphaEarth vectors a side of a patch in
-    ``emb``. empty: caption of the empty text, put in place of dropped ones: "hidden" (L,joint), "mask" (L,), "pooled".
-    coarse_rgb: side of a shrunk image that is added to x, 0 = none: only for the ablation, it breaks zero-RGB.
+    positions: fixed position table of the locations, (N, any width). cells: AlphaEarth vectors a
+    side of a patch in
+    ``emb``. empty: caption of the empty text, put in place of dropped ones: "hidden" (L,joint),
+    "mask" (L,), "pooled".
+    coarse_rgb: side of a shrunk image that is added to x, 0 = none: only for the ablation, it
+    breaks zero-RGB.
     """
 
     def __init__(
@@ -82,16 +104,25 @@ class Adapter(nn.Module):
         history: int = 0, cells: int = 1, coarse_rgb: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        joint_dim, pooled_dim, (places, width) = empty["hidden"].shape[-1], empty["pooled"].shape[-1], positions.shape
+        joint_dim, pooled_dim, (places, width) = (
+            empty["hidden"].shape[-1],
+            empty["pooled"].shape[-1],
+            positions.shape,
+        )
         self.register_buffer("positions", positions.clone())
         for name, value in empty.items():
             self.register_buffer(f"empty_{name}", value.clone())
         # context stream
-        self.layout, self.position = nn.Linear(64 * cells**2, joint_dim), nn.Linear(width, joint_dim)
+        self.layout = nn.Linear(64 * cells**2, joint_dim)
+        self.position = nn.Linear(width, joint_dim)
         self.out = nn.Sequential(nn.LayerNorm(dim), zero_linear(dim, joint_dim))
         self.stream = nn.Parameter(torch.zeros(joint_dim))
-        self.null = nn.Parameter(torch.zeros(joint_dim))  # x where tokens are dropped, beside the position
-        self.pool = nn.Sequential(nn.Linear(dim + 2 * pooled_dim, 2 * dim), nn.GELU(), zero_linear(2 * dim, pooled_dim))
+        self.null = nn.Parameter(
+            torch.zeros(joint_dim)
+        )  # x where tokens are dropped, beside the position
+        self.pool = nn.Sequential(
+            nn.Linear(dim + 2 * pooled_dim, 2 * dim), nn.GELU(), zero_linear(2 * dim, pooled_dim)
+        )
         # fusion
         self.token_in = nn.Sequential(nn.LayerNorm(token_dim), nn.Linear(token_dim, dim))
         self.place = nn.Linear(width, dim)
@@ -107,7 +138,9 @@ class Adapter(nn.Module):
             nn.init.zeros_(self.coarse.bias)
 
     def warm_start(self, layout: dict[str, Tensor]) -> None:
-        """Take over the ``embedding.*`` (-> layout) and ``position.*`` linears of the backbone's pre-training."""
+        """Take over the ``embedding.*`` (-> layout) and ``position.*`` linears of the backbone's
+        pre-training.
+        """
         for layer, name in ((self.layout, "embedding"), (self.position, "position")):
             layer.load_state_dict({key: layout[f"{name}.{key}"] for key in ("weight", "bias")})
 
@@ -117,12 +150,15 @@ class Adapter(nn.Module):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """-> context (B,N+L,joint), pooled (B,P).
 
-        tokens (B,N,D), emb (B,N,64 cells^2): of t+1. captions: "hidden" (B,3,L,joint), "mask" (B,3,L), "pooled"
-        (B,3,P), the semantic one of t+1. history: tokens (B,Y,N,D) and validity (B,Y). coarse: (B,3,S,S) in [-1, 1].
+        tokens (B,N,D), emb (B,N,64 cells^2): of t+1. captions: "hidden" (B,3,L,joint), "mask"
+        (B,3,L), "pooled" (B,3,P), the semantic one of t+1. history: tokens (B,Y,N,D) and validity
+        (B,Y). coarse: (B,3,S,S) in [-1, 1].
         """
         kept = ~drops.tokens[:, None, None]  # (B,1,1)
         hidden, mask, pooled = self.spoken(captions, drops.text)  # (B,3,L,joint), (B,3,L), (B,3,P)
-        h = torch.where(kept, self.token_in(tokens), self.null_token) + self.place(self.positions)  # (B,N,dim)
+        h = torch.where(kept, self.token_in(tokens), self.null_token) + self.place(
+            self.positions
+        )  # (B,N,dim)
         if history is not None:
             h = h + self.temporal(h, history[0], history[1] & kept[..., 0])  # (B,N,dim)
         words = (self.text_in(hidden) + self.streams).flatten(1, 2)  # (B,3L,dim)
@@ -131,12 +167,18 @@ class Adapter(nn.Module):
         what = self.layout(emb)  # (B,N,joint)
         if coarse is not None:
             what = what + self.coarse(coarse).flatten(2).transpose(1, 2)  # (B,N,joint)
-        x = torch.where(kept, what, self.null) + self.position(self.positions) + self.out(h)  # (B,N,joint)
+        x = (
+            torch.where(kept, what, self.null) + self.position(self.positions) + self.out(h)
+        )  # (B,N,joint)
         context = torch.cat([x, hidden[:, 2] + self.stream], 1)  # (B,N+L,joint)
-        return context, pooled[:, 2] + self.pool(torch.cat([h.mean(1), pooled[:, 0], pooled[:, 1]], -1))  # (B,P)
+        return context, pooled[:, 2] + self.pool(
+            torch.cat([h.mean(1), pooled[:, 0], pooled[:, 1]], -1)
+        )  # (B,P)
 
     def spoken(self, captions: Caption, drop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The captions as they are heard: empty text where ``drop`` (B,) is set, zeros at padding."""
+        """The captions as they are heard: empty text where ``drop`` (B,) is set, zeros at
+        padding.
+        """
         mask = torch.where(drop[:, None, None], self.empty_mask, captions["mask"])
         hidden = torch.where(drop[:, None, None, None], self.empty_hidden, captions["hidden"])
         pooled = torch.where(drop[:, None, None], self.empty_pooled, captions["pooled"])

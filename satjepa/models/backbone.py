@@ -1,4 +1,5 @@
-"""The frozen image generator: SD 3.5 Medium or the tiny one, loaded by the same lines, with LoRA on its attention.
+"""The frozen image generator: SD 3.5 Medium or the tiny one, loaded by the same lines, with LoRA on
+its attention.
 
 latent = backbone.encode(rgb)                               RGB [0, 1] -> normalised latent
 v      = backbone(latent, sigma, context, pooled)           velocity of flow matching
@@ -25,16 +26,23 @@ class BackboneError(RuntimeError):
 def load_part(
     cls: type, path: str, part: str, revision: str | None = None, dtype: torch.dtype = torch.float32
 ) -> nn.Module:
-    """`cls.from_pretrained(path, subfolder=part)` in `dtype`; `BackboneError` in one sentence where that fails."""
+    """`cls.from_pretrained(path, subfolder=part)` in `dtype`; `BackboneError` in one sentence where
+    that fails.
+    """
     try:
         return cls.from_pretrained(path, subfolder=part, revision=revision, torch_dtype=dtype)
     except (OSError, ValueError) as error:
         if Path(path).is_dir():
-            advice = f"the folder has no usable `{part}/`: it must be in diffusers layout, as `assets/tiny_sd3`"
+            advice = (
+                f"the folder has no usable `{part}/`: it must be in diffusers layout, as "
+                "`assets/tiny_sd3`"
+            )
         else:
             advice = (
-                "it is neither a folder nor to be had from the model hub: for Stable Diffusion 3.5 Medium accept its"
-                " licence there, log in (`hf auth login`) and be online once, or set backbone.path in params.yaml to a"
+                "it is neither a folder nor to be had from the model hub: for Stable Diffusion 3.5 "
+                "Medium accept its"
+                " licence there, log in (`hf auth login`) and be online once, or set backbone.path "
+                "in params.yaml to a"
                 " local copy; `assets/tiny_sd3` needs neither"
             )
         raise BackboneError(f"cannot load `{part}` of backbone {path!r}: {advice}") from error
@@ -46,25 +54,33 @@ class Backbone(nn.Module):
     Args:
         transformer: SD3's velocity network.
         vae: its autoencoder; latents are (z - shift) * scale of the VAE's configuration.
-        shift: time shift of the sampler (the scheduler's configuration; 3.0 for SD 3.5, 1.0 for the tiny one).
+        shift: time shift of the sampler (the scheduler's configuration; 3.0 for SD 3.5, 1.0 for the
+            tiny one).
         source: path or hub id, recorded in checkpoints.
     """
 
     def __init__(
-        self, transformer: SD3Transformer2DModel, vae: AutoencoderKL, shift: float = 1.0, source: str = ""
+        self,
+        transformer: SD3Transformer2DModel,
+        vae: AutoencoderKL,
+        shift: float = 1.0,
+        source: str = "",
     ) -> None:
         super().__init__()
-        self.transformer, self.vae = transformer.requires_grad_(False), vae.requires_grad_(False).eval()
-        self.shift, self.source = shift, source
+        self.transformer = transformer.requires_grad_(False)
+        self.vae = vae.requires_grad_(False).eval()
+        self.shift = shift
+        self.source = source
 
     @classmethod
     def from_pretrained(
         cls, path: str | Path, revision: str | None = None, dtype: torch.dtype = torch.float32
     ) -> Backbone:
-        """Load from a folder in diffusers layout (relative to the repository root or absolute) or from the model hub.
+        """Load from a folder in diffusers layout (relative to the repository root or absolute) or
+        from the model hub.
 
-        dtype: of the transformer's frozen weights; bfloat16 halves them. The VAE stays in float32: it is small, and
-        what it loses is lost in every forecast.
+        dtype: of the transformer's frozen weights; bfloat16 halves them. The VAE stays in float32:
+        it is small, and what it loses is lost in every forecast.
 
         Raises:
             BackboneError: nothing usable there; says how to get it.
@@ -74,23 +90,31 @@ class Backbone(nn.Module):
         path = str(path)
         parts = [
             load_part(c, path, name, revision, kind)
-            for c, name, kind in ((SD3Transformer2DModel, "transformer", dtype), (AutoencoderKL, "vae", torch.float32))
+            for c, name, kind in (
+                (SD3Transformer2DModel, "transformer", dtype),
+                (AutoencoderKL, "vae", torch.float32),
+            )
         ]
         try:
-            scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(path, subfolder="scheduler", revision=revision)
+            scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(
+                path, subfolder="scheduler", revision=revision
+            )
         except OSError as error:
             raise BackboneError(f"cannot load `scheduler` of backbone {path!r}") from error
         return cls(*parts, shift=float(scheduler.config.shift), source=path)
 
     def add_lora(self, rank: int, alpha: float, targets: Sequence[str]) -> Backbone:
-        """Put LoRA (W + alpha/rank · B A, B = 0 at the start) on the named layers of every block; returns self.
+        """Put LoRA (W + alpha/rank · B A, B = 0 at the start) on the named layers of every block;
+        returns self.
 
         What trains is float32, whatever the frozen weights are.
         """
         from peft import LoraConfig
 
         self.transformer.add_adapter(
-            LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True)
+            LoraConfig(
+                r=rank, lora_alpha=alpha, target_modules=list(targets), init_lora_weights=True
+            )
         )
         for p in self.transformer.parameters():
             if p.requires_grad:
@@ -119,19 +143,26 @@ class Backbone(nn.Module):
     def frozen_state(self) -> dict[str, torch.Tensor]:
         """Every tensor that must never change, under the names it had before LoRA was added."""
         return {
-            name.replace(".base_layer", ""): tensor for name, tensor in self.state_dict().items() if "lora_" not in name
+            name.replace(".base_layer", ""): tensor
+            for name, tensor in self.state_dict().items()
+            if "lora_" not in name
         }
 
     @torch.no_grad()
     def encode(self, rgb: torch.Tensor) -> torch.Tensor:
-        """RGB (B, 3, H, W) in [0, 1] -> latent (B, 16, H/8, W/8), the posterior's mean, normalised."""
+        """RGB (B, 3, H, W) in [0, 1] -> latent (B, 16, H/8, W/8), the posterior's mean,
+        normalised.
+        """
         latent = self.vae.encode(2 * rgb.to(self.vae.device) - 1).latent_dist.mode()
         return (latent - self.vae.config.shift_factor) * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Normalised latent (B, 16, h, w) -> RGB (B, 3, 8h, 8w) in [0, 1]."""
-        latent = latent.to(self.vae.device) / self.vae.config.scaling_factor + self.vae.config.shift_factor
+        latent = (
+            latent.to(self.vae.device) / self.vae.config.scaling_factor
+            + self.vae.config.shift_factor
+        )
         return (self.vae.decode(latent).sample / 2 + 0.5).clamp(0, 1)
 
     def forward(

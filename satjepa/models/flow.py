@@ -1,7 +1,9 @@
-"""Flow matching as plain functions: noising, velocity target, noise levels and the Euler sampler of SD 3.
+"""Flow matching as plain functions: noising, velocity target, noise levels and the Euler sampler of
+SD 3.
 
-Convention (Esser et al. 2024, "Scaling rectified flow transformers"; the same as diffusers' SD 3 training script):
-sigma 0 is the clean latent x0, sigma 1 is pure noise n, and between them lies the straight line
+Convention (Esser et al. 2024, "Scaling rectified flow transformers"; the same as diffusers' SD 3
+training script): sigma 0 is the clean latent x0, sigma 1 is pure noise n, and between them lies the
+straight line
 
     z(sigma) = (1 - sigma) x0 + sigma n,        dz/dsigma = n - x0 = velocity.
 
@@ -19,7 +21,9 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
 def noisy(x0: Tensor, noise: Tensor, sigma: Tensor | float) -> Tensor:
-    """Point of the straight path, (1 - sigma) x0 + sigma noise: both (B,C,h,w), sigma (B,) or one number in [0, 1]."""
+    """Point of the straight path, (1 - sigma) x0 + sigma noise: both (B,C,h,w), sigma (B,) or one
+    number in [0, 1].
+    """
     sigma = torch.as_tensor(sigma, dtype=x0.dtype, device=x0.device).view(-1, 1, 1, 1)
     return (1 - sigma) * x0 + sigma * noise
 
@@ -29,8 +33,11 @@ def velocity_target(x0: Tensor, noise: Tensor) -> Tensor:
     return noise - x0
 
 
-def sample_sigmas(batch: int, mean: float, std: float, generator: torch.Generator | None = None) -> Tensor:
-    """Logit-normal noise levels for training: sigmoid(mean + std * N(0, 1)), (B,) float32 in (0, 1) on the CPU.
+def sample_sigmas(
+    batch: int, mean: float, std: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """Logit-normal noise levels for training: sigmoid(mean + std * N(0, 1)), (B,) float32 in (0, 1)
+    on the CPU.
 
     mean > 0 leans towards noise. (The published code draws sigma uniformly, in bfloat16.)
     """
@@ -40,17 +47,24 @@ def sample_sigmas(batch: int, mean: float, std: float, generator: torch.Generato
 def sigmas(steps: int, shift: float = 1.0, start: float = 1.0) -> Tensor:
     """Noise levels of a sampler with ``steps`` model calls: (steps + 1,) from ``start`` down to 0.
 
-    Evenly spaced levels u become shift u / (1 + (shift - 1) u): shift > 1 spends more steps near noise (SD 3.5: 3).
-    start < 1 shrinks the whole path, for a sampler that begins from a partly noised image.
+    Evenly spaced levels u become shift u / (1 + (shift - 1) u): shift > 1 spends more steps near
+    noise (SD 3.5: 3). start < 1 shrinks the whole path, for a sampler that begins from a partly
+    noised image.
     """
     u = torch.linspace(1, 0, steps + 1)
     return start * shift * u / (1 + (shift - 1) * u)
 
 
-def euler(velocity: Velocity, z: Tensor, path: Tensor, callback: Callable[[int, Tensor], None] | None = None) -> Tensor:
+def euler(
+    velocity: Velocity,
+    z: Tensor,
+    path: Tensor,
+    callback: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
     """Follow the velocity along ``path`` (K+1 falling noise levels) in K straight steps.
 
-    z (B,C,h,w) is the latent at path[0]; the result is the latent at path[-1]. ``callback(i, z)`` sees each step.
+    z (B,C,h,w) is the latent at path[0]; the result is the latent at path[-1]. ``callback(i, z)``
+    sees each step.
     """
     for i, (here, there) in enumerate(zip(path[:-1].tolist(), path[1:].tolist(), strict=True)):
         z = z + (there - here) * velocity(z, z.new_full((len(z),), here))
@@ -60,23 +74,26 @@ def euler(velocity: Velocity, z: Tensor, path: Tensor, callback: Callable[[int, 
 
 
 def from_image(
-    velocity: Velocity, start: Tensor, noise: Tensor, strength: float, steps: int = 1, anchor: Tensor | None = None,
-    share: float = 0.0,
+    velocity: Velocity, start: Tensor, noise: Tensor, strength: float, steps: int = 1,
+    anchor: Tensor | None = None, share: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """The published samplers, which begin from an image: K steps of strength / K along the flow.
 
-        z = (1 - strength) start + strength noise;   z <- z - (strength / K) v(z, strength (1 - i / K)), i = 0 .. K - 1;
-        z <- (1 - share) z + share anchor
+        z = (1 - strength) start + strength noise;   z <- z - (strength / K) v(z, strength (1 - i /
+        K)), i = 0 .. K - 1; z <- (1 - share) z + share anchor
 
-    start, noise, anchor (B,C,h,w): the latent of year t, standard noise, and a latent that the result is drawn to.
-    Evaluation takes one step, whatever it was asked for; the rollout takes K, then the anchor.
+    start, noise, anchor (B,C,h,w): the latent of year t, standard noise, and a latent that the
+    result is drawn to. Evaluation takes one step, whatever it was asked for; the rollout takes K,
+    then the anchor.
     """
     z = euler(velocity, noisy(start, noise, strength), sigmas(steps, start=strength))
     return z if anchor is None else torch.lerp(z, anchor, share)
 
 
 def guided(conditional: Velocity, unconditional: Velocity, scale: float) -> Velocity:
-    """Classifier-free guidance: unconditional + scale (conditional - unconditional). Scale 1 costs one call only."""
+    """Classifier-free guidance: unconditional + scale (conditional - unconditional). Scale 1 costs
+    one call only.
+    """
     if scale == 1:
         return conditional
 
@@ -88,10 +105,12 @@ def guided(conditional: Velocity, unconditional: Velocity, scale: float) -> Velo
 
 
 def patch_noise(metas: list[dict], sample: int, seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal noise (B, *shape), float32 on the CPU, that depends on the place and not on the batch.
+    """Standard normal noise (B, *shape), float32 on the CPU, that depends on the place and not on
+    the batch.
 
-    The noise of a patch comes from its own generator, seeded by a hash of (seed, sample, preset, region, year, x, y):
-    so a forecast is the same alone or in any batch, in any order, on any device.
+    The noise of a patch comes from its own generator, seeded by a hash of (seed, sample, preset,
+    region, year, x, y): so a forecast is the same alone or in any batch, in any order, on any
+    device.
     """
     noise = []
     for meta in metas:

@@ -1,4 +1,6 @@
-"""What both variants of the model share: the frozen backbone beside it, averaged weights, their state, forecasts."""
+"""What both variants of the model share: the frozen backbone beside it, averaged weights, their
+state, forecasts.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from satjepa.models.jepa import ema_update
 
 
 class Conditions(NamedTuple):
-    """All that the sampler sees of the world: context (B,M,joint), pooled (B,P), and both with everything dropped."""
+    """All that the sampler sees of the world: context (B,M,joint), pooled (B,P), and both with
+    everything dropped.
+    """
 
     context: Tensor
     pooled: Tensor
@@ -26,10 +30,12 @@ class Conditions(NamedTuple):
 
 
 class JointModel(nn.Module):
-    """A forecaster that trains jointly: `satjepa.models.satjepa.SatJepa` and, as published, `PublishedSatJepa`.
+    """A forecaster that trains jointly: `satjepa.models.satjepa.SatJepa` and, as published,
+    `PublishedSatJepa`.
 
-    A variant builds ``backbone`` and, with ``model.use_jepa``, ``encoder`` and ``target_encoder``; it says `condition`
-    and `sample`, and how strongly the image of year t is noised to start from (`strength`).
+    A variant builds ``backbone`` and, with ``model.use_jepa``, ``encoder`` and ``target_encoder``;
+    it says `condition` and `sample`, and how strongly the image of year t is noised to start from
+    (`strength`).
     """
 
     def __init__(self, params: Any) -> None:
@@ -39,23 +45,31 @@ class JointModel(nn.Module):
 
     @property
     def strength(self) -> float:
-        """Noise level that a forecast starts from: 1 is pure noise; below, the rest is the image of year t."""
+        """Noise level that a forecast starts from: 1 is pure noise; below, the rest is the image of
+        year t.
+        """
         return self.params.sample.strength
 
     def with_sampling(self, **changes: Any) -> Self:
-        """The same model (the same weights, not a copy) under other settings of the ``sample`` section."""
+        """The same model (the same weights, not a copy) under other settings of the ``sample``
+        section.
+        """
         other = copy.copy(self)
         other.params = replace(self.params, sample=replace(self.params.sample, **changes))
         return other
 
     @property
     def jepa_comes_first(self) -> bool:
-        """Whether I-JEPA is trained alone in the first steps (`train.jepa_share`); not so as published."""
+        """Whether I-JEPA is trained alone in the first steps (`train.jepa_share`); not so as
+        published.
+        """
         return False
 
     @property
     def has_idle_weights(self) -> bool:
-        """Whether some of what should train has no part in the loss, which several processes must be told."""
+        """Whether some of what should train has no part in the loss, which several processes must
+        be told.
+        """
         return False
 
     @property
@@ -65,18 +79,23 @@ class JointModel(nn.Module):
 
     def latent(self, batch: Batch) -> Tensor:
         """Latent of RGB(t+1) (B,C,h,w): stored, or encoded now."""
-        return batch["latent_tp1"] if "latent_tp1" in batch else self.backbone.encode(batch["rgb_tp1"])
+        return (
+            batch["latent_tp1"] if "latent_tp1" in batch else self.backbone.encode(batch["rgb_tp1"])
+        )
 
     @torch.no_grad()
     def forecast(self, batch: Batch, samples: int = 1, seed: int = 0) -> Tensor:
-        """Forecaster protocol: ``samples`` forecasts of each patch, (samples,B,3,H,W) float32 in [0, 1] on the CPU.
+        """Forecaster protocol: ``samples`` forecasts of each patch, (samples,B,3,H,W) float32 in
+        [0, 1] on the CPU.
 
-        Made with the averaged weights and the ``sample`` section of the parameters. Noise belongs to (seed, sample,
-        place), so a patch is forecast alike in any batch.
+        Made with the averaged weights and the ``sample`` section of the parameters. Noise belongs
+        to (seed, sample, place), so a patch is forecast alike in any batch.
         """
         from accelerate.utils import send_to_device
 
-        device, how, strength = self.device, self.params.sample, self.strength
+        device = self.device
+        how = self.params.sample
+        strength = self.strength
         batch = send_to_device(batch, device)
         side = self.backbone.latent_size(self.params.data.patch)
         images = []
@@ -84,19 +103,25 @@ class JointModel(nn.Module):
             conditions = self.condition(batch)
             start = self.backbone.encode(batch["rgb_t"]) if strength < 1 else None
             for s in range(samples):
-                noise = patch_noise(batch["meta"], s, seed, (self.backbone.latent_channels, side, side)).to(device)
+                noise = patch_noise(
+                    batch["meta"], s, seed, (self.backbone.latent_channels, side, side)
+                ).to(device)
                 latent = self.sample(conditions, noise, how.steps, how.guidance, start, strength)
                 images.append(self.backbone.decode(latent).float().cpu())
         return torch.stack(images)
 
     def trainable_names(self) -> list[str]:
-        """Names of the parameters that train: all of ours but the target encoder, and the backbone's LoRA."""
+        """Names of the parameters that train: all of ours but the target encoder, and the
+        backbone's LoRA.
+        """
         return [name for name, p in self.named_parameters() if p.requires_grad]
 
     def update_target(self, momentum: float) -> None:
         """Target encoder <- momentum * target encoder + (1 - momentum) * encoder."""
         if self.params.model.use_jepa:
-            ema_update(list(self.target_encoder.parameters()), list(self.encoder.parameters()), momentum)
+            ema_update(
+                list(self.target_encoder.parameters()), list(self.encoder.parameters()), momentum
+            )
 
     @torch.no_grad()
     def average_weights(self, momentum: float) -> None:
@@ -108,7 +133,9 @@ class JointModel(nn.Module):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the model has its averaged weights (if there are any); afterwards the trained ones are back."""
+        """Inside, the model has its averaged weights (if there are any); afterwards the trained
+        ones are back.
+        """
         parameters = dict(self.named_parameters())
         trained = {name: parameters[name].data for name in self._average}
         try:
@@ -120,17 +147,30 @@ class JointModel(nn.Module):
                 parameters[name].data = value
 
     def state(self) -> dict[str, Tensor]:
-        """All but the frozen backbone: what trains, target encoder, fixed tables, averages as ``average.<name>``."""
+        """All but the frozen backbone: what trains, target encoder, fixed tables, averages as
+        ``average.<name>``.
+        """
         trained = set(self.trainable_names())
-        mine = {k: v for k, v in self.state_dict().items() if not k.startswith("backbone.") or k in trained}
+        mine = {
+            k: v
+            for k, v in self.state_dict().items()
+            if not k.startswith("backbone.") or k in trained
+        }
         return mine | {f"average.{name}": value for name, value in self._average.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take over what `state` returned. ValueError names tensors that are missing or unknown."""
-        average = {name.removeprefix("average."): v for name, v in state.items() if name.startswith("average.")}
+        average = {
+            name.removeprefix("average."): v
+            for name, v in state.items()
+            if name.startswith("average.")
+        }
         mine = {name: v for name, v in state.items() if not name.startswith("average.")}
         wanted = {name for name in self.state() if not name.startswith("average.")}
         if odd := sorted(wanted ^ mine.keys()):
-            raise ValueError(f"the state is of another model: {len(odd)} tensors missing or unknown, such as {odd[:3]}")
+            raise ValueError(
+                f"the state is of another model: {len(odd)} tensors missing or unknown, such as "
+                f"{odd[:3]}"
+            )
         self.load_state_dict(mine, strict=False)
         self._average = {name: v.detach().clone() for name, v in average.items()}

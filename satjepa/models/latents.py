@@ -19,33 +19,42 @@ KEY = ["preset", "region", "year", "x", "y"]
 class LatentStore:
     """Latents by patch key, opened by memory map.
 
-    On disk: `latents.npy` (n, C, h, w) float16 and `index.parquet` with one row (preset, region, year, x, y) a latent.
+    On disk: `latents.npy` (n, C, h, w) float16 and `index.parquet` with one row (preset, region,
+    year, x, y) a latent.
     """
 
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         self.latents = np.load(folder / "latents.npy", mmap_mode="r")
         index = pd.read_parquet(folder / "index.parquet")
-        self.rows = {key: row for row, key in enumerate(index[KEY].itertuples(index=False, name=None))}
+        self.rows = {
+            key: row for row, key in enumerate(index[KEY].itertuples(index=False, name=None))
+        }
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, key: tuple[str, str, int, int, int]) -> torch.Tensor:
-        """Latent (C, h, w) float32 of (preset, region, year, x, y); KeyError where that patch was not encoded."""
+        """Latent (C, h, w) float32 of (preset, region, year, x, y); KeyError where that patch was
+        not encoded.
+        """
         return torch.from_numpy(self.latents[self.rows[key]].astype(np.float32))
 
     @classmethod
     def write(
-        cls, folder: str | Path, backbone: Backbone, batches: Iterable[tuple[list[tuple], torch.Tensor]]
+        cls,
+        folder: str | Path,
+        backbone: Backbone,
+        batches: Iterable[tuple[list[tuple], torch.Tensor]],
     ) -> LatentStore:
-        """Encode batches of (keys, rgb (B,3,H,W) in [0,1]) and write them; the index last, so that a half-written
-        store never opens.
+        """Encode batches of (keys, rgb (B,3,H,W) in [0,1]) and write them; the index last, so that
+        a half-written store never opens.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "index.parquet").unlink(missing_ok=True)
-        keys, latents = [], []
+        keys = []
+        latents = []
         for batch_keys, rgb in batches:
             keys += batch_keys
             latents.append(backbone.encode(rgb).half().cpu().numpy())

@@ -15,7 +15,9 @@ def mlp(dim: int, ratio: int = 4) -> nn.Sequential:
 
 
 def zero_linear(in_dim: int, out_dim: int) -> nn.Linear:
-    """A linear layer that says nothing at the start, so that what it is added to starts unchanged."""
+    """A linear layer that says nothing at the start, so that what it is added to starts
+    unchanged.
+    """
     layer = nn.Linear(in_dim, out_dim)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -23,21 +25,29 @@ def zero_linear(in_dim: int, out_dim: int) -> nn.Linear:
 
 
 class Attention(nn.Module):
-    """Multi-head attention of x (B,N,dim) to ``context`` (B,M,dim), or to itself; ``mask`` (B,M) bool: keys that exist.
+    """Multi-head attention of x (B,N,dim) to ``context`` (B,M,dim), or to itself; ``mask`` (B,M)
+    bool: keys that exist.
 
-    softmax(q k^T / sqrt(dim / heads)) v, then an output projection. Every row of ``mask`` must hold one True.
+    softmax(q k^T / sqrt(dim / heads)) v, then an output projection. Every row of ``mask`` must hold
+    one True.
     """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.q, self.kv, self.proj = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """-> (B,N,dim)"""
         context = x if context is None else context
         q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B,heads,N,d)
-        k, v = self.kv(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B,heads,M,d) each
+        k, v = (
+            self.kv(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # (B,heads,M,d) each
         keys = None if mask is None else mask[:, None, None]  # (B,1,1,M)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=keys)  # (B,heads,N,d)
         return self.proj(out.transpose(1, 2).flatten(2))
@@ -48,8 +58,10 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm1, self.attn = nn.LayerNorm(dim, eps=1e-6), Attention(dim, heads)
-        self.norm2, self.mlp = nn.LayerNorm(dim, eps=1e-6), mlp(dim)
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = mlp(dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,N,dim) -> (B,N,dim)"""

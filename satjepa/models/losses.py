@@ -1,6 +1,7 @@
-"""The three losses of the joint objective. Each returns (loss, dict of its named, unweighted, detached parts).
+"""The three losses of the joint objective. Each returns (loss, dict of its named, unweighted,
+detached parts).
 
-    L = ijepa * L_IJEPA + sd * L_flow + caption * L_caption
+L = ijepa * L_IJEPA + sd * L_flow + caption * L_caption
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ class IJepaWeights:
 
 @dataclass(frozen=True)
 class CaptionWeights:
-    """Weights of the parts of `caption_loss`; the defaults of the first four are the published ones."""
+    """Weights of the parts of `caption_loss`; the defaults of the first four are the published
+    ones.
+    """
 
     mse: float = 1.0
     cosine: float = 0.5
@@ -53,17 +56,23 @@ def ijepa_loss(
 ) -> Loss:
     """I-JEPA loss: predicted against observed tokens of t+1.
 
-    pred, target (B,N,C): projected tokens and AlphaEarth patch means; pred_feat, target_feat (B,M,R): tokens and
-    features of the target encoder (compared after layer norm); weight (B,N), weight_feat (B,M) >= 0: how much of each
-    is valid, None = all ones. What has weight 0 enters nothing, a sample without anything valid no contrastive part.
+    pred, target (B,N,C): projected tokens and AlphaEarth patch means; pred_feat, target_feat
+    (B,M,R): tokens and features of the target encoder (compared after layer norm); weight (B,N),
+    weight_feat (B,M) >= 0: how much of each is valid, None = all ones. What has weight 0 enters
+    nothing, a sample without anything valid no contrastive part.
 
-        l1 = mean |p - y|      cosine = 1 - mean cos(p, y)      feature = mean |LN p_feat - LN y_feat|
-        spatial = (s(p) - s(y))^2, s = standard deviation over the tokens; "scalar": s averaged over batch and channels
-                  first (published: opposite errors cancel); "channel": compared per sample and channel, then averaged
-        contrastive = cross-entropy of cos(mean_i p, mean_j y) / temperature against the diagonal, 0 if B = 1
+        l1 = mean |p - y|      cosine = 1 - mean cos(p, y)      feature = mean |LN p_feat - LN
+        y_feat| spatial = (s(p) - s(y))^2, s = standard deviation over the tokens; "scalar": s
+        averaged over batch and channels
+                  first (published: opposite errors cancel); "channel": compared per sample and
+                  channel, then averaged
+        contrastive = cross-entropy of cos(mean_i p, mean_j y) / temperature against the diagonal, 0
+        if B = 1
     """
     weight = pred.new_ones(pred.shape[:2]) if weight is None else weight
-    deviation_p, deviation_y, present = _deviation(pred, weight), _deviation(target, weight), weight.sum(1) > 0
+    deviation_p = _deviation(pred, weight)
+    deviation_y = _deviation(target, weight)
+    present = weight.sum(1) > 0
     if spatial == "scalar":
         spread = (_mean(deviation_p, present) - _mean(deviation_y, present)).square()
     else:
@@ -72,13 +81,19 @@ def ijepa_loss(
     parts = {
         "l1": _mean((pred - target).abs(), weight),
         "cosine": 1 - similarity,
-        "contrastive": _contrastive(_pool(pred, weight), _pool(target, weight), present, weights.temperature),
+        "contrastive": _contrastive(
+            _pool(pred, weight), _pool(target, weight), present, weights.temperature
+        ),
         "spatial": spread,
         "feature": pred.new_zeros(()),
     }
     if pred_feat is not None:
-        weight_feat = pred_feat.new_ones(pred_feat.shape[:2]) if weight_feat is None else weight_feat
-        parts["feature"] = _mean((layer_norm0(pred_feat) - layer_norm0(target_feat)).abs(), weight_feat)
+        weight_feat = (
+            pred_feat.new_ones(pred_feat.shape[:2]) if weight_feat is None else weight_feat
+        )
+        parts["feature"] = _mean(
+            (layer_norm0(pred_feat) - layer_norm0(target_feat)).abs(), weight_feat
+        )
     loss = sum(getattr(weights, name) * part for name, part in parts.items())
     return loss, {name: part.detach() for name, part in parts.items()}
 
@@ -92,16 +107,20 @@ def caption_loss(
 ) -> Loss:
     """Forecast against observed caption of t+1.
 
-    pred, target (B,L,T): T5 states; mask (B,L) bool: words of the observed caption, None = all. m = mean over words.
+    pred, target (B,L,T): T5 states; mask (B,L) bool: words of the observed caption, None = all. m =
+    mean over words.
 
-        mse = mean (p - y)^2      cosine = 1 - mean cos(m_p, m_y)      contrastive as in `ijepa_loss`, of m_p, m_y
-        pooled = mean |q_p - q_y|^2 / |q_y|^2, where ``pooled`` = forecast and observed CLIP vectors (B,P) are given
-        silence = mean p^2 past the end of the observed caption: there the backbone is used to zeros
+        mse = mean (p - y)^2      cosine = 1 - mean cos(m_p, m_y)      contrastive as in
+        `ijepa_loss`, of m_p, m_y pooled = mean |q_p - q_y|^2 / |q_y|^2, where ``pooled`` = forecast
+        and observed CLIP vectors (B,P) are given silence = mean p^2 past the end of the observed
+        caption: there the backbone is used to zeros
 
-    ``target`` past its mask enters nothing. Masks, ``pooled`` and ``silence`` are ours, not in the published loss.
+    ``target`` past its mask enters nothing. Masks, ``pooled`` and ``silence`` are ours, not in the
+    published loss.
     """
     weight = pred.new_ones(pred.shape[:2]) if mask is None else mask.to(pred.dtype)
-    m_pred, m_target = _pool(pred, weight), _pool(target, weight)
+    m_pred = _pool(pred, weight)
+    m_target = _pool(target, weight)
     parts = {
         "mse": _mean((pred - target).square(), weight),
         "cosine": 1 - F.cosine_similarity(m_pred, m_target, dim=-1, eps=1e-6).mean(),
@@ -116,7 +135,8 @@ def caption_loss(
 
 
 def flow_loss(velocity: Tensor, target: Tensor) -> Loss:
-    """Flow matching: mean (v - v*)^2 over latents (B,C,h,w), as ``mse`` and per sample as ``each`` (B,).
+    """Flow matching: mean (v - v*)^2 over latents (B,C,h,w), as ``mse`` and per sample as ``each``
+    (B,).
 
     Masked by nothing: a latent pixel sees its neighbours.
     """
@@ -125,14 +145,22 @@ def flow_loss(velocity: Tensor, target: Tensor) -> Loss:
 
 
 def joint_loss(losses: dict[str, tuple[float, Loss]]) -> Loss:
-    """Weighted sum of some losses, name -> (scale, (loss, parts)); parts are named "<name>.<part>", the sum "loss"."""
+    """Weighted sum of some losses, name -> (scale, (loss, parts)); parts are named "<name>.<part>",
+    the sum "loss".
+    """
     loss = sum(scale * value for scale, (value, _) in losses.values())
-    parts = {f"{name}.{part}": value for name, (_, (_, named)) in losses.items() for part, value in named.items()}
+    parts = {
+        f"{name}.{part}": value
+        for name, (_, (_, named)) in losses.items()
+        for part, value in named.items()
+    }
     return loss, {"loss": loss.detach(), **parts}
 
 
 def _mean(error: Tensor, weight: Tensor) -> Tensor:
-    """Mean over the last axis, then weighted mean over the rest: (..., C), (...) -> scalar; 0 if nothing weighs."""
+    """Mean over the last axis, then weighted mean over the rest: (..., C), (...) -> scalar; 0 if
+    nothing weighs.
+    """
     return (error.mean(-1) * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
@@ -142,7 +170,9 @@ def _pool(tokens: Tensor, weight: Tensor) -> Tensor:
 
 
 def _deviation(tokens: Tensor, weight: Tensor) -> Tensor:
-    """Deviation over the tokens, sqrt(var + 1e-6): (B,N,C), (B,N) -> (B,C); n-1 variance where all weights are 1."""
+    """Deviation over the tokens, sqrt(var + 1e-6): (B,N,C), (B,N) -> (B,C); n-1 variance where all
+    weights are 1.
+    """
     total = weight.sum(1, keepdim=True)
     freedom = total - weight.square().sum(1, keepdim=True) / total.clamp_min(1e-6)
     centred = tokens - _pool(tokens, weight)[:, None]
@@ -151,8 +181,13 @@ def _deviation(tokens: Tensor, weight: Tensor) -> Tensor:
 
 
 def _contrastive(pred: Tensor, target: Tensor, present: Tensor, temperature: float) -> Tensor:
-    """InfoNCE of B pooled vectors against B others, (B,C) each; rows that are not ``present`` (B,) take no part."""
-    pred, target = F.normalize(pred[present], dim=-1), F.normalize(target[present], dim=-1)
+    """InfoNCE of B pooled vectors against B others, (B,C) each; rows that are not ``present`` (B,)
+    take no part.
+    """
+    pred = F.normalize(pred[present], dim=-1)
+    target = F.normalize(target[present], dim=-1)
     if len(pred) < 2:
         return pred.sum() * 0
-    return F.cross_entropy(pred @ target.T / temperature, torch.arange(len(pred), device=pred.device))
+    return F.cross_entropy(
+        pred @ target.T / temperature, torch.arange(len(pred), device=pred.device)
+    )

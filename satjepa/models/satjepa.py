@@ -1,7 +1,9 @@
 """SatJepa: the whole model, assembled in view.
 
-    RGB(t), past years -> encoder -> predictor -> tokens(t+1);   semantic(t), tokens(t+1) -> forecaster -> semantic(t+1)
-    tokens, three captions, past years -> adapter -> (context, pooled);   noise -> SD 3 + LoRA -> VAE -> RGB(t+1)
+RGB(t), past years -> encoder -> predictor -> tokens(t+1);   semantic(t), tokens(t+1) -> forecaster
+-> semantic(t+1)
+tokens, three captions, past years -> adapter -> (context, pooled);   noise -> SD 3 + LoRA -> VAE ->
+RGB(t+1)
 """
 
 from __future__ import annotations
@@ -18,19 +20,32 @@ from satjepa.models.adapter import STREAMS, Adapter, Drops, TemporalAttention
 from satjepa.models.backbone import Backbone
 from satjepa.models.caption_forecaster import Caption, CaptionForecaster
 from satjepa.models.flow import euler, guided, noisy, sigmas, velocity_target
-from satjepa.models.jepa import Encoder, Predictor, ProjectionHead, patch_cells, patch_mean, sincos_2d
+from satjepa.models.jepa import (
+    Encoder,
+    Predictor,
+    ProjectionHead,
+    patch_cells,
+    patch_mean,
+    sincos_2d,
+)
 from satjepa.models.joint import Batch, Conditions, JointModel
 from satjepa.models.layers import layer_norm0
 from satjepa.models.losses import Loss, caption_loss, flow_loss, ijepa_loss, joint_loss
 
-Years = tuple[Tensor, Tensor]  # tokens of a place in earlier years (B,Y,N,D), most recent first, and which exist (B,Y)
+Years = tuple[
+    Tensor, Tensor
+]  # tokens of a place in earlier years (B,Y,N,D), most recent first, and which exist (B,Y)
 
 
-def sample_drops(batch: int, text: float, tokens: float, generator: torch.Generator | None = None) -> Drops:
-    """Which samples of a training batch lose captions (probability ``text``) or tokens (``tokens``); CPU.
+def sample_drops(
+    batch: int, text: float, tokens: float, generator: torch.Generator | None = None
+) -> Drops:
+    """Which samples of a training batch lose captions (probability ``text``) or tokens
+    (``tokens``); CPU.
 
-    One draw decides both, so that half of the rarer drop happens together with the other: the unconditional case of
-    classifier-free guidance is then trained (independent draws of 0.1 would give it one sample in a hundred).
+    One draw decides both, so that half of the rarer drop happens together with the other: the
+    unconditional case of classifier-free guidance is then trained (independent draws of 0.1 would
+    give it one sample in a hundred).
     """
     u = torch.rand(batch, generator=generator)
     start = text - min(text, tokens) / 2
@@ -40,43 +55,65 @@ def sample_drops(batch: int, text: float, tokens: float, generator: torch.Genera
 class SatJepa(JointModel):
     """Forecast of next year's image.
 
-    params: an object with the sections ``data``, ``model``, ``loss`` and ``sample`` of params.yaml. backbone: a
-    `satjepa.models.backbone.Backbone`, with its LoRA. empty: embedding of the empty text, "hidden" (L,joint), "mask"
-    (L,), "pooled" (P,); its L is the length of every caption. layout: state dict of the backbone's pre-trained layout
-    tokens (`tiny_sd3.Layout`: positions, embedding.*, position.*), None for a backbone without.
+    params: an object with the sections ``data``, ``model``, ``loss`` and ``sample`` of params.yaml.
+    backbone: a `satjepa.models.backbone.Backbone`, with its LoRA. empty: embedding of the empty
+    text, "hidden" (L,joint), "mask" (L,), "pooled" (P,); its L is the length of every caption.
+    layout: state dict of the backbone's pre-trained layout tokens (`tiny_sd3.Layout`: positions,
+    embedding.*, position.*), None for a backbone without.
 
-    ``model.use_jepa`` or ``model.use_captions`` false: that stream is left out, as if dropped for every sample.
+    ``model.use_jepa`` or ``model.use_captions`` false: that stream is left out, as if dropped for
+    every sample.
     """
 
     def __init__(
-        self, params: Any, backbone: Backbone, empty: Caption, layout: dict[str, Tensor] | None = None
+        self,
+        params: Any,
+        backbone: Backbone,
+        empty: Caption,
+        layout: dict[str, Tensor] | None = None,
     ) -> None:
         super().__init__(params)
-        m, side = params.model, params.data.patch
+        m = params.model
+        side = params.data.patch
         if m.variant != "satjepa":
             raise ValueError(f"model.variant is {m.variant!r}: SatJepa is the variant 'satjepa'")
-        grid, dim = side // m.encoder.patch, m.encoder.dim
+        grid = side // m.encoder.patch
+        dim = m.encoder.dim
         length, text_dim = empty["hidden"].shape
         positions = sincos_2d(dim, grid) if layout is None else layout["positions"]
         if len(positions) != grid**2:
-            raise ValueError(f"the layout has {len(positions)} locations, data.patch / encoder.patch is {grid}x{grid}")
+            raise ValueError(
+                f"the layout has {len(positions)} locations, data.patch / encoder.patch is "
+                f"{grid}x{grid}"
+            )
         if m.coarse_rgb and not m.use_jepa:
-            raise ValueError("model.coarse_rgb is a part of the token stream: it needs model.use_jepa")
-        self.cells = 1 if layout is None else isqrt(layout["embedding.weight"].shape[1] // 64)  # a side of a patch
+            raise ValueError(
+                "model.coarse_rgb is a part of the token stream: it needs model.use_jepa"
+            )
+        self.cells = (
+            1 if layout is None else isqrt(layout["embedding.weight"].shape[1] // 64)
+        )  # a side of a patch
         if m.use_jepa:
             self.encoder = Encoder(side, m.encoder.patch, dim, m.encoder.depth, m.encoder.heads)
             self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
             history = params.data.history
             self.past = TemporalAttention(dim, dim, m.encoder.heads, history) if history else None
-            self.predictor = Predictor(grid, dim, m.predictor.dim, m.predictor.depth, m.predictor.heads, seeded=True)
+            self.predictor = Predictor(
+                grid, dim, m.predictor.dim, m.predictor.depth, m.predictor.heads, seeded=True
+            )
             self.projection = ProjectionHead(dim, self.cells)
-            self.readout = nn.Linear(dim, backbone.latent_channels * (backbone.latent_size(side) // grid) ** 2)
+            self.readout = nn.Linear(
+                dim, backbone.latent_channels * (backbone.latent_size(side) // grid) ** 2
+            )
         if m.use_captions:
             f = m.forecaster
-            self.forecaster = CaptionForecaster(length, text_dim, backbone.pooled_dim, dim, f.dim, f.layers, f.heads)
+            self.forecaster = CaptionForecaster(
+                length, text_dim, backbone.pooled_dim, dim, f.dim, f.layers, f.heads
+            )
         self.adapter = Adapter(
             dim, positions, empty, m.adapter.dim, m.adapter.layers, m.adapter.heads,
-            history=params.data.history if m.use_jepa else 0, cells=self.cells, coarse_rgb=m.coarse_rgb,
+            history=params.data.history if m.use_jepa else 0, cells=self.cells,
+            coarse_rgb=m.coarse_rgb,
         )  # fmt: skip
         if layout is not None:
             self.adapter.warm_start(layout)
@@ -90,11 +127,17 @@ class SatJepa(JointModel):
         return self.params.model.use_jepa
 
     def forward(
-        self, batch: Batch, noise: Tensor | None = None, sigma: Tensor | None = None, drops: Drops | None = None
+        self,
+        batch: Batch,
+        noise: Tensor | None = None,
+        sigma: Tensor | None = None,
+        drops: Drops | None = None,
     ) -> Loss:
-        """Joint loss; noise (B,C,h,w) and sigma (B,) of the flow, drops of the adapter -> (loss, detached parts).
+        """Joint loss; noise (B,C,h,w) and sigma (B,) of the flow, drops of the adapter -> (loss,
+        detached parts).
 
-        Given the batch alone: the loss of I-JEPA alone; forecaster, adapter and backbone are not asked.
+        Given the batch alone: the loss of I-JEPA alone; forecaster, adapter and backbone are not
+        asked.
         """
         weights = self.params.loss
         latent = self.latent(batch)  # (B,C,h,w)
@@ -106,8 +149,12 @@ class SatJepa(JointModel):
             losses["readout"] = (weights.readout, flow_loss(self.read_out(tokens), latent))
         if noise is None:
             return joint_loss(losses)
-        captions = self.foresee(batch, tokens)  # informative(t), geometric(t), semantic(t+1): (B,3,L,joint)
-        context, pooled = self.adapt(batch, tokens, projected, captions, drops, years)  # (B,N+L,joint), (B,P)
+        captions = self.foresee(
+            batch, tokens
+        )  # informative(t), geometric(t), semantic(t+1): (B,3,L,joint)
+        context, pooled = self.adapt(
+            batch, tokens, projected, captions, drops, years
+        )  # (B,N+L,joint), (B,P)
         velocity = self.backbone(noisy(latent, noise, sigma), sigma, context, pooled)  # (B,C,h,w)
         losses["flow"] = (weights.sd, flow_loss(velocity, velocity_target(latent, noise)))
         if self.params.model.use_captions:
@@ -115,39 +162,71 @@ class SatJepa(JointModel):
         return joint_loss(losses)
 
     def predict(self, rgb_t: Tensor, years: Years | None) -> tuple[Tensor, Tensor]:
-        """RGB(t) (B,3,H,W) in [0, 1] -> layer-normed tokens of t+1 (B,N,D) and their AlphaEarth vectors.
+        """RGB(t) (B,3,H,W) in [0, 1] -> layer-normed tokens of t+1 (B,N,D) and their AlphaEarth
+        vectors.
 
-        Each token of t first asks its own place in past years: what grew there decides what may follow.
+        Each token of t first asks its own place in past years: what grew there decides what may
+        follow.
         """
         if not self.params.model.use_jepa:
-            places, dim = len(self.adapter.positions), self.params.model.encoder.dim
-            return rgb_t.new_zeros(len(rgb_t), places, dim), rgb_t.new_zeros(len(rgb_t), places, 64 * self.cells**2)
+            places = len(self.adapter.positions)
+            dim = self.params.model.encoder.dim
+            return rgb_t.new_zeros(len(rgb_t), places, dim), rgb_t.new_zeros(
+                len(rgb_t), places, 64 * self.cells**2
+            )
         present = self.encoder(2 * rgb_t - 1)  # (B,N,D)
         present = present if years is None else present + self.past(present, *years)
         tokens = layer_norm0(self.predictor(present))  # (B,N,D)
         return tokens, self.projection(tokens)
 
     def foresee(self, batch: Batch, tokens: Tensor) -> Caption:
-        """The three captions (B,3,...) with the semantic one brought from t to t+1. No gradient flows to the tokens."""
+        """The three captions (B,3,...) with the semantic one brought from t to t+1. No gradient
+        flows to the tokens.
+        """
         if not self.params.model.use_captions:
-            empty = {name: getattr(self.adapter, f"empty_{name}") for name in ("hidden", "mask", "pooled")}
-            return {name: value.expand(len(tokens), STREAMS, *value.shape) for name, value in empty.items()}
+            empty = {
+                name: getattr(self.adapter, f"empty_{name}")
+                for name in ("hidden", "mask", "pooled")
+            }
+            return {
+                name: value.expand(len(tokens), STREAMS, *value.shape)
+                for name, value in empty.items()
+            }
         text = batch["text_t"]
-        semantic = self.forecaster({name: value[:, 2] for name, value in text.items()}, tokens.detach())
-        return {name: torch.cat([value[:, :2], semantic[name][:, None]], 1) for name, value in text.items()}
+        semantic = self.forecaster(
+            {name: value[:, 2] for name, value in text.items()}, tokens.detach()
+        )
+        return {
+            name: torch.cat([value[:, :2], semantic[name][:, None]], 1)
+            for name, value in text.items()
+        }
 
     def adapt(
-        self, batch: Batch, tokens: Tensor, projected: Tensor, captions: Caption, drops: Drops, years: Years | None
+        self,
+        batch: Batch,
+        tokens: Tensor,
+        projected: Tensor,
+        captions: Caption,
+        drops: Drops,
+        years: Years | None,
     ) -> tuple[Tensor, Tensor]:
-        """All that is known -> context (B,N+L,joint), pooled (B,P). Pixels of t enter only with model.coarse_rgb."""
+        """All that is known -> context (B,N+L,joint), pooled (B,P). Pixels of t enter only with
+        model.coarse_rgb.
+        """
         m = self.params.model
         drops = drops._replace(tokens=drops.tokens | (not m.use_jepa))
-        emb = layer_norm0(projected.unflatten(-1, (-1, 64))).flatten(2)  # as in the pre-training of the layout tokens
-        coarse = F.adaptive_avg_pool2d(2 * batch["rgb_t"] - 1, m.coarse_rgb) if m.coarse_rgb else None
+        emb = layer_norm0(projected.unflatten(-1, (-1, 64))).flatten(
+            2
+        )  # as in the pre-training of the layout tokens
+        coarse = (
+            F.adaptive_avg_pool2d(2 * batch["rgb_t"] - 1, m.coarse_rgb) if m.coarse_rgb else None
+        )
         return self.adapter(tokens, emb, captions, drops, years, coarse)
 
     def remember(self, batch: Batch) -> Years | None:
-        """Tokens (B,Y,N,D) of the same place in earlier years and which exist (B,Y); the encoder gets no gradient."""
+        """Tokens (B,Y,N,D) of the same place in earlier years and which exist (B,Y); the encoder
+        gets no gradient.
+        """
         if self.adapter.temporal is None or batch["history"].shape[1] == 0:
             return None
         years = batch["history"]  # (B,Y,3,H,W)
@@ -156,32 +235,55 @@ class SatJepa(JointModel):
         return tokens.unflatten(0, years.shape[:2]), batch["history_valid"]
 
     def read_out(self, tokens: Tensor) -> Tensor:
-        """Linear reading of the expected latent (B,C,h,w) from tokens (B,N,D): decoded, it shows what they know."""
+        """Linear reading of the expected latent (B,C,h,w) from tokens (B,N,D): decoded, it shows
+        what they know.
+        """
         grid = isqrt(tokens.shape[1])
         fine = self.readout(tokens).transpose(1, 2).unflatten(2, (grid, grid))  # (B,C f^2,g,g)
         return F.pixel_shuffle(fine, isqrt(fine.shape[1] // self.backbone.latent_channels))
 
     def ijepa_loss(self, batch: Batch, tokens: Tensor, projected: Tensor) -> Loss:
-        """Predicted tokens against AlphaEarth(t+1) and the target encoder's features of RGB(t+1), where valid."""
-        patch, valid = self.params.model.encoder.patch, batch["valid_tp1"]
-        vectors, weight = patch_cells(batch["emb_tp1"], patch, self.cells, batch["emb_valid"] & valid)
-        vectors, weight = vectors.flatten(1, 2), weight.flatten(1)  # (B,N cells^2,64), (B,N cells^2)
+        """Predicted tokens against AlphaEarth(t+1) and the target encoder's features of RGB(t+1),
+        where valid.
+        """
+        patch = self.params.model.encoder.patch
+        valid = batch["valid_tp1"]
+        vectors, weight = patch_cells(
+            batch["emb_tp1"], patch, self.cells, batch["emb_valid"] & valid
+        )
+        vectors = vectors.flatten(1, 2)  # (B,N cells^2,64), (B,N cells^2)
+        weight = weight.flatten(1)
         with torch.no_grad():
             features = self.target_encoder(2 * batch["rgb_tp1"] - 1)  # (B,N,D)
         _, weight_feat = patch_mean(valid.to(tokens.dtype), patch)  # (B,N)
         said = projected.unflatten(-1, (-1, 64)).flatten(1, 2)  # (B,N cells^2,64)
-        return ijepa_loss(said, vectors, tokens, features, weight, weight_feat, self.params.loss, spatial="channel")
+        return ijepa_loss(
+            said,
+            vectors,
+            tokens,
+            features,
+            weight,
+            weight_feat,
+            self.params.loss,
+            spatial="channel",
+        )
 
     def caption_loss(self, batch: Batch, captions: Caption) -> Loss:
         """Forecast semantic caption against the caption written from RGB(t+1)."""
-        hidden, mask, pooled = (batch["text_tp1"][name][:, 2] for name in ("hidden", "mask", "pooled"))
-        return caption_loss(captions["hidden"][:, 2], hidden, mask, (captions["pooled"][:, 2], pooled))
+        hidden, mask, pooled = (
+            batch["text_tp1"][name][:, 2] for name in ("hidden", "mask", "pooled")
+        )
+        return caption_loss(
+            captions["hidden"][:, 2], hidden, mask, (captions["pooled"][:, 2], pooled)
+        )
 
     # ------------------------------------------------------------------ forecasting
 
     @torch.no_grad()
     def condition(self, batch: Batch) -> Conditions:
-        """What the sampler may see: computed from RGB(t), its captions and earlier years; nothing of t+1 is read."""
+        """What the sampler may see: computed from RGB(t), its captions and earlier years; nothing
+        of t+1 is read.
+        """
         years = self.remember(batch)
         tokens, projected = self.predict(batch["rgb_t"], years)
         captions = self.foresee(batch, tokens)
@@ -194,13 +296,18 @@ class SatJepa(JointModel):
         self, conditions: Conditions, noise: Tensor, steps: int, guidance: float = 1.0,
         start_latent: Tensor | None = None, strength: float = 1.0,
     ) -> Tensor:  # fmt: skip
-        """Follow the flow from noise (B,C,h,w) to the latent of t+1, seeing only ``conditions`` (strict zero-RGB).
+        """Follow the flow from noise (B,C,h,w) to the latent of t+1, seeing only ``conditions``
+        (strict zero-RGB).
 
-        The image-initialised mode of the published system (``strength`` < 1) also takes ``start_latent``, the latent of
-        RGB(t): it starts from (1 - strength) start_latent + strength noise. ValueError if just one of the two is given.
+        The image-initialised mode of the published system (``strength`` < 1) also takes
+        ``start_latent``, the latent of RGB(t): it starts from (1 - strength) start_latent +
+        strength noise. ValueError if just one of the two is given.
         """
         if (start_latent is None) != (strength == 1):
-            raise ValueError("strength 1 starts from pure noise, below 1 from a start_latent: give both or neither")
+            raise ValueError(
+                "strength 1 starts from pure noise, below 1 from a start_latent: give both or "
+                "neither"
+            )
         context, pooled, null_context, null_pooled = conditions
         velocity = guided(
             lambda z, sigma: self.backbone(z, sigma, context, pooled),

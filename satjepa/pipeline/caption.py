@@ -1,4 +1,6 @@
-"""The caption stage: every image that a training, validation or test sample shows, captioned once."""
+"""The caption stage: every image that a training, validation or test sample shows, captioned
+once.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from satjepa.paths import root
 
 
 def all_images(params: Params) -> Iterator[tuple[PairDataset, list[PatchKey]]]:
-    """The datasets of every part of every preset that have samples, each with the keys of the images it shows."""
+    """The datasets of every part of every preset that have samples, each with the keys of the
+    images it shows.
+    """
     for preset in params.data.presets:
         for part in ("train", "val", "test") if preset == params.data.presets[0] else ("test",):
             data = dataset(params, part, preset, text=False)
@@ -24,7 +28,9 @@ def all_images(params: Params) -> Iterator[tuple[PairDataset, list[PatchKey]]]:
 
 
 def captioner_of(params: Params) -> Captioner:
-    """The captioner that `captions.captioner` names: the rules, or a vision-language model by folder or id."""
+    """The captioner that `captions.captioner` names: the rules, or a vision-language model by
+    folder or id.
+    """
     if params.captions.captioner == "rules":
         return lambda rgb, valid: caption(rgb, valid, "display")
     from satjepa.captions.vlm import VlmCaptioner
@@ -34,7 +40,8 @@ def captioner_of(params: Params) -> Captioner:
 
 def caption_all(params: Params, progress: bool = True) -> int:
     """Add to `artifacts/captions.parquet` what it lacks; returns how many captions were added."""
-    sources, captioner = list(all_images(params)), captioner_of(params)
+    sources = list(all_images(params))
+    captioner = captioner_of(params)
 
     def patches() -> Iterator[tuple[PatchKey, np.ndarray, np.ndarray]]:
         for data, keys in sources:

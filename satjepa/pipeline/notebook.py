@@ -1,4 +1,6 @@
-"""What every notebook begins with and ends in: parameters and provenance, and tables that a reader can read."""
+"""What every notebook begins with and ends in: parameters and provenance, and tables that a reader
+can read.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +22,34 @@ PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "xarray"
 
 
 def begin(arm: str | None = None, **overrides: Any) -> tuple[Params, Path]:
-    """Load the parameters and print what this run stands on: versions, device, git revision, data version."""
+    """Load the parameters and print what this run stands on: versions, device, git revision, data
+    version.
+    """
     import torch
 
-    params, home = load_params(arm=arm, **overrides), root()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-    print(f"python {platform.python_version()} · " + " · ".join(f"{name} {_version(name)}" for name in PACKAGES))
+    params = load_params(arm=arm, **overrides)
+    home = root()
+    device = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
+    print(
+        f"python {platform.python_version()} · "
+        + " · ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    )
     print(f"device: {device}\ncode:   {_git(home)}\ndata:   {_data_version(home)}")
     return params, home
 
 
 def table(
-    rows: Sequence[dict[str, Any]] | pd.DataFrame, columns: Sequence[str] | None = None, digits: int = 3
+    rows: Sequence[dict[str, Any]] | pd.DataFrame,
+    columns: Sequence[str] | None = None,
+    digits: int = 3,
 ) -> pd.DataFrame:
-    """Rows as a data frame for display: the chosen columns that exist, numbers rounded to `digits`."""
+    """Rows as a data frame for display: the chosen columns that exist, numbers rounded to
+    `digits`.
+    """
     import pandas as pd
 
     frame = pd.DataFrame(rows)
@@ -49,18 +65,30 @@ def _version(name: str) -> str:
 
 
 def _git(home: Path) -> str:
-    """The revision without asking whether the tree is dirty: executed notebooks must be equal for equal runs."""
+    """The revision without asking whether the tree is dirty: executed notebooks must be equal for
+    equal runs.
+    """
     found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD:satjepa"], cwd=home, capture_output=True, text=True, check=False
+        ["git", "rev-parse", "--short", "HEAD:satjepa"],
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    return f"satjepa/ tree {found.stdout.strip()}" if found.returncode == 0 else "not a git checkout"
+    return (
+        f"satjepa/ tree {found.stdout.strip()}" if found.returncode == 0 else "not a git checkout"
+    )
 
 
 def _data_version(home: Path) -> str:
     import yaml
 
     pointer = home / "data.dvc"
-    return "no data.dvc" if not pointer.exists() else yaml.safe_load(pointer.read_text())["outs"][0]["md5"]
+    return (
+        "no data.dvc"
+        if not pointer.exists()
+        else yaml.safe_load(pointer.read_text())["outs"][0]["md5"]
+    )
 
 
 def parameter_table(model: Any) -> pd.DataFrame:
@@ -70,7 +98,10 @@ def parameter_table(model: Any) -> pd.DataFrame:
     rows = {}
     for name, part in model.named_children():
         sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
-        rows[name] = {"parameters": sum(n for n, _ in sizes), "trained": sum(n for n, trains in sizes if trains)}
+        rows[name] = {
+            "parameters": sum(n for n, _ in sizes),
+            "trained": sum(n for n, trains in sizes if trains),
+        }
     frame = pd.DataFrame(rows).T
     frame.loc["total"] = frame.sum()
     return frame
@@ -80,7 +111,12 @@ class Printer:
     """A log that prints its means `lines` times in a run, with rate and time to go."""
 
     def __init__(self, steps: int, lines: int = 40) -> None:
-        self.steps, self.every, self.seen, self.start = steps, max(1, steps // lines), [], time.monotonic()
+        self.steps, self.every, self.seen, self.start = (
+            steps,
+            max(1, steps // lines),
+            [],
+            time.monotonic(),
+        )
 
     def __call__(self, step: int, parts: dict[str, float]) -> None:
         self.seen.append(parts)
@@ -89,7 +125,9 @@ class Printer:
         pace = (time.monotonic() - self.start) / step
         means = {name: sum(p[name] for p in self.seen) / len(self.seen) for name in parts}
         print(
-            f"{step}/{self.steps} " + " ".join(f"{k} {v:.4f}" for k, v in means.items()) + f"  {pace:.2f} s a step, "
+            f"{step}/{self.steps} "
+            + " ".join(f"{k} {v:.4f}" for k, v in means.items())
+            + f"  {pace:.2f} s a step, "
             f"{(self.steps - step) * pace / 60:.0f} min to go",
             flush=True,
         )

@@ -21,8 +21,8 @@ RECIPE = "world.yaml"
 
 @dataclass
 class Report:
-    """What the data stage did. regions: how many by preset; pixels: SHA-256 of the demo world; excluded: (file,
-    reason).
+    """What the data stage did. regions: how many by preset; pixels: SHA-256 of the demo world;
+    excluded: (file, reason).
     """
 
     regions: dict[str, int] = field(default_factory=dict)
@@ -37,17 +37,23 @@ class Report:
 
 
 def prepare(params: Params, progress: bool = True) -> Report:
-    """Fill `artifacts/scenes` (demo world only), `artifacts/cubes` and `artifacts/split.json` from `data.root`.
+    """Fill `artifacts/scenes` (demo world only), `artifacts/cubes` and `artifacts/split.json` from
+    `data.root`.
 
-    With `world.yaml` in `data.root` its regions are simulated, listed in a manifest (`satjepa data verify` reads it),
-    and its split is used. Otherwise `data.root` holds region folders, which make one preset with the name that
-    `data.presets` gives: ConfigError for more than one. Raises SceneError for bad input, unless `data.on_bad_scene` is
-    "exclude". ConfigError where images are not uint8 and `data.white` does not say what in them is white.
+    With `world.yaml` in `data.root` its regions are simulated, listed in a manifest (`satjepa data
+    verify` reads it), and its split is used. Otherwise `data.root` holds region folders, which make
+    one preset with the name that
+    `data.presets` gives: ConfigError for more than one. Raises SceneError for bad input, unless
+    `data.on_bad_scene` is "exclude". ConfigError where images are not uint8 and `data.white` does
+    not say what in them is white.
     """
-    source, out = root() / params.data.root, root() / "artifacts"
-    report, named = Report(), {}
+    source = root() / params.data.root
+    out = root() / "artifacts"
+    report = Report()
+    named = {}
     if (source / RECIPE).exists():
-        recipe, scenes = read_recipe(source / RECIPE), out / "scenes"
+        recipe = read_recipe(source / RECIPE)
+        scenes = out / "scenes"
         recipe["presets"] = {name: recipe["presets"][name] for name in params.data.presets}
         shutil.rmtree(scenes, ignore_errors=True)
         report.pixels = write_world(recipe, scenes, progress)
@@ -57,14 +63,20 @@ def prepare(params: Params, progress: bool = True) -> Report:
         named = recipe["regions"]
     elif len(params.data.presets) > 1:
         found = f"{list(params.data.presets)}, but {params.data.root} holds no {RECIPE}"
-        raise ConfigError("data.presets", found, "one name of your choice, such as [mine], for folders of regions")
+        raise ConfigError(
+            "data.presets", found, "one name of your choice, such as [mine], for folders of regions"
+        )
     else:
         folders = {params.data.presets[0]: source}
         shutil.rmtree(out / "scenes", ignore_errors=True)
-        (out / "scenes").mkdir(parents=True)  # an out of the stage, empty: the scenes are where they are
+        (out / "scenes").mkdir(
+            parents=True
+        )  # an out of the stage, empty: the scenes are where they are
     for preset, folder in folders.items():
         report.regions[preset] = _cubes(folder, out / "cubes" / preset, params, report)
-    first = [open_cube(path) for path in sorted((out / "cubes" / params.data.presets[0]).glob("*.zarr"))]
+    first = [
+        open_cube(path) for path in sorted((out / "cubes" / params.data.presets[0]).glob("*.zarr"))
+    ]
     split = make_split(
         first,
         params.data.split,
@@ -93,6 +105,8 @@ def _cubes(folder: Path, out: Path, params: Params, report: Report) -> int:
     for scene in found:
         regions.setdefault(scene.region, []).append(scene)
     white = params.data.white or 1.0
-    for _ in in_threads(lambda name: build_cube(regions[name], out / f"{name}.zarr", white=white), regions):
+    for _ in in_threads(
+        lambda name: build_cube(regions[name], out / f"{name}.zarr", white=white), regions
+    ):
         pass
     return len(regions)

@@ -1,9 +1,11 @@
-"""Run one notebook headless through papermill: `python -m satjepa.pipeline.run_notebook IN OUT -p name value`.
+"""Run one notebook headless through papermill: `python -m satjepa.pipeline.run_notebook IN OUT -p
+name value`.
 
-What papermill alone leaves to the caller: the output folder, the kernel of this very interpreter, the repository root
-as working folder, a refusal of parameters that the notebook does not have, and an executed copy without clocks, random
-ids and addresses, so that equal runs give equal bytes and dvc.lock changes only when results do.
-`python -m satjepa.pipeline.run_notebook --clean NOTEBOOK ...` only brings notebooks to the form that git holds.
+What papermill alone leaves to the caller: the output folder, the kernel of this very interpreter,
+the repository root as working folder, a refusal of parameters that the notebook does not have, and
+an executed copy without clocks, random ids and addresses, so that equal runs give equal bytes and
+dvc.lock changes only when results do. `python -m satjepa.pipeline.run_notebook --clean NOTEBOOK
+...` only brings notebooks to the form that git holds.
 """
 
 import argparse
@@ -27,22 +29,25 @@ METADATA = {
 
 
 def canonical(path: str | Path, write: bool = True) -> bool:
-    """Bring a notebook to the form that git holds: no outputs, no counts, no metadata but tags, cell ids kept.
+    """Bring a notebook to the form that git holds: no outputs, no counts, no metadata but tags,
+    cell ids kept.
 
-    Returns whether it already was so; with `write`, it is so afterwards. The hash of a notebook in dvc.lock is then the
-    hash of what git has, whoever opened it in between.
+    Returns whether it already was so; with `write`, it is so afterwards. The hash of a notebook in
+    dvc.lock is then the hash of what git has, whoever opened it in between.
     """
     import nbformat
 
     text = Path(path).read_text(encoding="utf-8")
     notebook = nbformat.reads(text, 4)
     notebook.metadata = nbformat.from_dict(METADATA)
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    notebook.nbformat = 4
+    notebook.nbformat_minor = 5
     for cell in notebook.cells:
         tags = cell.metadata.get("tags")
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
+            cell.outputs = []
+            cell.execution_count = None
     wanted = nbformat.writes(notebook) + "\n"
     if write and wanted != text:
         Path(path).write_text(wanted, encoding="utf-8")
@@ -50,12 +55,14 @@ def canonical(path: str | Path, write: bool = True) -> bool:
 
 
 def scrub(notebook: Any) -> Any:
-    """Take out of an executed notebook what differs between two equal runs; returns the same object.
+    """Take out of an executed notebook what differs between two equal runs; returns the same
+    object.
 
-    What goes: papermill's clock and timings, the random id of the injected cell, everything on stderr (progress bars:
-    the log of the run has them), how stdout was cut into pieces, the pace of training, object addresses, random ids in
-    HTML, the folder of the checkout, and the git tree that `satjepa.pipeline.notebook.begin` prints (the commit that records
-    the hash of this copy answers for it).
+    What goes: papermill's clock and timings, the random id of the injected cell, everything on
+    stderr (progress bars: the log of the run has them), how stdout was cut into pieces, the pace of
+    training, object addresses, random ids in HTML, the folder of the checkout, and the git tree
+    that `satjepa.pipeline.notebook.begin` prints (the commit that records the hash of this copy
+    answers for it).
     """
     import nbformat
 
@@ -73,7 +80,9 @@ def scrub(notebook: Any) -> Any:
 
 
 def _joined(outputs: list[Any]) -> list[Any]:
-    """The outputs without stderr, in which stdout that is interrupted by nothing else is one piece."""
+    """The outputs without stderr, in which stdout that is interrupted by nothing else is one
+    piece.
+    """
     kept: list[Any] = []
     for output in outputs:
         if output.output_type == "stream" and output.name == "stderr":
@@ -95,53 +104,97 @@ def _scrub_output(output: Any) -> None:
 
 
 def _scrub_text(text: str) -> str:
-    text = re.sub(r"  \S+ images/s  \S+ to go\b", "", text)  # the pace of training, as train_log prints it
+    text = re.sub(
+        r"  \S+ images/s  \S+ to go\b", "", text
+    )  # the pace of training, as train_log prints it
     text = re.sub(r" at 0x[0-9a-f]+", "", text).replace(f"{root()}/", "").replace(str(root()), ".")
-    ids: dict[str, str] = {}  # of xarray's folding sections: still different from each other, but the same in every run
+    ids: dict[
+        str, str
+        # of xarray's folding sections: still different from each other, but the same in every run
+    ] = {}
     uuid = "-".join(f"[0-9a-f]{{{length}}}" for length in (8, 4, 4, 4, 12))
-    text = re.sub(uuid, lambda found: ids.setdefault(found[0], f"{len(ids):08d}-0000-0000-0000-000000000000"), text)
-    return re.sub(r"\btree [0-9a-f]{7,40}\b", "tree of the commit whose dvc.lock lists this file", text)
+    text = re.sub(
+        uuid,
+        lambda found: ids.setdefault(found[0], f"{len(ids):08d}-0000-0000-0000-000000000000"),
+        text,
+    )
+    return re.sub(
+        r"\btree [0-9a-f]{7,40}\b", "tree of the commit whose dvc.lock lists this file", text
+    )
 
 
 def run(source: str | Path, out: str | Path, parameters: dict[str, Any]) -> None:
-    """Execute `source` with `parameters` in the repository root and write the scrubbed copy to `out`.
+    """Execute `source` with `parameters` in the repository root and write the scrubbed copy to
+    `out`.
 
-    Raises ValueError for a parameter that the cell tagged `parameters` does not set, and papermill's
-    PapermillExecutionError where a cell fails (`out` then holds the notebook as far as it came).
+    Raises ValueError for a parameter that the cell tagged `parameters` does not set, and
+    papermill's PapermillExecutionError where a cell fails (`out` then holds the notebook as far as
+    it came).
     """
     import nbformat
     import papermill
 
     if not canonical(source):
-        print(f"{source}: outputs and metadata taken out, so that dvc.lock records what git will hold")
+        print(
+            f"{source}: outputs and metadata taken out, so that dvc.lock records what git will hold"
+        )
     known = _parameters(nbformat.read(source, 4))
     if unknown := set(parameters) - known:
-        raise ValueError(f"{source} has no parameter {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
+        raise ValueError(
+            f"{source} has no parameter {', '.join(sorted(unknown))}; it has "
+            f"{', '.join(sorted(known))}"
+        )
     if "DVC_STAGE" in os.environ and "SATJEPA_PARAMS" in os.environ:
-        raise ValueError("SATJEPA_PARAMS is set, but DVC reads params.yaml: unset it, and use make repro PARAMS=FILE")
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this interpreter, not one a user registered as python3
+        raise ValueError(
+            "SATJEPA_PARAMS is set, but DVC reads params.yaml: unset it, and use make repro "
+            "PARAMS=FILE"
+        )
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = (
+        "1"  # the kernel of this interpreter, not one a user registered as python3
+    )
     os.environ.setdefault("PYTHONHASHSEED", "0")
-    source, out = Path(source).resolve(), Path(out).resolve()
+    source = Path(source).resolve()
+    out = Path(out).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(
-        str(source), str(out), parameters, kernel_name="python3", cwd=str(root()), progress_bar=False, log_output=True
+        str(source),
+        str(out),
+        parameters,
+        kernel_name="python3",
+        cwd=str(root()),
+        progress_bar=False,
+        log_output=True,
     )
     nbformat.write(scrub(nbformat.read(out, 4)), out)
 
 
 def _parameters(notebook: Any) -> set[str]:
     """The names that the cell tagged `parameters` assigns."""
-    cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    assigned = [node for cell in cells for node in ast.parse(cell).body if isinstance(node, ast.Assign)]
-    return {target.id for node in assigned for target in node.targets if isinstance(target, ast.Name)}
+    cells = [
+        cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
+    ]
+    assigned = [
+        node for cell in cells for node in ast.parse(cell).body if isinstance(node, ast.Assign)
+    ]
+    return {
+        target.id for node in assigned for target in node.targets if isinstance(target, ast.Name)
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m satjepa.pipeline.run_notebook", description=__doc__.split("\n")[0])
-    parser.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="IN and OUT, or with --clean any number")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="VALUE is YAML")
-    parser.add_argument("--clean", action="store_true", help="only bring the notebooks to the form that git holds")
+    parser = argparse.ArgumentParser(
+        prog="python -m satjepa.pipeline.run_notebook", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "notebooks", nargs="+", metavar="NOTEBOOK", help="IN and OUT, or with --clean any number"
+    )
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="VALUE is YAML"
+    )
+    parser.add_argument(
+        "--clean", action="store_true", help="only bring the notebooks to the form that git holds"
+    )
     args = parser.parse_args(argv)
     if args.clean:
         for path in args.notebooks:
@@ -159,7 +212,10 @@ def _run_and_tell(source: str, out: str, parameters: dict[str, Any]) -> int:
     try:
         run(source, out, parameters)
     except PapermillExecutionError as error:
-        print(f"{error}\n{source} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}", file=sys.stderr)
+        print(
+            f"{error}\n{source} failed in cell [{error.exec_count}]: {error.ename}: {error.evalue}",
+            file=sys.stderr,
+        )
         print(f"as far as it came, it is in {out}", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:

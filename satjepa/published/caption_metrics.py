@@ -1,8 +1,9 @@
-"""Numbers as the published code computes them, where they are not those of `satjepa.metrics.pixels`: to be understood, never
-to be put into a table.
+"""Numbers as the published code computes them, where they are not those of
+`satjepa.metrics.pixels`: to be understood, never to be put into a table.
 
-Its training log and its evaluation have two sets of image metrics under the same names, and its BLEU, ROUGE and CIDEr
-are neither what those names say nor of a forecast: they compare the captions of two observed years.
+Its training log and its evaluation have two sets of image metrics under the same names, and its
+BLEU, ROUGE and CIDEr are neither what those names say nor of a forecast: they compare the captions
+of two observed years.
 """
 
 import math
@@ -19,12 +20,14 @@ ORDERS = (1, 2, 3, 4)  # of n-grams
 
 
 def train_metrics(pred: Tensor, target: Tensor) -> dict[str, float]:
-    """l1, mse, psnr (dB), ssim and gssim of the published training log, over a whole batch (B,3,H,W).
+    """l1, mse, psnr (dB), ssim and gssim of the published training log, over a whole batch
+    (B,3,H,W).
 
-    Its GSSIM is the SSIM of both images blurred (Gaussian, sigma 2), not of gradients; psnr is infinite at mse 0. Each
-    tensor is first put to [0, 1] by a guess from its own range (`as_unit`).
+    Its GSSIM is the SSIM of both images blurred (Gaussian, sigma 2), not of gradients; psnr is
+    infinite at mse 0. Each tensor is first put to [0, 1] by a guess from its own range (`as_unit`).
     """
-    a, b = as_unit(pred.double()), as_unit(target.double())
+    a = as_unit(pred.double())
+    b = as_unit(target.double())
     mse = F.mse_loss(a, b).item()
     return {
         "l1": F.l1_loss(a, b).item(),
@@ -36,12 +39,16 @@ def train_metrics(pred: Tensor, target: Tensor) -> dict[str, float]:
 
 
 def ssim_loss(reconstruction: Tensor, rgb: Tensor) -> float:
-    """1 - SSIM as the published joint loss has it: nothing is clamped, so it may leave [0, 2]. (B,3,H,W) both."""
+    """1 - SSIM as the published joint loss has it: nothing is clamped, so it may leave [0, 2].
+    (B,3,H,W) both.
+    """
     return 1 - _ssim(reconstruction.double(), rgb.double())
 
 
 def as_unit(image: Tensor) -> Tensor:
-    """A tensor that lies in [-1, 1] but not in [0, 1] is taken as signed, (x + 1) / 2; any other is clamped."""
+    """A tensor that lies in [-1, 1] but not in [0, 1] is taken as signed, (x + 1) / 2; any other is
+    clamped.
+    """
     low, high = image.aminmax()
     signed = low >= -1.001 and high <= 1.001 and (low < 0 or high > 1)
     return (image + 1) / 2 if signed else image.clamp(0, 1)
@@ -72,19 +79,27 @@ def words_of(text: str) -> list[str]:
 def pair_scores(pred: Sequence[str], ref: Sequence[str]) -> dict[str, float]:
     """bleu_1 .. bleu_4, rouge_l, cider of two lists of words; all 0 where one is empty.
 
-    bleu_n: brevity penalty times the clipped precision of n-grams of that n only (no geometric mean). rouge_l: F1 of
+    bleu_n: brevity penalty times the clipped precision of n-grams of that n only (no geometric
+    mean). rouge_l: F1 of
     the longest common subsequence. cider: mean over n of the cosine of n-gram counts, without idf.
     """
     grams = [(_grams(pred, n), _grams(ref, n)) for n in ORDERS]
     brevity = min(1.0, math.exp(1 - len(ref) / len(pred))) if pred else 0.0
-    bleu = {f"bleu_{n}": brevity * _share(p & r, p) for n, (p, r) in zip(ORDERS, grams, strict=True)}
-    return bleu | {"rouge_l": rouge_l(pred, ref), "cider": sum(_cosine(p, r) for p, r in grams) / len(ORDERS)}
+    bleu = {
+        f"bleu_{n}": brevity * _share(p & r, p) for n, (p, r) in zip(ORDERS, grams, strict=True)
+    }
+    return bleu | {
+        "rouge_l": rouge_l(pred, ref),
+        "cider": sum(_cosine(p, r) for p, r in grams) / len(ORDERS),
+    }
 
 
 def caption_metrics(
     pairs: Sequence[tuple[str, str]], words: Callable[[str], Sequence[str]] = words_of
 ) -> dict[str, float]:
-    """Means of `pair_scores` over (prediction, reference) texts; a blank one counts as 0 (published); {} of zeros."""
+    """Means of `pair_scores` over (prediction, reference) texts; a blank one counts as 0
+    (published); {} of zeros.
+    """
     scores = [pair_scores(words(pred), words(ref)) for pred, ref in pairs] or [pair_scores((), ())]
     return {name: sum(score[name] for score in scores) / len(scores) for name in scores[0]}
 
@@ -93,7 +108,8 @@ def rouge_l(pred: Sequence[str], ref: Sequence[str]) -> float:
     """F1 of the longest common subsequence of two lists of words; 0 without one."""
     row = [0] * (len(ref) + 1)  # lengths for the words of pred so far and each beginning of ref
     for word in pred:
-        before, row = row, [0]
+        before = row
+        row = [0]
         for i, other in enumerate(ref):
             row.append(before[i] + 1 if word == other else max(before[i + 1], row[i]))
     return 2 * row[-1] / (len(pred) + len(ref)) if row[-1] else 0.0

@@ -4,8 +4,8 @@
     rgb_t = load_and_resize_tif("s2_rgb_Place_2023_10km.tif")
     rgb_tp1 = predict_next_frame(rgb_t, model, num_diffusion_steps=20, noise_strength=0.35)
 
-Where the card and the published code differ, these do what the card says: the number of steps is honoured (the code
-takes one, whatever it is told). `as_published=True` does what the code does.
+Where the card and the published code differ, these do what the card says: the number of steps is
+honoured (the code takes one, whatever it is told). `as_published=True` does what the code does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ from satjepa.models.published.forecaster import PublishedForecaster
 if TYPE_CHECKING:
     from satjepa.models.joint import JointModel
 
-__all__ = ["CaptionForecaster", "encode_caption_batch", "load_and_resize_tif", "load_model", "predict_next_frame"]
+__all__ = [
+    "CaptionForecaster",
+    "encode_caption_batch",
+    "load_and_resize_tif",
+    "load_model",
+    "predict_next_frame",
+]
 STEPS = 20  # of the card, as is
 STRENGTH = 0.35
 
@@ -37,11 +43,13 @@ STRENGTH = 0.35
 def load_model(
     checkpoint_path: str | Path, device: str | torch.device = "cpu", backbone: str | None = None
 ) -> JointModel:
-    """A trained model on its frozen backbone, for forecasts: from a published `.pth.tar` or a folder of ours.
+    """A trained model on its frozen backbone, for forecasts: from a published `.pth.tar` or a
+    folder of ours.
 
-    backbone: a diffusers folder or hub id, instead of the checkpoint's own (SD 3.5 Medium for a published file).
-    Raises PublishedError or CheckpointError for what is no such checkpoint, BackboneError where Stable Diffusion 3.5 is
-    not to be had (it says how to get it), FileNotFoundError where there is nothing.
+    backbone: a diffusers folder or hub id, instead of the checkpoint's own (SD 3.5 Medium for a
+    published file). Raises PublishedError or CheckpointError for what is no such checkpoint,
+    BackboneError where Stable Diffusion 3.5 is not to be had (it says how to get it),
+    FileNotFoundError where there is nothing.
     """
     from satjepa.assemble import from_checkpoint, trained_on
     from satjepa.published.checkpoint import read_published
@@ -54,7 +62,10 @@ def load_model(
     found = checkpoint.load(path)
     try:
         split = trained_on(found)
-    except (checkpoint.CheckpointError, FileNotFoundError):  # its data are not here: it forecasts, and is not scored
+    except (
+        checkpoint.CheckpointError,
+        FileNotFoundError,
+    ):  # its data are not here: it forecasts, and is not scored
         split = None
     return from_checkpoint(found, device, split, backbone)
 
@@ -62,12 +73,14 @@ def load_model(
 def load_and_resize_tif(path: str | Path, target_size: int = 128, white: float = 1.0) -> Tensor:
     """An RGB GeoTIFF as one square image, (3, target_size, target_size) float32 in [0, 1].
 
-    The whole raster is resized, as the name says and the published code does: a tile of 10 km shrunk to 128 pixels is
-    eight times coarser than the patches the model was trained on. To forecast a tile at its own resolution use
-    `satjepa inference` or `satjepa forecast`. Shrinking averages; a raster of the target size comes back as it is.
+    The whole raster is resized, as the name says and the published code does: a tile of 10 km
+    shrunk to 128 pixels is eight times coarser than the patches the model was trained on. To
+    forecast a tile at its own resolution use `satjepa inference` or `satjepa forecast`. Shrinking
+    averages; a raster of the target size comes back as it is.
 
-    Numbers become [0, 1] by type (`satjepa.data.rasters.rgb_scale`), then `white` is shown as 1; holes take the nearest
-    valid value. Raises SceneError, ForecastError where no pixel is valid, FileNotFoundError.
+    Numbers become [0, 1] by type (`satjepa.data.rasters.rgb_scale`), then `white` is shown as 1;
+    holes take the nearest valid value. Raises SceneError, ForecastError where no pixel is valid,
+    FileNotFoundError.
     """
     from satjepa.data.rasters import read_rgb
 
@@ -76,36 +89,50 @@ def load_and_resize_tif(path: str | Path, target_size: int = 128, white: float =
         raise ForecastError(f"{path} has no valid pixel")
     image = torch.from_numpy(filled(rgb, valid))[None] / white  # (1,3,H,W)
     size = (target_size, target_size)
-    return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)[0].clamp(0, 1)
+    return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)[
+        0
+    ].clamp(0, 1)
 
 
 def predict_next_frame(
     rgb_t: Tensor | np.ndarray, model: JointModel, captions: Sequence[str] | None = None,
-    num_diffusion_steps: int = STEPS, noise_strength: float = STRENGTH, seed: int = 0, as_published: bool = False,
+    num_diffusion_steps: int = STEPS, noise_strength: float = STRENGTH, seed: int = 0,
+    as_published: bool = False,
 ) -> Tensor:  # fmt: skip
-    """The image of year t+1, (3, S, S) float32 in [0, 1] on the CPU; S is the side of the model's patch, 128 published.
+    """The image of year t+1, (3, S, S) float32 in [0, 1] on the CPU; S is the side of the model's
+    patch, 128 published.
 
     Args:
         rgb_t: image of year t, (3, S, S) or (1, 3, S, S) in [0, 1].
-        captions: informative, geometric and semantic caption of year t. None: written from the pixels by rule; ():
-            the published variant forecasts from its tokens alone, as it does wherever its code finds no captions.
+        captions: informative, geometric and semantic caption of year t. None: written from the
+            pixels by rule; (): the published variant forecasts from its tokens alone, as it does
+            wherever its code finds no captions.
         num_diffusion_steps: Euler steps from the noise level down to 0.
-        noise_strength: the noise level that sampling starts from; the rest is the image of year t. 1 is pure noise.
-        as_published: one step, whatever num_diffusion_steps says, and without captions where none are given.
+        noise_strength: the noise level that sampling starts from; the rest is the image of year t.
+            1 is pure noise.
+        as_published: one step, whatever num_diffusion_steps says, and without captions where none
+            are given.
 
     Raises ForecastError for an image, captions or numbers that do not fit.
     """
     rgb = torch.as_tensor(rgb_t, dtype=torch.float32, device="cpu")
-    rgb, side = rgb[0] if rgb.ndim == 4 and len(rgb) == 1 else rgb, model.params.data.patch
+    rgb = rgb[0] if rgb.ndim == 4 and len(rgb) == 1 else rgb
+    side = model.params.data.patch
     if rgb.shape != (3, side, side):
-        raise ForecastError(f"an image of shape {tuple(rgb.shape)}; the model forecasts (3, {side}, {side})")
+        raise ForecastError(
+            f"an image of shape {tuple(rgb.shape)}; the model forecasts (3, {side}, {side})"
+        )
     if not (rgb.isfinite().all() and rgb.min() >= 0 and rgb.max() <= 1):
         raise ForecastError(f"pixels from {rgb.min():g} to {rgb.max():g}; they must lie in [0, 1]")
     if captions is None and not as_published and model.params.model.use_captions:
         captions = caption(rgb.numpy(), np.ones((side, side), bool), encoding="display")
     elif captions and len(captions) != 3:
-        raise ForecastError(f"{len(captions)} captions: give the informative, the geometric and the semantic one")
-    forecaster = as_called(model, num_diffusion_steps, noise_strength, as_published, heard=bool(captions))
+        raise ForecastError(
+            f"{len(captions)} captions: give the informative, the geometric and the semantic one"
+        )
+    forecaster = as_called(
+        model, num_diffusion_steps, noise_strength, as_published, heard=bool(captions)
+    )
     batch = {
         "rgb_t": rgb[None], "valid_t": torch.ones(1, 1, side, side, dtype=torch.bool),
         "history": torch.zeros(1, model.params.data.history, 3, side, side),
@@ -120,15 +147,20 @@ def predict_next_frame(
 def as_called(
     model: JointModel, steps: int, strength: float, as_published: bool = False, heard: bool = True
 ) -> JointModel:
-    """The same model (the same weights, not a copy) sampling as the card describes it: `steps` steps from `strength`.
+    """The same model (the same weights, not a copy) sampling as the card describes it: `steps`
+    steps from `strength`.
 
-    heard: whether it is given captions. ForecastError for numbers out of range, and for what only the variant
+    heard: whether it is given captions. ForecastError for numbers out of range, and for what only
+    the variant
     `published` can do: one step whatever is asked for, a forecast without captions.
     """
-    
+
     if steps < 1 or not 0 < strength <= 1:
-        raise ForecastError(f"{steps} steps from noise strength {strength:g}: at least 1, and above 0 up to 1")
-    captions, variant = model.params.model.use_captions, model.params.model.variant
+        raise ForecastError(
+            f"{steps} steps from noise strength {strength:g}: at least 1, and above 0 up to 1"
+        )
+    captions = model.params.model.use_captions
+    variant = model.params.model.variant
     other = model.with_sampling(steps=steps, strength=strength)
     if variant == "published":
         count = 1 if as_published else steps
@@ -139,14 +171,22 @@ def as_called(
             other.foresee = lambda batch, tokens: {}
     elif as_published or (captions and not heard):
         what = "sampling as published" if as_published else "a forecast without captions"
-        raise ForecastError(f"{what}: only the variant 'published' can, this checkpoint is of the variant {variant!r}")
+        raise ForecastError(
+            f"{what}: only the variant 'published' can, this checkpoint is of the variant "
+            f"{variant!r}"
+        )
     return other
 
 
 def CaptionForecaster(
-    ijepa_dim: int = 768, text_dim: int = 4096, hidden_dim: int = 1024, num_layers: int = 3, num_heads: int = 8
+    ijepa_dim: int = 768,
+    text_dim: int = 4096,
+    hidden_dim: int = 1024,
+    num_layers: int = 3,
+    num_heads: int = 8,
 ) -> PublishedForecaster:
-    """The published caption forecaster under the card's names: tokens (B,N,ijepa_dim) of t+1 and T5 states
-    (B,L,text_dim) of the semantic caption of t -> those of t+1. 65,881,600 parameters with the defaults.
+    """The published caption forecaster under the card's names: tokens (B,N,ijepa_dim) of t+1 and T5
+    states (B,L,text_dim) of the semantic caption of t -> those of t+1. 65,881,600 parameters with
+    the defaults.
     """
     return PublishedForecaster(ijepa_dim, text_dim, hidden_dim, num_heads, num_layers)

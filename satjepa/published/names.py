@@ -1,7 +1,8 @@
 """The names of the published checkpoint's tensors and ours.
 
-Adapter, projection head and caption forecaster have the same names there and here. Encoder and predictor are our own
-(`satjepa.models.jepa`): the tables below are the one place that knows how theirs are called.
+Adapter, projection head and caption forecaster have the same names there and here. Encoder and
+predictor are our own (`satjepa.models.jepa`): the tables below are the one place that knows how
+theirs are called.
 """
 
 from __future__ import annotations
@@ -13,52 +14,78 @@ from torch import Tensor
 
 Tensors = dict[str, Tensor]
 LORA = "lora_state_dict"
-# Sections of tensors in the published file, and what stands before their names in the state of our model.
+# Sections of tensors in the published file, and what stands before their names in the state of our
+# model.
 SECTIONS = {
-    "encoder": "encoder.", "predictor": "predictor.", "target_encoder": "target_encoder.", "proj_head": "projection.",
-    "cond_adapter": "adapter.", "caption_forecaster": "forecaster.", LORA: "backbone.transformer.",
+    "encoder": "encoder.", "predictor": "predictor.", "target_encoder": "target_encoder.",
+    "proj_head": "projection.", "cond_adapter": "adapter.", "caption_forecaster": "forecaster.",
+    LORA: "backbone.transformer.",
 }  # fmt: skip
-# Published beginnings of a tensor's name -> ours, in the published order; sections that are not here have equal names.
-_ENCODER = {"pos_embed": "positions", "patch_embed.proj.": "patches.", "blocks.": "blocks.", "norm.": "norm."}
+# Published beginnings of a tensor's name -> ours, in the published order; sections that are not
+# here have equal names.
+_ENCODER = {
+    "pos_embed": "positions",
+    "patch_embed.proj.": "patches.",
+    "blocks.": "blocks.",
+    "norm.": "norm.",
+}
 _PREDICTOR = {
     "mask_token": "mask_token", "predictor_pos_embed": "positions", "predictor_embed.": "embed.",
     "predictor_blocks.": "blocks.", "predictor_norm.": "norm.", "predictor_proj.": "proj.",
 }  # fmt: skip
-BEGINNINGS = {"encoder": _ENCODER, "target_encoder": _ENCODER, "predictor": _PREDICTOR, LORA: {"base_model.model.": ""}}
+BEGINNINGS = {
+    "encoder": _ENCODER,
+    "target_encoder": _ENCODER,
+    "predictor": _PREDICTOR,
+    LORA: {"base_model.model.": ""},
+}
 _INSIDE = {".mlp.fc1.": ".mlp.0.", ".mlp.fc2.": ".mlp.2."}
 
 
 def to_ours(section: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """Tensors of a published section under the names of our model's state: views, nothing is copied.
+    """Tensors of a published section under the names of our model's state: views, nothing is
+    copied.
 
     qkv (3D,D) falls into q and kv; a position table (1,N,D) loses its first axis.
     """
-    out, table = {}, BEGINNINGS[section] | _INSIDE if section in BEGINNINGS else {}
+    out = {}
+    table = BEGINNINGS[section] | _INSIDE if section in BEGINNINGS else {}
     for name, tensor in tensors.items():
         ours = SECTIONS[section] + _renamed(name, table)
         if ".attn.qkv." in ours:
             dim = len(tensor) // 3
-            out[ours.replace(".qkv.", ".q.")], out[ours.replace(".qkv.", ".kv.")] = tensor[:dim], tensor[dim:]
+            out[ours.replace(".qkv.", ".q.")], out[ours.replace(".qkv.", ".kv.")] = (
+                tensor[:dim],
+                tensor[dim:],
+            )
         else:
             out[ours] = tensor[0] if ours.endswith(".positions") else tensor
     return out
 
 
 def to_published(section: str, state: Mapping[str, Tensor]) -> Tensors:
-    """The inverse of `to_ours`: what of our state belongs to a section, in the published names and order."""
+    """The inverse of `to_ours`: what of our state belongs to a section, in the published names and
+    order.
+    """
     begin = SECTIONS[section]
-    mine = {name.removeprefix(begin): tensor for name, tensor in state.items() if name.startswith(begin)}
+    mine = {
+        name.removeprefix(begin): tensor for name, tensor in state.items() if name.startswith(begin)
+    }
     if section == LORA:
-        return {f"base_model.model.{name}": tensor for name, tensor in mine.items() if ".lora_" in name}
+        return {
+            f"base_model.model.{name}": tensor for name, tensor in mine.items() if ".lora_" in name
+        }
     if section not in BEGINNINGS:
         return mine
-    out, back = {}, {ours: theirs for theirs, ours in (BEGINNINGS[section] | _INSIDE).items()}
+    out = {}
+    back = {ours: theirs for theirs, ours in (BEGINNINGS[section] | _INSIDE).items()}
     for start in BEGINNINGS[section].values():
         for name, tensor in mine.items():
             if not name.startswith(start) or ".attn.kv." in name:
                 continue
             if ".attn.q." in name:
-                tensor, name = torch.cat([tensor, mine[name.replace(".q.", ".kv.")]]), name.replace(".q.", ".qkv.")
+                tensor = torch.cat([tensor, mine[name.replace(".q.", ".kv.")]])
+                name = name.replace(".q.", ".qkv.")
             out[_renamed(name, back)] = tensor[None] if name == "positions" else tensor
     return out
 

@@ -1,11 +1,14 @@
 """Checkpoints: a folder of safetensors and JSON, replaced as one piece, never a pickle.
 
-    <folder>/model.safetensors       what is trained, target encoder, weight average; its header says what made it
-    <folder>/optimizer.safetensors   optimiser moments by parameter name, states of the random generators
+    <folder>/model.safetensors       what is trained, target encoder, weight average; its header
+    says what made it
+    <folder>/optimizer.safetensors   optimiser moments by parameter name, states of the random
+    generators
     <folder>/state.json              step, sampler position, sha256 of the two files beside it
 
-A save writes `<folder>.tmp`, flushes it to the disk, reads it back and verifies it; only then is the old folder renamed
-to `<folder>.previous`, the new one put in its place, and the old one removed. A kill at any moment leaves a checkpoint
+A save writes `<folder>.tmp`, flushes it to the disk, reads it back and verifies it; only then is
+the old folder renamed to `<folder>.previous`, the new one put in its place, and the old one
+removed. A kill at any moment leaves a checkpoint
 that `load` opens: `<folder>`, or `<folder>.previous` when the kill fell between the two renames.
 """
 
@@ -23,19 +26,25 @@ from torch import Tensor
 
 FORMAT = "satjepa-1"
 UNKNOWN = "unknown"  # split and backbone of an imported checkpoint, which says neither
-Tensors, Json = dict[str, Tensor], dict[str, Any]
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+Tensors = dict[str, Tensor]
+Json = dict[str, Any]
+MODEL = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
 
 
 class CheckpointError(Exception):
-    """A checkpoint is missing, damaged or made by another run; the message says what differs and what to do."""
+    """A checkpoint is missing, damaged or made by another run; the message says what differs and
+    what to do.
+    """
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """What one folder holds.
 
-    tensors: name -> tensor on the CPU. header: `format` and what `make_header` made. state: `step` and what else the
+    tensors: name -> tensor on the CPU. header: `format` and what `make_header` made. state: `step`
+    and what else the
     writer noted. optimizer: moments and random generators as tensors, if asked for.
     """
 
@@ -46,16 +55,23 @@ class Checkpoint:
     optimizer: Tensors = field(default_factory=dict)
 
 
-def save(folder: str | Path, tensors: Tensors, header: Json, state: Json, optimizer: Tensors) -> Path:
-    """Write a checkpoint as one piece; until the new one is complete and verified the old one stays.
+def save(
+    folder: str | Path, tensors: Tensors, header: Json, state: Json, optimizer: Tensors
+) -> Path:
+    """Write a checkpoint as one piece; until the new one is complete and verified the old one
+    stays.
 
-    Equal contents give equal bytes: the header is one metadata entry, because safetensors writes several in random
-    order. Raises whatever the disk raises; the temporary folder is removed then, and the old checkpoint is untouched.
+    Equal contents give equal bytes: the header is one metadata entry, because safetensors writes
+    several in random order. Raises whatever the disk raises; the temporary folder is removed then,
+    and the old checkpoint is untouched.
     """
     folder = Path(folder)
-    temporary, previous = _beside(folder, "tmp"), _beside(folder, "previous")
+    temporary = _beside(folder, "tmp")
+    previous = _beside(folder, "previous")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if not folder.exists() and previous.exists():  # an earlier save was killed between its two renames
+    if (
+        not folder.exists() and previous.exists()
+    ):  # an earlier save was killed between its two renames
         os.replace(previous, folder)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -124,26 +140,38 @@ def remove(folder: str | Path) -> None:
 
 
 def exists(folder: str | Path) -> bool:
-    """Whether `load` would find a checkpoint there (a complete one, or the one an interrupted save left beside it)."""
+    """Whether `load` would find a checkpoint there (a complete one, or the one an interrupted save
+    left beside it).
+    """
     return _present(Path(folder)) is not None
 
 
 def load(folder: str | Path, with_optimizer: bool = False) -> Checkpoint:
     """Read a checkpoint and check it against its own sums.
 
-    Raises CheckpointError where there is none, where a file is damaged (names it), or where it is not one of ours.
+    Raises CheckpointError where there is none, where a file is damaged (names it), or where it is
+    not one of ours.
     """
-    asked, found = Path(folder), _present(Path(folder))
+    asked = Path(folder)
+    found = _present(Path(folder))
     if asked.is_file():
-        raise CheckpointError(f"{asked} is a file; a satjepa checkpoint is a folder with {MODEL} and {STATE}")
+        raise CheckpointError(
+            f"{asked} is a file; a satjepa checkpoint is a folder with {MODEL} and {STATE}"
+        )
     if found is None:
-        has = f"it holds {sorted(p.name for p in asked.iterdir())[:5]}" if asked.is_dir() else "no such folder"
+        has = (
+            f"it holds {sorted(p.name for p in asked.iterdir())[:5]}"
+            if asked.is_dir()
+            else "no such folder"
+        )
         raise CheckpointError(f"no checkpoint at {asked} ({has})")
     return _verified(found, with_optimizer)
 
 
 def read_header(folder: str | Path) -> Json:
-    """The header alone (config, hashes), without reading the tensors. Raises CheckpointError as `load` does."""
+    """The header alone (config, hashes), without reading the tensors. Raises CheckpointError as
+    `load` does.
+    """
     from safetensors import SafetensorError, safe_open
 
     found = _present(Path(folder))
@@ -156,7 +184,9 @@ def read_header(folder: str | Path) -> Json:
         raise CheckpointError(f"{found / MODEL} cannot be read: {error}") from error
     if header.get("format") != FORMAT:
         has = header.get("format")
-        raise CheckpointError(f"{found / MODEL} is not a satjepa checkpoint: format {has!r}, expected {FORMAT!r}")
+        raise CheckpointError(
+            f"{found / MODEL} is not a satjepa checkpoint: format {has!r}, expected {FORMAT!r}"
+        )
     return header
 
 
@@ -177,6 +207,8 @@ def _verified(folder: Path, with_optimizer: bool = True) -> Checkpoint:
             raise CheckpointError(f"{folder} is not complete: {name} is missing")
         blob = (folder / name).read_bytes()
         if hashlib.sha256(blob).hexdigest() != state.get("sha256", {}).get(name):
-            raise CheckpointError(f"{folder / name} is damaged: its sha256 is not the one in {STATE}")
+            raise CheckpointError(
+                f"{folder / name} is damaged: its sha256 is not the one in {STATE}"
+            )
         parts.append(from_bytes(blob))
     return Checkpoint(folder, parts[0], read_header(folder), state, *parts[1:])

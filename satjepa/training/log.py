@@ -1,4 +1,6 @@
-"""What a training run tells: log.csv, run.json, a bar or lines for the reader; and how it is asked to stop."""
+"""What a training run tells: log.csv, run.json, a bar or lines for the reader; and how it is asked
+to stop.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,16 @@ BINS = 10  # of the noise level
 
 
 class Stop:
-    """Lets the step in hand end when SIGINT, SIGTERM or a time limit asks to stop; a second Ctrl-C stops at once.
+    """Lets the step in hand end when SIGINT, SIGTERM or a time limit asks to stop; a second Ctrl-C
+    stops at once.
 
-    A context manager; inside, `reason` is "" until someone asks. Signals are only heard in the main thread.
+    A context manager; inside, `reason` is "" until someone asks. Signals are only heard in the main
+    thread.
     """
 
     def __init__(self, max_seconds: float | None = None) -> None:
-        self._asked, self._handlers = "", {}
+        self._asked = ""
+        self._handlers = {}
         self._deadline = float("inf") if max_seconds is None else time.monotonic() + max_seconds
 
     @property
@@ -42,7 +47,9 @@ class Stop:
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+            self._handlers = {
+                s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)
+            }
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -58,17 +65,28 @@ class Stop:
 class Report:
     """Means of every named value since the last line, written every so many steps to <run>/log.csv.
 
-    how: the `train` section, its `log_every` the length of a line unless `every` is given. facts: copied to run.json.
+    how: the `train` section, its `log_every` the length of a line unless `every` is given. facts:
+    copied to run.json.
     main: False in all processes but one, which write nothing.
-    log.csv is the same for equal runs, stopped and resumed or not, as its state is part of the checkpoint; what depends
-    on the machine and the hour goes to <run>/speed.csv and <run>/run.json.
+    log.csv is the same for equal runs, stopped and resumed or not, as its state is part of the
+    checkpoint; what depends on the machine and the hour goes to <run>/speed.csv and <run>/run.json.
     """
 
     def __init__(
-        self, run: Path, how: Train | Fit, progress: bool, facts: dict[str, Any], main: bool = True, every: int = 0
+        self,
+        run: Path,
+        how: Train | Fit,
+        progress: bool,
+        facts: dict[str, Any],
+        main: bool = True,
+        every: int = 0,
     ) -> None:
-        self.run, self.steps, self.batch, self.facts = run, how.steps, how.batch, facts
-        self.every, self.binned = every or how.log_every, False
+        self.run = run
+        self.steps = how.steps
+        self.batch = how.batch
+        self.facts = facts
+        self.every = every or how.log_every
+        self.binned = False
         self.main, self.progress, self.terminal = main, progress and main, sys.stderr.isatty()
         self.rows: list[dict[str, str]] = []
         self.sums: dict[str, list[float]] = {}  # name -> [sum, count] since the last line
@@ -80,34 +98,62 @@ class Report:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
-        self.rows, self.sums = state["rows"], state["sums"]
+        self.rows = state["rows"]
+        self.sums = state["sums"]
         if (self.run / "run.json").is_file():
             self.before = json.loads((self.run / "run.json").read_text())["seconds"]
 
     @contextmanager
     def open(self, start: int) -> Iterator[None]:
-        """Write what is known so far and keep the files open while the run goes on from step `start`."""
+        """Write what is known so far and keep the files open while the run goes on from step
+        `start`.
+        """
         from tqdm import tqdm
 
         self.run.mkdir(parents=True, exist_ok=True)
         self.start, self.began, self.line = start, time.monotonic(), (start, time.monotonic())
-        bar = tqdm(total=self.steps, initial=start, unit="step", disable=not (self.progress and self.terminal))
-        names = (self.run / "log.csv", self.run / "speed.csv") if self.main else (os.devnull, os.devnull)
-        with bar, open(names[0], "w", newline="") as log, open(names[1], "a" if start else "w") as speed:
-            self.bar, self.files, self.names = bar, (log, speed), {}
+        bar = tqdm(
+            total=self.steps,
+            initial=start,
+            unit="step",
+            disable=not (self.progress and self.terminal),
+        )
+        names = (
+            (self.run / "log.csv", self.run / "speed.csv")
+            if self.main
+            else (os.devnull, os.devnull)
+        )
+        with (
+            bar,
+            open(names[0], "w", newline="") as log,
+            open(names[1], "a" if start else "w") as speed,
+        ):
+            self.bar = bar
+            self.files = (log, speed)
+            self.names = {}
             self._write(self.rows)
             self.write_run("running", start)
             yield
 
     def add(
-        self, step: int, lr: float, values: dict[str, float], sigma: Sequence[float] = (), flow: Sequence[float] = ()
+        self,
+        step: int,
+        lr: float,
+        values: dict[str, float],
+        sigma: Sequence[float] = (),
+        flow: Sequence[float] = (),
     ) -> None:
-        """Count one step: its values, and the flow loss of each of its samples, by noise level, where there is one.
+        """Count one step: its values, and the flow loss of each of its samples, by noise level,
+        where there is one.
 
-        A line has the names of its last step, so that a value of every line's last step alone is logged as it is.
+        A line has the names of its last step, so that a value of every line's last step alone is
+        logged as it is.
         """
         self.binned = bool(sigma)
-        binned = [(f"flow.s{min(int(BINS * s), BINS - 1)}", each) for s, each in zip(sigma, flow, strict=True)]
+        binned = [
+            (f"flow.s{min(int(BINS * s), BINS - 1)}", each)
+            for s, each in zip(sigma, flow, strict=True)
+        ]
         for name, value in [*values.items(), *binned]:
             total = self.sums.setdefault(name, [0.0, 0])
             total[0] += value
@@ -118,8 +164,13 @@ class Report:
 
     def _end_line(self, step: int, lr: float, names: list[str]) -> None:
         names += [f"flow.s{i}" for i in range(BINS)] if self.binned else []
-        means = {name: self.sums[name][0] / self.sums[name][1] if name in self.sums else None for name in names}
-        row = {"step": str(step), "lr": f"{lr:.6g}"} | {k: "" if v is None else f"{v:.6g}" for k, v in means.items()}
+        means = {
+            name: self.sums[name][0] / self.sums[name][1] if name in self.sums else None
+            for name in names
+        }
+        row = {"step": str(step), "lr": f"{lr:.6g}"} | {
+            k: "" if v is None else f"{v:.6g}" for k, v in means.items()
+        }
         self.rows.append(row)
         self.sums.clear()
         self._write([row])
@@ -130,17 +181,24 @@ class Report:
         self.files[1].write(f"{step},{self.before + now - self.began:.1f},{rate:.1f}\n")
         for file in self.files:
             file.flush()
-        told = " ".join(f"{k} {means[k]:.{3 if means[k] > 0.1 else 5}f}" for k in ("loss", "val_loss") if k in means)
+        told = " ".join(
+            f"{k} {means[k]:.{3 if means[k] > 0.1 else 5}f}"
+            for k in ("loss", "val_loss")
+            if k in means
+        )
         self.bar.set_postfix_str(f"{told}, {rate:.1f} images/s")
         if self.progress and not self.terminal:
             when = f"{left // 60:.0f}:{left % 60:02.0f} to go"
             print(f"step {step:>6}/{self.steps}  {told}  {rate:.1f} images/s  {when}", flush=True)
 
     def _write(self, rows: list[dict[str, str]]) -> None:
-        """Add rows to log.csv, which is written anew where they bring names that are not in its header."""
+        """Add rows to log.csv, which is written anew where they bring names that are not in its
+        header.
+        """
         if not self.main:
             return
-        log, known = self.files[0], len(self.names)
+        log = self.files[0]
+        known = len(self.names)
         self.names |= dict.fromkeys(name for row in rows for name in row)
         writer = csv.DictWriter(log, list(self.names), restval="")
         if len(self.names) > known:
@@ -151,13 +209,22 @@ class Report:
         writer.writerows(rows)
 
     def write_run(self, reason: str, step: int) -> None:
-        """Write run.json: how far the run is, why it stands there, how long it took, and on what machine."""
+        """Write run.json: how far the run is, why it stands there, how long it took, and on what
+        machine.
+        """
         if not self.main:
             return
         seconds = time.monotonic() - self.began
         rate = (step - self.start) * self.batch / seconds if step > self.start else None
-        state = {"stop_reason": reason, "step": step, "steps": self.steps, "seconds": round(self.before + seconds, 1)}
-        text = json.dumps(state | {"images_per_second": rate and round(rate, 1)} | self.facts, indent=1)
+        state = {
+            "stop_reason": reason,
+            "step": step,
+            "steps": self.steps,
+            "seconds": round(self.before + seconds, 1),
+        }
+        text = json.dumps(
+            state | {"images_per_second": rate and round(rate, 1)} | self.facts, indent=1
+        )
         part = self.run / ".run.json.part"
         part.write_text(text + "\n")
         os.replace(part, self.run / "run.json")

@@ -1,14 +1,18 @@
 """Joint training: one flat loop, exact to the bit when it is stopped and resumed.
 
-What is random in step k (samples, noise, noise levels, drops) is a function of (seed, k) alone, so that little has to
-be saved: weights, their averages, the optimiser's moments, the step, and the global generators for a model that uses
-them.
+What is random in step k (samples, noise, noise levels, drops) is a function of (seed, k) alone, so
+that little has to
+be saved: weights, their averages, the optimiser's moments, the step, and the global generators for
+a model that uses them.
 
-    <run_dir>/resume/, <run_dir>/model/    checkpoints of the run, unfinished and finished (`satjepa.training.run`)
-    <run_dir>/log.csv    every named part of the loss, learning rate, gradient norm, flow loss by noise level
-                         (flow.s0: sigma in [0, 0.1), ...), averaged over the steps since the line before; empty
-                         where there is none
-    <run_dir>/speed.csv  step, seconds, images/s;   run.json: why it stopped, wall time, machine, git revision
+    <run_dir>/resume/, <run_dir>/model/    checkpoints of the run, unfinished and finished
+    (`satjepa.training.run`)
+    <run_dir>/log.csv    every named part of the loss, learning rate, gradient norm, flow loss by
+    noise level
+                         (flow.s0: sigma in [0, 0.1), ...), averaged over the steps since the line
+                         before; empty where there is none
+    <run_dir>/speed.csv  step, seconds, images/s;   run.json: why it stopped, wall time, machine,
+    git revision
 """
 
 from __future__ import annotations
@@ -46,9 +50,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is random in a run, as a function of the step: nothing to save, nothing to skip on resuming.
+    """All that is random in a run, as a function of the step: nothing to save, nothing to skip on
+    resuming.
 
-    samples: size of the dataset. shape: of a latent (C,h,w). how: the `train` section. rank of world processes.
+    samples: size of the dataset. shape: of a latent (C,h,w). how: the `train` section. rank of
+    world processes.
     """
 
     samples: int
@@ -59,12 +65,17 @@ class Plan:
     world: int = 1
 
     def indices(self, step: int) -> list[int]:
-        """This process's share of the step's batch: the next piece of an endless row of permutations, one per epoch."""
+        """This process's share of the step's batch: the next piece of an endless row of
+        permutations, one per epoch.
+        """
         return batch_indices(self.seed, step, self.how.batch, self.samples, self.rank, self.world)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor, Drops]:
-        """This process's share of noise (B,C,h,w), noise levels (B,) and drops (B,), drawn for the whole batch."""
-        generator, how = torch.Generator().manual_seed(seed_of("step", self.seed, step)), self.how
+        """This process's share of noise (B,C,h,w), noise levels (B,) and drops (B,), drawn for the
+        whole batch.
+        """
+        generator = torch.Generator().manual_seed(seed_of("step", self.seed, step))
+        how = self.how
         noise = torch.randn(how.batch, *self.shape, generator=generator)
         sigma = sample_sigmas(how.batch, how.timestep_mean, how.timestep_std, generator)
         drops = sample_drops(how.batch, how.caption_dropout, how.token_dropout, generator)
@@ -73,27 +84,29 @@ class Plan:
 
 
 def train(
-    model: JointModel, dataset: Any, params: Params, run_dir: str | Path, resume: str | Path = "auto",
-    progress: bool = True, *, split: str | None = None, max_seconds: float | None = None,
+    model: JointModel, dataset: Any, params: Params, run_dir: str | Path,
+    resume: str | Path = "auto", progress: bool = True, *, split: str | None = None,
+    max_seconds: float | None = None,
 ) -> Path:  # fmt: skip
     """Train what the model lets train; returns the folder of the finished checkpoint.
 
-    Where the model has it so, I-JEPA is alone in the first `train.jepa_share` of the steps: they cost a third of a
-    joint one, and the rest has little to learn from tokens that say nothing yet. Then all losses count at once. One
-    schedule of learning rates goes over both.
+    Where the model has it so, I-JEPA is alone in the first `train.jepa_share` of the steps: they
+    cost a third of a joint one, and the rest has little to learn from tokens that say nothing yet.
+    Then all losses count at once. One schedule of learning rates goes over both.
 
     Args:
-        dataset: `dataset[i]` are samples for `satjepa.data.pairs.collate`; read in this process, without workers.
-        resume: "auto" returns at once if <run_dir>/model is this very run, finished, and goes on from <run_dir>/resume
-            if there is one; "no" begins anew; a path must be a checkpoint.
+        dataset: `dataset[i]` are samples for `satjepa.data.pairs.collate`; read in this process,
+            without workers.
+        resume: "auto" returns at once if <run_dir>/model is this very run, finished, and goes on
+            from <run_dir>/resume if there is one; "no" begins anew; a path must be a checkpoint.
         progress: a bar with rate and ETA on a terminal, elsewhere a line for each line of the log.
-        split: sha256 of the split, kept in the checkpoint: evaluation refuses to score with another one. Default:
-            `dataset.split_hash`.
+        split: sha256 of the split, kept in the checkpoint: evaluation refuses to score with another
+            one. Default: `dataset.split_hash`.
         max_seconds: stop after so long, as Ctrl-C does.
 
-    Ctrl-C, SIGTERM and `max_seconds` let the step in hand end, save, and raise Interrupted. Raises CheckpointError if
-    the checkpoint to resume is missing or of other settings, split, backbone or samples; NonFiniteError before a loss
-    or a gradient that is not finite reaches the weights.
+    Ctrl-C, SIGTERM and `max_seconds` let the step in hand end, save, and raise Interrupted. Raises
+    CheckpointError if the checkpoint to resume is missing or of other settings, split, backbone or
+    samples; NonFiniteError before a loss or a gradient that is not finite reaches the weights.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.utils import send_to_device, set_seed
@@ -102,7 +115,9 @@ def train(
 
     # what is trained, by what, in which order
     how = params.train
-    alone = min(round(how.jepa_share * how.steps), how.steps - 1) if model.jepa_comes_first else 0  # one step is joint
+    alone = (
+        min(round(how.jepa_share * how.steps), how.steps - 1) if model.jepa_comes_first else 0
+    )  # one step is joint
     idle = DistributedDataParallelKwargs(find_unused_parameters=alone > 0 or model.has_idle_weights)
     accelerator = Accelerator(mixed_precision=how.precision, kwargs_handlers=[idle])
     wrapped = accelerator.prepare_model(model.train())
@@ -117,16 +132,21 @@ def train(
         provenance.restore(checkpoint.load(run.model), model)
         return run.model
     set_seed(params.seed)
-    start, found = 0, run.unfinished(resume)
+    start = 0
+    found = run.unfinished(resume)
     if found is not None:
         start = found.state["step"]
-        model.load_state({name: tensor.to(accelerator.device) for name, tensor in found.tensors.items()})
+        model.load_state(
+            {name: tensor.to(accelerator.device) for name, tensor in found.tensors.items()}
+        )
         restore_optimizers(stepping.optimizers, named, found.optimizer)
         set_rng_state(found.optimizer)
 
     with run.report.open(start), Stop(max_seconds) as stop:
         for step in range(start, how.steps):
-            drawn = plan.draw(step) if step >= alone else ()  # noise, sigma, drops; I-JEPA alone needs none
+            drawn = (
+                plan.draw(step) if step >= alone else ()
+            )  # noise, sigma, drops; I-JEPA alone needs none
             batch = collate([dataset[i] for i in plan.indices(step)])
             batch, *drawn = send_to_device((batch, *drawn), accelerator.device)
 
@@ -142,20 +162,32 @@ def train(
             for optimizer in stepping.optimizers:
                 optimizer.step()
             model.update_target(linear(step, how.steps, *how.target_ema))
-            model.average_weights(min(how.weight_ema, (1 + step) / (10 + step)))  # a short memory at the start
+            model.average_weights(
+                min(how.weight_ema, (1 + step) / (10 + step))
+            )  # a short memory at the start
 
             # log, save, stop if asked (any process may be)
-            levels = (parts.get("flow.sigma", drawn[1]).tolist(), parts["flow.each"].tolist()) if drawn else ()
+            levels = (
+                (parts.get("flow.sigma", drawn[1]).tolist(), parts["flow.each"].tolist())
+                if drawn
+                else ()
+            )
             run.report.add(step + 1, rate, values, *levels)
             if stop.reason:
                 accelerator.set_trigger()
             stopping = accelerator.check_trigger()
             if accelerator.is_main_process and (stopping or (step + 1) % how.checkpoint_every == 0):
                 moments = optimizer_tensors(stepping.optimizers, named) | rng_state()
-                run.save(step + 1, f"stopped: {stop.reason}" if stopping else "running", model.state(), moments)
+                run.save(
+                    step + 1,
+                    f"stopped: {stop.reason}" if stopping else "running",
+                    model.state(),
+                    moments,
+                )
             if stopping:
                 raise Interrupted(
-                    f"stopped ({stop.reason}) after step {step + 1} of {how.steps}, saved: run again to go on"
+                    f"stopped ({stop.reason}) after step {step + 1} of {how.steps}, saved: run "
+                    "again to go on"
                 )
 
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
@@ -167,9 +199,12 @@ def train(
 
 
 def _plan(model: JointModel, dataset: Any, params: Params, accelerator: Accelerator) -> Plan:
-    world, side = accelerator.num_processes, model.backbone.latent_size(params.data.patch)
+    world = accelerator.num_processes
+    side = model.backbone.latent_size(params.data.patch)
     if params.train.batch % world:
-        raise ValueError(f"train.batch is {params.train.batch}: it must be a multiple of the {world} processes")
+        raise ValueError(
+            f"train.batch is {params.train.batch}: it must be a multiple of the {world} processes"
+        )
     shape = (model.backbone.latent_channels, side, side)
     return Plan(len(dataset), shape, params.train, params.seed, accelerator.process_index, world)
 
@@ -178,14 +213,20 @@ def _run(
     model: JointModel, params: Params, folder: str | Path, split: str, progress: bool,
     accelerator: Accelerator, plan: Plan,
 ) -> Run:  # fmt: skip
-    header = provenance.make_header(params.as_dict(), split, provenance.hash_module(model.backbone, frozen_only=True))
-    told = facts(accelerator.device, plan.samples, [p for p in model.parameters() if p.requires_grad])
+    header = provenance.make_header(
+        params.as_dict(), split, provenance.hash_module(model.backbone, frozen_only=True)
+    )
+    told = facts(
+        accelerator.device, plan.samples, [p for p in model.parameters() if p.requires_grad]
+    )
     told |= {"precision": accelerator.mixed_precision, "processes": plan.world}
     report = Report(Path(folder), plan.how, progress, told, accelerator.is_main_process)
     return Run(Path(folder), header, plan.samples, report)
 
 
 def _values(parts: dict[str, Tensor]) -> dict[str, float]:
-    """The named parts of a step that are one number each, brought from the device in one transfer."""
+    """The named parts of a step that are one number each, brought from the device in one
+    transfer.
+    """
     scalars = {name: part.float() for name, part in parts.items() if part.ndim == 0}
     return dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))

@@ -1,9 +1,11 @@
 """How the weights of a model are stepped: optimisers, learning rates, weight decay, clipping.
 
     stepping = make_stepping(model, params.train)
-    rate = stepping.set_rates(step);   stepping.clip();   for optimizer in stepping.optimizers: optimizer.step()
+    rate = stepping.set_rates(step);   stepping.clip();   for optimizer in stepping.optimizers:
+    optimizer.step()
 
-The published variant has ways of its own (`satjepa.training.published_optim`); both follow the ``train`` section.
+The published variant has ways of its own (`satjepa.training.published_optim`); both follow the
+``train`` section.
 """
 
 from __future__ import annotations
@@ -26,14 +28,20 @@ class Stepping(Protocol):
     optimizers: list[torch.optim.Optimizer]
 
     def set_rates(self, step: int) -> float:
-        """Put learning rates and weight decay of a step (from 0) into the optimisers; returns the rate to be logged."""
+        """Put learning rates and weight decay of a step (from 0) into the optimisers; returns the
+        rate to be logged.
+        """
 
     def clip(self) -> Tensor:
-        """Clip the gradients; returns the norm of all of them before, a scalar that is not finite if one is not."""
+        """Clip the gradients; returns the norm of all of them before, a scalar that is not finite
+        if one is not.
+        """
 
 
 def make_stepping(model: JointModel, how: Train) -> Stepping:
-    """The stepping of the model's variant. ValueError for Muon in the published one, which has AdamW alone."""
+    """The stepping of the model's variant. ValueError for Muon in the published one, which has
+    AdamW alone.
+    """
     if model.params.model.variant == "published":
         from satjepa.training.published_optim import PublishedStepping
 
@@ -49,12 +57,19 @@ class JointStepping:
         self.trained = [p for p in model.parameters() if p.requires_grad]
 
     def set_rates(self, step: int) -> float:
-        """As `Stepping` has it: line up, half a cosine down; decay goes from `weight_decay[0]` to `weight_decay[1]`."""
+        """As `Stepping` has it: line up, half a cosine down; decay goes from `weight_decay[0]` to
+        `weight_decay[1]`.
+        """
         how = self.how
-        share = warmup_cosine(step + 1, how.steps + 1, how.warmup * how.steps, how.lr_ends[0], 1.0, how.lr_ends[1])
+        share = warmup_cosine(
+            step + 1, how.steps + 1, how.warmup * how.steps, how.lr_ends[0], 1.0, how.lr_ends[1]
+        )
         decay = cosine(step + 1, how.steps, *how.weight_decay)
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-            group["lr"], group["weight_decay"] = share * group["peak_lr"], decay if group["decays"] else 0.0
+            group["lr"], group["weight_decay"] = (
+                share * group["peak_lr"],
+                decay if group["decays"] else 0.0,
+            )
         return share * how.lr
 
     def clip(self) -> Tensor:
@@ -63,27 +78,39 @@ class JointStepping:
 
 
 def parameter_groups(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Trainable parameters in named groups: "hidden", the matrices inside the transformer blocks of ours, and "decay",
-    the other weights of linear and convolution layers, decay; "no_decay" (norms, biases, mask tokens, learned
-    positions, stream embeddings) does not.
+    """Trainable parameters in named groups: "hidden", the matrices inside the transformer blocks of
+    ours, and "decay", the other weights of linear and convolution layers, decay; "no_decay" (norms,
+    biases, mask tokens, learned positions, stream embeddings) does not.
     """
     layers = (nn.Linear, nn.Conv2d, nn.MultiheadAttention)
     weights = {
-        id(p) for m in model.modules() if isinstance(m, layers) for p in m.parameters(recurse=False) if p.ndim > 1
+        id(p)
+        for m in model.modules()
+        if isinstance(m, layers)
+        for p in m.parameters(recurse=False)
+        if p.ndim > 1
     }
     groups: dict[str, dict[str, Any]] = {
-        name: {"params": [], "decays": name != "no_decay"} for name in ("hidden", "decay", "no_decay")
+        name: {"params": [], "decays": name != "no_decay"}
+        for name in ("hidden", "decay", "no_decay")
     }
     for name, p in model.named_parameters():
         if p.requires_grad:
-            inside = p.ndim == 2 and (".blocks." in name or ".layers." in name) and not name.startswith("backbone.")
-            groups["no_decay" if id(p) not in weights else "hidden" if inside else "decay"]["params"].append(p)
+            inside = (
+                p.ndim == 2
+                and (".blocks." in name or ".layers." in name)
+                and not name.startswith("backbone.")
+            )
+            groups["no_decay" if id(p) not in weights else "hidden" if inside else "decay"][
+                "params"
+            ].append(p)
     return groups
 
 
 def make_optimizers(model: nn.Module, how: Train) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024: momentum, orthogonalised) for the hidden matrices and AdamW for the rest; AdamW for all
-    where `train.muon_lr` is null. Each group keeps its highest learning rate as "peak_lr", which a schedule scales.
+    """Muon (Jordan et al. 2024: momentum, orthogonalised) for the hidden matrices and AdamW for the
+    rest; AdamW for all where `train.muon_lr` is null. Each group keeps its highest learning rate as
+    "peak_lr", which a schedule scales.
     """
     groups = parameter_groups(model)
     hidden = [groups.pop("hidden")] if how.muon_lr is not None else []

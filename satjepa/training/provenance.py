@@ -22,35 +22,54 @@ NOT_TRAINING = (
     "sample.", "eval.", "ablate.", "published.", "train.log_every", "train.checkpoint_every",
     "data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_",
 )  # fmt: skip
-ABSENT = {"baselines": {}, "train": {"jepa_share": 0.0}, "data": {"white": None}}  # two are younger than the format
+ABSENT = {
+    "baselines": {},
+    "train": {"jepa_share": 0.0},
+    "data": {"white": None},
+}  # two are younger than the format
 
 
 def make_header(config: Json, split: str, backbone: str) -> Json:
-    """Header of a checkpoint from `Params.as_dict()` and the sha256 of the split and of the frozen backbone.
+    """Header of a checkpoint from `Params.as_dict()` and the sha256 of the split and of the frozen
+    backbone.
 
-    `config` is kept whole but for its lists of ablations, published arms and baselines, which have no part in this run:
-    editing those must not change the bytes of a checkpoint that is made again.
+    `config` is kept whole but for its lists of ablations, published arms and baselines, which have
+    no part in this run: editing those must not change the bytes of a checkpoint that is made again.
     """
     config = json.loads(json.dumps(config))  # tuples as JSON gives them back
     config.pop("baselines", None)
     config["ablate"] = {"steps": config["train"]["steps"], "seeds": [config["seed"]], "arms": {}}
     config["published"] = {"steps": config["train"]["steps"], "arms": {}}
     digest = hashlib.sha256(json.dumps(_compared(config), sort_keys=True).encode()).hexdigest()
-    return {"config": config, "config_digest": digest, "code": code_digest(), "split": split, "backbone": backbone}
+    return {
+        "config": config,
+        "config_digest": digest,
+        "code": code_digest(),
+        "split": split,
+        "backbone": backbone,
+    }
 
 
 def settings_of(header: Json) -> Json:
-    """What `satjepa.config.params.from_dict` takes: the settings of a header, with those that it has not."""
-    return header["config"] | {name: values | header["config"].get(name, {}) for name, values in ABSENT.items()}
+    """What `satjepa.config.params.from_dict` takes: the settings of a header, with those that it
+    has not.
+    """
+    return header["config"] | {
+        name: values | header["config"].get(name, {}) for name, values in ABSENT.items()
+    }
 
 
 def _compared(config: Json) -> Json:
     """The settings that decide the trained weights, by dotted key."""
-    return {key: value for key, value in _flatten(config).items() if not key.startswith(NOT_TRAINING)}
+    return {
+        key: value for key, value in _flatten(config).items() if not key.startswith(NOT_TRAINING)
+    }
 
 
 def differences(found: Json, mine: Json) -> list[str]:
-    """One line for each training setting, split or backbone in which two headers differ; empty for one and the same."""
+    """One line for each training setting, split or backbone in which two headers differ; empty for
+    one and the same.
+    """
     a, b = (_compared(settings_of(header)) for header in (found, mine))
     lines = [
         f"{key}: {a.get(key, '(absent)')} in the checkpoint, {b.get(key, '(absent)')} here"
@@ -59,31 +78,47 @@ def differences(found: Json, mine: Json) -> list[str]:
     ]
     for key in ("split", "backbone"):
         if found.get(key) != mine.get(key):
-            lines.append(f"{key} hash: {str(found.get(key))[:12]} in the checkpoint, {str(mine.get(key))[:12]} here")
+            lines.append(
+                f"{key} hash: {str(found.get(key))[:12]} in the checkpoint, "
+                f"{str(mine.get(key))[:12]} here"
+            )
     return lines
 
 
 def require_same(checkpoint: Checkpoint, header: Json) -> None:
-    """Raise CheckpointError, listing every difference, unless the checkpoint is of the run that `header` describes."""
+    """Raise CheckpointError, listing every difference, unless the checkpoint is of the run that
+    `header` describes.
+    """
     lines = differences(checkpoint.header, header)
     if lines:
-        advice = "Restore these settings to go on with it; remove it, or do not resume, to begin anew."
-        raise CheckpointError("\n  ".join([f"{checkpoint.folder} was made by another run:", *lines]) + f"\n{advice}")
+        advice = (
+            "Restore these settings to go on with it; remove it, or do not resume, to begin anew."
+        )
+        raise CheckpointError(
+            "\n  ".join([f"{checkpoint.folder} was made by another run:", *lines]) + f"\n{advice}"
+        )
 
 
 def restore(found: Checkpoint, model: SatJepa) -> SatJepa:
-    """Give a model built from `found.header["config"]` its weights; CheckpointError if it has another backbone.
+    """Give a model built from `found.header["config"]` its weights; CheckpointError if it has
+    another backbone.
 
-    An imported checkpoint may bring fixed tables along, and does not say for which weights of its backbone it is; its
-    captions were embedded as the published code does (`reads_padding`).
+    An imported checkpoint may bring fixed tables along, and does not say for which weights of its
+    backbone it is; its captions were embedded as the published code does (`reads_padding`).
     """
-    known, path = found.header["backbone"] != UNKNOWN, found.header["config"]["backbone"]["path"]
-    if known and (here := hash_module(model.backbone, frozen_only=True)) != found.header["backbone"]:
+    known = found.header["backbone"] != UNKNOWN
+    path = found.header["config"]["backbone"]["path"]
+    if (
+        known
+        and (here := hash_module(model.backbone, frozen_only=True)) != found.header["backbone"]
+    ):
         raise CheckpointError(
-            f"{found.folder} was trained on the backbone {found.header['backbone'][:12]}; what lies in {path} is"
+            f"{found.folder} was trained on the backbone {found.header['backbone'][:12]}; what "
+            f"lies in {path} is"
             f" {here[:12]}: restore that backbone, or train again"
         )
-    tensors, kept = dict(found.tensors), model.state().keys()
+    tensors = dict(found.tensors)
+    kept = model.state().keys()
     for name, table in model.named_buffers():
         if name in tensors and name not in kept:
             table.copy_(tensors.pop(name))
@@ -91,7 +126,9 @@ def restore(found: Checkpoint, model: SatJepa) -> SatJepa:
         model.load_state(tensors)
     except (ValueError, RuntimeError) as error:
         lines = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{found.folder} does not fit the model on the backbone {path}: {lines}") from error
+        raise CheckpointError(
+            f"{found.folder} does not fit the model on the backbone {path}: {lines}"
+        ) from error
     model.reads_padding = not known
     return model.eval()
 
@@ -99,12 +136,15 @@ def restore(found: Checkpoint, model: SatJepa) -> SatJepa:
 def _flatten(tree: Json, prefix: str = "") -> Json:
     flat: Json = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= (
+            _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
     return flat
 
 
 def hash_module(module: nn.Module, frozen_only: bool = False) -> str:
-    """sha256 over name, dtype, shape and bytes of every parameter and buffer (or of the frozen parameters only).
+    """sha256 over name, dtype, shape and bytes of every parameter and buffer (or of the frozen
+    parameters only).
 
     Two equal hashes before and after training prove that nothing in the module changed.
     """
@@ -119,12 +159,14 @@ def hash_module(module: nn.Module, frozen_only: bool = False) -> str:
 
 
 def code_digest(parts: Iterable[str] = TRAINING_CODE) -> str:
-    """sha256 over the source of the files and folders that decide what training makes of its data: model, losses, loop.
+    """sha256 over the source of the files and folders that decide what training makes of its data:
+    model, losses, loop.
 
-    It stands in place of the git revision (that is in run.json), which any commit of text or results would change, and
-    with it the bytes of a checkpoint that is made again.
+    It stands in place of the git revision (that is in run.json), which any commit of text or
+    results would change, and with it the bytes of a checkpoint that is made again.
     """
-    package, digest = Path(__file__).parents[1], hashlib.sha256()
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
     for path in sorted(path for part in parts for path in _sources(package / part)):
         digest.update(path.relative_to(package).as_posix().encode())
         digest.update(path.read_bytes())

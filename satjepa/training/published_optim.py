@@ -1,7 +1,8 @@
-"""How the published system steps: seven groups of parameters, each clipped by itself, three schedules.
+"""How the published system steps: seven groups of parameters, each clipped by itself, three
+schedules.
 
-In a loop (golden m): `Schedule.at(step)`, `set_rates`, `clip_each_group`, `optimizer.step()`, `model.update_target`;
-in `satjepa.training.loop`, `PublishedStepping` does so.
+In a loop (golden m): `Schedule.at(step)`, `set_rates`, `clip_each_group`, `optimizer.step()`,
+`model.update_target`; in `satjepa.training.loop`, `PublishedStepping` does so.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Rates(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Schedules of I-JEPA: warm-up and cosine for the rate, cosine for the decay (it grows), a line for the momentum.
+    """Schedules of I-JEPA: warm-up and cosine for the rate, cosine for the decay (it grows), a line
+    for the momentum.
 
     scale stretches them all past the end of training (published: 1.0).
     """
@@ -48,9 +50,12 @@ class Schedule:
     scale: float = 1.0
 
     def at(self, step: int) -> Rates:
-        """Rates of optimiser step ``step`` (from 0): rate and decay are those of step + 1, momentum of step."""
+        """Rates of optimiser step ``step`` (from 0): rate and decay are those of step + 1, momentum
+        of step.
+        """
         real = self.scale * self.epochs * self.steps_per_epoch
-        total, warmup = int(real), int(self.warmup_epochs * self.steps_per_epoch)
+        total = int(real)
+        warmup = int(self.warmup_epochs * self.steps_per_epoch)
         return Rates(
             warmup_cosine(step + 1, total, warmup, self.start_lr, self.lr, self.final_lr),
             cosine(step + 1, total, self.weight_decay, self.final_weight_decay),
@@ -59,13 +64,16 @@ class Schedule:
 
 
 class PublishedStepping:
-    """`satjepa.training.optim.Stepping` of the published system under a ``train`` section, whose run counts as one epoch."""
+    """`satjepa.training.optim.Stepping` of the published system under a ``train`` section, whose
+    run counts as one epoch.
+    """
 
     def __init__(self, model: PublishedSatJepa, how: Train) -> None:
         if how.muon_lr is not None:
             raise ValueError("train.muon_lr: the published system has AdamW alone, so null")
         start, end = (share * how.lr for share in how.lr_ends)
-        self.norm, self.optimizers = how.grad_clip, [torch.optim.AdamW(parameter_groups(model))]
+        self.norm = how.grad_clip
+        self.optimizers = [torch.optim.AdamW(parameter_groups(model))]
         self.schedule = Schedule(
             how.steps, 1, how.warmup, start, how.lr, end, *how.weight_decay, momentum=how.target_ema
         )
@@ -82,12 +90,17 @@ class PublishedStepping:
 
 
 def parameter_groups(model: PublishedSatJepa) -> list[Group]:
-    """The seven groups for AdamW, in the published order; "decays" says whether weight decay touches a group.
+    """The seven groups for AdamW, in the published order; "decays" says whether weight decay
+    touches a group.
 
-    Only of encoder and predictor are biases and norms spared: in the other groups all decays (published).
+    Only of encoder and predictor are biases and norms spared: in the other groups all decays
+    (published).
     """
     forecaster = model.forecaster.parameters() if model.params.model.use_captions else ()
-    adapter = (*model.adapter.parameters(), *(p for p in model.backbone.parameters() if p.requires_grad))
+    adapter = (
+        *model.adapter.parameters(),
+        *(p for p in model.backbone.parameters() if p.requires_grad),
+    )
     rows = [
         ("encoder", _weights(model.encoder, True), True),
         ("predictor", _weights(model.predictor, True), True),
@@ -103,12 +116,15 @@ def parameter_groups(model: PublishedSatJepa) -> list[Group]:
 def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:
     """Put learning rate and decay of a step into the groups of `parameter_groups`."""
     for group in optimizer.param_groups:
-        group["lr"], group["weight_decay"] = rates.lr, rates.weight_decay if group["decays"] else 0.0
+        group["lr"], group["weight_decay"] = (
+            rates.lr,
+            rates.weight_decay if group["decays"] else 0.0,
+        )
 
 
 def clip_each_group(optimizer: torch.optim.Optimizer, norm: float) -> list[Tensor]:
-    """Clip the gradients of every group to ``norm`` by itself; returns the norms there were (0 without a gradient), on
-    the device of the weights.
+    """Clip the gradients of every group to ``norm`` by itself; returns the norms there were (0
+    without a gradient), on the device of the weights.
     """
     groups = [group["params"] for group in optimizer.param_groups]
     device = next(p.device for params in groups for p in params)
@@ -116,5 +132,9 @@ def clip_each_group(optimizer: torch.optim.Optimizer, norm: float) -> list[Tenso
 
 
 def _weights(module: nn.Module, wanted: bool) -> list[nn.Parameter]:
-    """Parameters of a module that are weights (neither called bias nor of one axis), or, if not wanted, the others."""
-    return [p for name, p in module.named_parameters() if wanted == ("bias" not in name and p.ndim != 1)]
+    """Parameters of a module that are weights (neither called bias nor of one axis), or, if not
+    wanted, the others.
+    """
+    return [
+        p for name, p in module.named_parameters() if wanted == ("bias" not in name and p.ndim != 1)
+    ]

@@ -1,4 +1,5 @@
-"""What a training run keeps in its folder, and how it is found again: the same for joint training and baselines.
+"""What a training run keeps in its folder, and how it is found again: the same for joint training
+and baselines.
 
     <folder>/resume/    checkpoint of an unfinished run; removed at the end
     <folder>/model/     checkpoint of the finished run
@@ -24,7 +25,9 @@ Tensors = dict[str, Tensor]
 
 
 class NonFiniteError(RuntimeError):
-    """Loss or gradient is not a number; the message names step, samples, parts and the last good checkpoint."""
+    """Loss or gradient is not a number; the message names step, samples, parts and the last good
+    checkpoint.
+    """
 
 
 class Interrupted(KeyboardInterrupt):
@@ -32,15 +35,20 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Run:
-    """The checkpoints of a run: what is finished, what goes on, what is saved and when nothing more may be.
+    """The checkpoints of a run: what is finished, what goes on, what is saved and when nothing more
+    may be.
 
-    folder: of the run. header: of its checkpoints, from one of the two `make_header`. samples: size of the dataset.
+    folder: of the run. header: of its checkpoints, from one of the two `make_header`. samples: size
+    of the dataset.
     report: told why the run stands where it stands; its lines are part of an unfinished checkpoint.
     """
 
     def __init__(self, folder: Path, header: dict[str, Any], samples: int, report: Report) -> None:
-        self.header, self.samples, self.report = header, samples, report
-        self.resume, self.model = folder / "resume", folder / "model"
+        self.header = header
+        self.samples = samples
+        self.report = report
+        self.resume = folder / "resume"
+        self.model = folder / "model"
 
     def is_finished(self) -> bool:
         """Is <folder>/model the end of this very run?"""
@@ -56,8 +64,9 @@ class Run:
     def unfinished(self, resume: str | Path = "auto") -> Checkpoint | None:
         """The checkpoint to go on from, the report's lines with it; None to begin.
 
-        resume: "auto" is <folder>/resume, if it is there, "no" begins, and a path must be a checkpoint.
-        Raises CheckpointError where that is missing, of another run or of other samples, or has an end.
+        resume: "auto" is <folder>/resume, if it is there, "no" begins, and a path must be a
+        checkpoint. Raises CheckpointError where that is missing, of another run or of other
+        samples, or has an end.
         """
         folder = self.resume if resume == "auto" else Path(resume)
         if resume == "no" or (resume == "auto" and not checkpoint.exists(folder)):
@@ -67,7 +76,9 @@ class Run:
         if not found.optimizer:
             raise CheckpointError(f"{folder} is the end of a run: nothing is left to train")
         if (was := found.state["sampler"]["samples"]) != self.samples:
-            raise CheckpointError(f"{folder} was trained on {was} samples, there are {self.samples} now: begin anew")
+            raise CheckpointError(
+                f"{folder} was trained on {was} samples, there are {self.samples} now: begin anew"
+            )
         self._tell_of_other_code(folder, found.header)
         self.report.restore(found.state["log"])
         return found
@@ -76,8 +87,12 @@ class Run:
         if found["code"] != self.header["code"]:
             print(f"note: the code of model or training has changed since {folder} was saved")
 
-    def save(self, step: int, reason: str, tensors: Tensors, optimizer: Tensors, **more: Any) -> None:
-        """Save what the run goes on from after `step` steps, `more` of its state, and say why it stands there."""
+    def save(
+        self, step: int, reason: str, tensors: Tensors, optimizer: Tensors, **more: Any
+    ) -> None:
+        """Save what the run goes on from after `step` steps, `more` of its state, and say why it
+        stands there.
+        """
         sampler = position(step, self.report.batch, self.samples)
         state = {"step": step, "sampler": sampler, "log": self.report.state()} | more
         checkpoint.save(self.resume, tensors, self.header, state, optimizer)
@@ -89,17 +104,25 @@ class Run:
         checkpoint.remove(self.resume)
         self.report.write_run("finished", step)
 
-    def require_finite(self, values: dict[str, float], step: int, metas: list[dict[str, Any]]) -> None:
-        """NonFiniteError unless all values of a step are finite; metas: of the samples of its batch."""
+    def require_finite(
+        self, values: dict[str, float], step: int, metas: list[dict[str, Any]]
+    ) -> None:
+        """NonFiniteError unless all values of a step are finite; metas: of the samples of its
+        batch.
+        """
         if odd := ", ".join(name for name, value in values.items() if not math.isfinite(value)):
             self.report.write_run(f"not finite: {odd}", step)
             places = ", ".join("{preset}/{region}/{year}/{x}/{y}".format(**meta) for meta in metas)
             good = self.resume if checkpoint.exists(self.resume) else "none yet"
-            raise NonFiniteError(f"step {step + 1}: {odd} not finite; samples {places}; last good checkpoint: {good}")
+            raise NonFiniteError(
+                f"step {step + 1}: {odd} not finite; samples {places}; last good checkpoint: {good}"
+            )
 
 
 def facts(device: torch.device, samples: int, trained: list[nn.Parameter]) -> dict[str, Any]:
-    """What run.json says of a run beside its progress: machine, code, and how much is trained on how much."""
+    """What run.json says of a run beside its progress: machine, code, and how much is trained on
+    how much.
+    """
     return {
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "torch": torch.__version__,

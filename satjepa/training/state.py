@@ -1,5 +1,5 @@
-"""What training needs beside weights to go on exactly: the order of the samples as a function of the step, and as
-tensors optimiser moments and random generators.
+"""What training needs beside weights to go on exactly: the order of the samples as a function of
+the step, and as tensors optimiser moments and random generators.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ Tensors = dict[str, Tensor]
 
 
 def seed_of(*key: object) -> int:
-    """A seed for a random generator, a hash of the key: (what it is for, seed of the run, step) and the like."""
+    """A seed for a random generator, a hash of the key: (what it is for, seed of the run, step) and
+    the like.
+    """
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
 
 
@@ -27,22 +29,31 @@ def _permutation(seed: int, epoch: int, samples: int) -> np.ndarray:
     return np.random.default_rng(seed_of("epoch", seed, epoch)).permutation(samples)
 
 
-def batch_indices(seed: int, step: int, batch: int, samples: int, rank: int = 0, world: int = 1) -> list[int]:
-    """The samples of a step: the next `batch` of an endless row of permutations, one per epoch; of them, those of
-    process `rank` of `world`."""
+def batch_indices(
+    seed: int, step: int, batch: int, samples: int, rank: int = 0, world: int = 1
+) -> list[int]:
+    """The samples of a step: the next `batch` of an endless row of permutations, one per epoch; of
+    them, those of process `rank` of `world`.
+    """
     first = step * batch
     places = range(first + rank, first + batch, world)
     return [int(_permutation(seed, p // samples, samples)[p % samples]) for p in places]
 
 
 def position(step: int, batch: int, samples: int) -> dict[str, int]:
-    """Where the sampler stands before a step: epoch, samples of it already seen, samples of an epoch."""
+    """Where the sampler stands before a step: epoch, samples of it already seen, samples of an
+    epoch.
+    """
     epoch, seen = divmod(step * batch, samples)
     return {"epoch": epoch, "position": seen, "samples": samples}
 
 
-def optimizer_tensors(optimizers: list[torch.optim.Optimizer], named: dict[str, nn.Parameter]) -> Tensors:
-    """The optimisers' moments as `optimizer/<parameter>/<moment>` -> tensor (learning rates come from the schedule)."""
+def optimizer_tensors(
+    optimizers: list[torch.optim.Optimizer], named: dict[str, nn.Parameter]
+) -> Tensors:
+    """The optimisers' moments as `optimizer/<parameter>/<moment>` -> tensor (learning rates come
+    from the schedule).
+    """
     return {
         f"optimizer/{name}/{key}": value.clone()
         for optimizer in optimizers
@@ -58,11 +69,18 @@ def restore_optimizers(
 
     Raises CheckpointError naming a parameter that this model does not have.
     """
-    owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    owner = {
+        p: optimizer
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
     for full in (name for name in tensors if name.startswith("optimizer/")):
         (_, name, key), value = full.split("/"), tensors[full]
         if name not in named:
-            raise CheckpointError(f"the optimiser state has {name!r}, which this model does not train")
+            raise CheckpointError(
+                f"the optimiser state has {name!r}, which this model does not train"
+            )
         parameter = named[name]
         device = "cpu" if key == "step" else parameter.device  # AdamW counts its steps on the CPU
         owner[parameter].state[parameter][key] = value.to(device)
@@ -79,7 +97,9 @@ def rng_state() -> Tensors:
         "rng.numpy_gauss": torch.tensor([cached], dtype=torch.float64),
         "rng.torch": torch.get_rng_state(),
     }
-    return states | {f"rng.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states | {
+        f"rng.cuda.{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())
+    }
 
 
 def set_rng_state(states: Tensors) -> None:

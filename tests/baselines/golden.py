@@ -1,4 +1,6 @@
-"""Reading the golden vectors of ../shared/baselines: made by the reference implementations, random weights."""
+"""Reading the golden vectors of ../shared/baselines: made by the reference implementations, random
+weights.
+"""
 
 from pathlib import Path
 
@@ -21,14 +23,18 @@ def read(shared: Path, name: str) -> tuple[Tensors, Tensors, Tensors]:
 
 
 def load(model: nn.Module, tensors: Tensors, names: dict[str, str]) -> nn.Module:
-    """Give a model golden weights: `names` are pieces of golden names -> ours, replaced in order; strict."""
+    """Give a model golden weights: `names` are pieces of golden names -> ours, replaced in order;
+    strict.
+    """
     state = {}
     for name, value in tensors.items():
         for theirs, ours in names.items():
             name = name.replace(theirs, ours)
         state[name] = value
     wanted = model.state_dict()
-    model.load_state_dict({name: value.reshape(wanted[name].shape) for name, value in state.items()})
+    model.load_state_dict(
+        {name: value.reshape(wanted[name].shape) for name, value in state.items()}
+    )
     return model
 
 
@@ -36,12 +42,17 @@ def agree(found: Tensor | float, reference: Tensor, tolerance: float = 1e-5) -> 
     """|a - b| <= tolerance x max(1, max |reference|), and equal shapes."""
     found = torch.as_tensor(found).detach()
     if found.numel() == 1:
-        found, reference = found.reshape(1), reference.reshape(1)
+        found = found.reshape(1)
+        reference = reference.reshape(1)
     assert found.shape == reference.shape
-    return bool((found - reference).abs().max() <= tolerance * max(1.0, float(reference.abs().max())))
+    return bool(
+        (found - reference).abs().max() <= tolerance * max(1.0, float(reference.abs().max()))
+    )
 
 
 def gradient_norm(loss: Tensor, model: nn.Module) -> float:
     """L2 norm of the gradient with respect to all parameters."""
     loss.backward()
-    return float(torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm())
+    return float(
+        torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    )

@@ -28,22 +28,27 @@ SPLIT = Split("region", 0, ("Aldmere", "Birkenau"), ("Corvey",), ("Drostan",))
 REGIONS = {"train": ["Aldmere", "Birkenau"], "val": ["Corvey"], "test": ["Drostan"]}
 TINY = {
     "data.patch": SIDE, "baselines.train": {
-        "steps": 4, "batch": 2, "lr": 1e-2, "schedule": "onecycle", "warmup": 0, "weight_decay": 0.0, "grad_clip": 0.0,
-        "ema": 0.0, "val_every": 2, "val_patches": 2, "checkpoint_every": 4,
+        "steps": 4, "batch": 2, "lr": 1e-2, "schedule": "onecycle", "warmup": 0,
+        "weight_decay": 0.0, "grad_clip": 0.0, "ema": 0.0, "val_every": 2, "val_patches": 2,
+        "checkpoint_every": 4,
     },
     "baselines.arms": {
         "trend": {"kind": "trend"},
         "unet": {"kind": "unet", "model": {"width": 4, "levels": 2, "history": 1}},
         "mcvd": {"kind": "mcvd", "model": {
-            "width": 8, "mult": [1, 2], "blocks": 1, "attention": [8], "spade_dim": 0, "dropout": 0.0, "steps": 2,
-            "mask_embedding": False, "history": 0, "mask": 0.0, "sampler": "ddim", "denoise": "off", "clip": True,
+            "width": 8, "mult": [1, 2], "blocks": 1, "attention": [8], "spade_dim": 0,
+            "dropout": 0.0, "steps": 2, "mask_embedding": False, "history": 0, "mask": 0.0,
+            "sampler": "ddim", "denoise": "off", "clip": True,
         }},
     },
 }  # fmt: skip
 
 
 def tiny(**changes: object) -> Params:
-    return load_params(REPO / "params.yaml", **TINY | {key.replace("__", "."): value for key, value in changes.items()})
+    return load_params(
+        REPO / "params.yaml",
+        **TINY | {key.replace("__", "."): value for key, value in changes.items()},
+    )
 
 
 class Places:
@@ -51,17 +56,21 @@ class Places:
 
     def __init__(self, params: Params, part: str, preset: str | None = None, **asked: bool) -> None:
         self.metas = [
-            {"preset": preset or "strong", "region": region, "year": 2020, "x": SIDE * i, "y": 0, "aug": 0}
-            for region in REGIONS[part] for i in range(4)
+            {"preset": preset or "strong", "region": region, "year": 2020, "x": SIDE * i, "y": 0,
+            "aug": 0} for region in REGIONS[part] for i in range(4)
         ]  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.metas)
 
     def __getitem__(self, i: int) -> dict:
-        g, ok = torch.Generator().manual_seed(i), torch.ones(1, SIDE, SIDE, dtype=torch.bool)
+        g = torch.Generator().manual_seed(i)
+        ok = torch.ones(1, SIDE, SIDE, dtype=torch.bool)
         images = {name: torch.rand(3, SIDE, SIDE, generator=g) for name in ("rgb_t", "rgb_tp1")}
-        past = {"history": torch.rand(1, 3, SIDE, SIDE, generator=g), "history_valid": torch.tensor([True])}
+        past = {
+            "history": torch.rand(1, 3, SIDE, SIDE, generator=g),
+            "history_valid": torch.tensor([True]),
+        }
         unused = {"emb_tp1": torch.zeros(64, SIDE, SIDE), "emb_valid": ok & False}
         return images | past | unused | {"valid_t": ok, "valid_tp1": ok, "meta": self.metas[i]}
 
@@ -90,10 +99,16 @@ def test_from_params_to_scores(tmp_path: Path, name: str):
     assert count == (params.sample.samples if name == "mcvd" else 1)
     titles = [f"mcvd, mean of {count}", "mcvd, one sample"] if name == "mcvd" else [name]
     assert list(scores["model"]) == titles * 2 and set(scores["preset"]) == set(params.data.presets)
-    assert scores["psnr"].notna().all() and (scores["n"] == 4).all() and "seconds_per_patch" not in scores
+    assert (
+        scores["psnr"].notna().all()
+        and (scores["n"] == 4).all()
+        and "seconds_per_patch" not in scores
+    )
     assert (pd.read_csv(tmp_path / "timing.csv")["seconds_per_patch"] > 0).all()
     lines = len(pd.read_csv(tmp_path / "log.csv"))  # of what is not trained, an empty log
-    assert lines == (0 if name == "trend" else 2) and (tmp_path / "model/model.safetensors").is_file()
+    assert (
+        lines == (0 if name == "trend" else 2) and (tmp_path / "model/model.safetensors").is_file()
+    )
 
 
 def test_equal_runs_give_equal_bytes(tmp_path: Path):
@@ -110,19 +125,26 @@ def test_what_is_loaded_is_what_was_trained(tmp_path: Path):
     params = tiny()
     arm = read_arm(params, "unet")
     folder = train_arm(arm, params, tmp_path, progress=False)
-    forecaster, saved = load_arm(arm, params, folder), checkpoint.load(folder).tensors
+    forecaster = load_arm(arm, params, folder)
+    saved = checkpoint.load(folder).tensors
     assert saved["last.weight"].abs().max() > 0  # it is zero before training
     assert all(torch.equal(tensor, saved[name]) for name, tensor in forecaster.state_dict().items())
     assert not forecaster.training
 
 
 def test_what_an_arm_is_trained_and_judged_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    params, given = tiny(), []
+    params = tiny()
+    given = []
     monkeypatch.setattr(arms, "fit", lambda *args: given.append(args))
     train_arm(read_arm(params, "unet"), params, tmp_path)
     _, data, validation, how, *_, seed, _, _ = given[0]
-    assert {meta["region"] for meta in data.metas} == {"Aldmere", "Birkenau"} and (how.steps, seed) == (4, 0)
-    assert [[meta["x"] for meta in batch["meta"]] for batch in validation] == [[0, 2 * SIDE]]  # 2 of 4, spread evenly
+    assert {meta["region"] for meta in data.metas} == {"Aldmere", "Birkenau"} and (
+        how.steps,
+        seed,
+    ) == (4, 0)
+    assert [[meta["x"] for meta in batch["meta"]] for batch in validation] == [
+        [0, 2 * SIDE]
+    ]  # 2 of 4, spread evenly
     assert validation[0]["meta"][0]["region"] == "Corvey" and "emb_tp1" not in validation[0]
 
 
@@ -132,7 +154,9 @@ def test_persistence_and_an_arm_are_scored_by_the_same_function():
     unet = build_arm(read_arm(params, "unet"), params)
     rows = scoring.score({"Default": Persistence(), "unet": unet}, params, "strong", {}, 0)
     first, second = (untimed(scores) | {"model": ""} for scores in rows)
-    assert first == pytest.approx(second, nan_ok=True) and first["skill"] == pytest.approx(0, abs=1e-6)
+    assert first == pytest.approx(second, nan_ok=True) and first["skill"] == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_what_it_was_trained_on_is_never_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -142,7 +166,9 @@ def test_what_it_was_trained_on_is_never_scored(tmp_path: Path, monkeypatch: pyt
     seen = Places(params, "train")
     with pytest.raises(LeakError):
         evaluate_all({"unet": forecaster}, [collate([seen[0]])])
-    monkeypatch.setattr(arms, "open_split", partial(Split, "region", 0, ("Drostan",), ("Corvey",), ("Aldmere",)))
+    monkeypatch.setattr(
+        arms, "open_split", partial(Split, "region", 0, ("Drostan",), ("Corvey",), ("Aldmere",))
+    )
     with pytest.raises(CheckpointError, match="split hash"):
         load_arm(arm, params, tmp_path / "model")
 
@@ -188,9 +214,14 @@ def test_sd35_is_the_backbone_of_params_and_tunes_its_lora_alone():
     assert len(model.path) == 1 + round(tuned.model["steps"] * tuned.model["strength"])
     assert model.timesteps == tuned.model["timesteps"] and not model.prompted
     header = arms.header_of(tuned, params, model)
-    assert header["backbone"] and header["config"]["backbone"]["lora_rank"] == params.backbone.lora_rank
+    assert (
+        header["backbone"]
+        and header["config"]["backbone"]["lora_rank"] == params.backbone.lora_rank
+    )
     told = {"prompt": "a satellite image", "levels": "published", "steps": 1}
     asked = Arm("sd35", "SD 3.5", plain.model | told, None)
     prompted = build_arm(asked, params)
     assert not [name for name, p in prompted.named_parameters() if p.requires_grad]
-    assert prompted.prompted and prompted.path.tolist() == pytest.approx([plain.model["strength"], 0])
+    assert prompted.prompted and prompted.path.tolist() == pytest.approx(
+        [plain.model["strength"], 0]
+    )

@@ -8,17 +8,29 @@ from safetensors import safe_open
 from torch import nn
 
 from satjepa.baselines import mcvd
-from satjepa.baselines.mcvd import MCVD, Attention, Block, Denoiser, fir_down, fir_up, time_embedding
+from satjepa.baselines.mcvd import (
+    MCVD,
+    Attention,
+    Block,
+    Denoiser,
+    fir_down,
+    fir_up,
+    time_embedding,
+)
 from satjepa.baselines.mcvd_sampling import abar, sample
 
-LAYERS = {"Conv_0": "conv0", "Conv_1": "conv1", "Conv_2": "short", "GroupNorm_0": "norm", "NIN_0": "q", "NIN_1": "k",
-          "NIN_2": "v", "NIN_3": "out", "actnorm0": "norm0", "actnorm1": "norm1", "Dense_0": "adapt",
-          "mlp_gamma": "gamma", "mlp_beta": "beta", "W": "weight", "b": "bias"}  # fmt: skip
+LAYERS = {"Conv_0": "conv0", "Conv_1": "conv1", "Conv_2": "short", "GroupNorm_0": "norm",
+"NIN_0": "q", "NIN_1": "k",
+          "NIN_2": "v", "NIN_3": "out", "actnorm0": "norm0", "actnorm1": "norm1",
+          "Dense_0": "adapt", "mlp_gamma": "gamma", "mlp_beta": "beta", "W": "weight",
+          "b": "bias"}  # fmt: skip
 
 
 def golden(shared, name):
     with safe_open(shared / "baselines/golden" / f"{name}.safetensors", "pt") as f:
-        return {key: f.get_tensor(key) for key in f.keys()}, json.loads(f.metadata().get("config", "{}"))  # noqa: SIM118
+        return {key: f.get_tensor(key) for key in f.keys()}, json.loads(
+            f.metadata().get("config", "{}")
+        )  # noqa: SIM118
 
 
 def close(a, b, tolerance=1e-5):
@@ -51,7 +63,14 @@ def reference(request, shared):
     g, c = golden(shared, request.param)
     spade_dim = c["spade_dim"] if c["spade"] else 0
     assert c["n_head_channels"] == c["ngf"]
-    model = MCVD(c["image_size"], c["ngf"], c["ch_mult"], c["num_res_blocks"], c["attn_resolutions"], spade_dim)
+    model = MCVD(
+        c["image_size"],
+        c["ngf"],
+        c["ch_mult"],
+        c["num_res_blocks"],
+        c["attn_resolutions"],
+        spade_dim,
+    )
     order = published_order(model.net)
     assert len(order) == len(g["output/trace_shapes"])
     weights = {our_name(key, order): value.T if key.endswith(".W") else value
@@ -118,9 +137,9 @@ def make_batch(size=3, history=2):
     frames = torch.rand(size, 2 + history, 3, 16, 16, generator=generator)
     valid = torch.ones(size, 1, 16, 16, dtype=torch.bool)
     return {
-        "rgb_t": frames[:, 0], "rgb_tp1": frames[:, 1], "valid_t": valid, "valid_tp1": valid.clone(),
-        "history": frames[:, 2:], "history_valid": torch.ones(size, history, dtype=torch.bool),
-        "meta": [place(i) for i in range(size)],
+        "rgb_t": frames[:, 0], "rgb_tp1": frames[:, 1], "valid_t": valid,
+        "valid_tp1": valid.clone(), "history": frames[:, 2:], "history_valid": torch.ones(size,
+        history, dtype=torch.bool), "meta": [place(i) for i in range(size)],
     }  # fmt: skip
 
 
@@ -141,8 +160,14 @@ def generator(seed=0):
 
 @torch.no_grad()
 def test_it_starts_by_saying_that_there_is_no_noise():
-    model, batch = small(lively=False), make_batch(16)
-    assert model.net(torch.randn(2, 3, 16, 16), torch.tensor([3, 977]), torch.randn(2, 3, 16, 16)).abs().max() < 1e-4
+    model = small(lively=False)
+    batch = make_batch(16)
+    assert (
+        model.net(torch.randn(2, 3, 16, 16), torch.tensor([3, 977]), torch.randn(2, 3, 16, 16))
+        .abs()
+        .max()
+        < 1e-4
+    )
     loss, parts = model.loss(batch, generator(), 0)
     assert loss == pytest.approx(0.5 * 3 * 16 * 16, rel=0.05)
     assert parts["mse"] == pytest.approx(1, rel=0.05)
@@ -150,20 +175,33 @@ def test_it_starts_by_saying_that_there_is_no_noise():
 
 def test_weights_start_with_the_variance_of_the_mean_of_their_fans():
     net = Denoiser(16, 3, 3, 64, (1, 2), 1, (8,))
-    variances = {"conv_in": 1 * 2 / (9 * 70), "time.0": 2 / (64 + 256), "down.0.conv1": 1e-10 * 2 / (9 * 128),
-                 "middle.0.attention.q": 0.1 / 128, "middle.0.attention.out": 1e-10 / 128}  # fmt: skip
+    variances = {"conv_in": 1 * 2 / (9 * 70), "time.0": 2 / (64 + 256),
+    "down.0.conv1": 1e-10 * 2 / (9 * 128),
+                 "middle.0.attention.q": 0.1 / 128,
+                 "middle.0.attention.out": 1e-10 / 128}  # fmt: skip
     for name, variance in variances.items():
-        assert net.get_submodule(name).weight.var().item() == pytest.approx(variance, rel=0.15), name
-    assert not any(p.any() for name, p in net.named_parameters() if name.endswith("bias") and "norm" not in name)
+        assert net.get_submodule(name).weight.var().item() == pytest.approx(variance, rel=0.15), (
+            name
+        )
+    assert not any(
+        p.any()
+        for name, p in net.named_parameters()
+        if name.endswith("bias") and "norm" not in name
+    )
 
 
 @torch.no_grad()
 def test_loss_is_the_sum_over_valid_pixels_of_what_the_generator_draws():
-    model, batch, draw = small(), make_batch(), generator(5)
+    model = small()
+    batch = make_batch()
+    draw = generator(5)
     batch["valid_t"][0, :, :4] = False
     batch["valid_tp1"][1, :, 8:] = False
-    labels, noise = torch.randint(1000, (3,), generator=draw), torch.randn(3, 3, 16, 16, generator=draw)
-    error = model.error(2 * batch["rgb_tp1"] - 1, noise, labels, model.past(batch), torch.ones(3).bool())
+    labels = torch.randint(1000, (3,), generator=draw)
+    noise = torch.randn(3, 3, 16, 16, generator=draw)
+    error = model.error(
+        2 * batch["rgb_tp1"] - 1, noise, labels, model.past(batch), torch.ones(3).bool()
+    )
     sums = [error[0, :, 4:].square().sum(), error[1, :, :8].square().sum(), error[2].square().sum()]
     loss, parts = model.loss(batch, generator(5), 7)
     torch.testing.assert_close(loss, sum(sums) / 6)
@@ -173,13 +211,15 @@ def test_loss_is_the_sum_over_valid_pixels_of_what_the_generator_draws():
 @torch.no_grad()
 @pytest.mark.parametrize("spade_dim", [0, 4])
 def test_a_masked_past_is_a_past_of_zeros_and_masks_have_their_probability(spade_dim):
-    never, always = small(spade_dim=spade_dim), small(spade_dim=spade_dim, mask=1.0)
+    never = small(spade_dim=spade_dim)
+    always = small(spade_dim=spade_dim, mask=1.0)
     batch = make_batch()
     grey = batch | {"rgb_t": torch.full_like(batch["rgb_t"], 0.5)}
     masked = always.loss(batch, generator(), 0)[0]
     assert masked == never.loss(grey, generator(), 0)[0]
     assert masked != never.loss(batch, generator(), 0)[0]
-    half, kept = small(mask=0.3), []
+    half = small(mask=0.3)
+    kept = []
     half.error = lambda x0, noise, labels, past, k: kept.append(k) or x0
     half.loss(make_batch(400), generator(), 0)
     assert (~kept[0]).float().mean() == pytest.approx(0.3, abs=0.06)
@@ -188,7 +228,9 @@ def test_a_masked_past_is_a_past_of_zeros_and_masks_have_their_probability(spade
 @torch.no_grad()
 def test_the_mask_embedding_tells_a_masked_past_from_a_grey_one():
     net = small(mask_embedding=True).net
-    x, labels, grey = torch.randn(2, 3, 16, 16), torch.tensor([3, 500]), torch.zeros(2, 3, 16, 16)
+    x = torch.randn(2, 3, 16, 16)
+    labels = torch.tensor([3, 500])
+    grey = torch.zeros(2, 3, 16, 16)
     kept = torch.ones(2, dtype=torch.bool)
     assert torch.equal(net(x, labels, grey), net(x, labels, grey, kept))
     assert not torch.allclose(net(x, labels, grey), net(x, labels, grey, ~kept))
@@ -207,9 +249,12 @@ def test_the_past_is_told_oldest_first_and_what_is_unknown_is_grey():
     torch.testing.assert_close(small().past(batch), past[:, 6:])
 
 
-@pytest.mark.parametrize("options", [{"history": 2}, {"sampler": "ddim"}, {"spade_dim": 4, "dropout": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"history": 2}, {"sampler": "ddim"}, {"spade_dim": 4, "dropout": 0.5}], ids=str
+)
 def test_a_forecast_depends_on_seed_sample_and_place_alone(options):
-    model, batch = small(**options).train(), make_batch()
+    model = small(**options).train()
+    batch = make_batch()
     images = model.forecast(batch, 2, 7)
     assert images.shape == (2, 3, 3, 16, 16)
     assert images.min() >= 0 and images.max() <= 1 and images.std() > 0.1
@@ -243,7 +288,8 @@ def test_what_the_sampler_makes_becomes_an_image_in_0_to_1(monkeypatch):
 
 
 def test_two_steps_of_training_reach_every_weight():
-    model, batch = small(lively=False, history=2), make_batch()
+    model = small(lively=False, history=2)
+    batch = make_batch()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(3):
         optimizer.zero_grad()

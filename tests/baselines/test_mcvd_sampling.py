@@ -7,7 +7,14 @@ from satjepa.baselines.mcvd_sampling import LEVELS, abar, sample
 
 
 def test_level_0_is_the_noisiest():
-    known = {0: 4.0358304e-05, 250: 0.0033505505, 500: 0.078587234, 750: 0.52408534, 990: 0.99810517, 999: 0.99989998}
+    known = {
+        0: 4.0358304e-05,
+        250: 0.0033505505,
+        500: 0.078587234,
+        750: 0.52408534,
+        990: 0.99810517,
+        999: 0.99989998,
+    }
     assert {j: abar()[j].item() for j in known} == pytest.approx(known, rel=1e-6)
 
 
@@ -33,7 +40,8 @@ def test_a_network_that_knows_the_image_gives_it_back(steps, ancestral):
 
 @pytest.mark.parametrize(("denoise", "levels"), [("off", []), ("fixed", [750]), ("reference", [3])])
 def test_levels_that_are_visited_and_noise_that_is_asked_for(denoise, levels):
-    asked, drawn = [], []
+    asked = []
+    drawn = []
 
     def eps(x, level):
         asked.append(level)
@@ -49,9 +57,12 @@ def test_levels_that_are_visited_and_noise_that_is_asked_for(denoise, levels):
 
 
 def test_noise_of_a_step_has_the_variance_of_the_posterior():
-    """Two steps of an oracle of 0: after the first, x has mean r x and variance (1 - a') / (1 - a) b."""
+    """Two steps of an oracle of 0: after the first, x has mean r x and variance (1 - a') / (1 - a)
+    b.
+    """
     ones, (a, after) = torch.ones(1, 3, 2, 2), abar()[[0, 500]].tolist()
-    seen, b = [], 1 - abar()[0].item() / abar()[500].item()
+    seen = []
+    b = 1 - abar()[0].item() / abar()[500].item()
 
     def eps(x, level):
         seen.append(x)
@@ -63,7 +74,8 @@ def test_noise_of_a_step_has_the_variance_of_the_posterior():
 
 
 def test_estimates_of_the_image_are_held_in_range_if_asked():
-    x0, x = torch.full((1, 3, 2, 2), 1.5), torch.randn(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    x0 = torch.full((1, 3, 2, 2), 1.5)
+    x = torch.randn(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     assert torch.equal(sample(oracle(x0), x, 10, None, clip=True), torch.ones_like(x0))
     torch.testing.assert_close(sample(oracle(x0), x, 10, None, clip=False), x0)
 

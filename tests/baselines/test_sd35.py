@@ -1,4 +1,6 @@
-"""SD 3.5 as a forecaster against diffusers' image-to-image pipeline, and against our own model without I-JEPA."""
+"""SD 3.5 as a forecaster against diffusers' image-to-image pipeline, and against our own model
+without I-JEPA.
+"""
 
 from pathlib import Path
 
@@ -10,7 +12,9 @@ from satjepa.baselines.sd35 import SD35, img2img, img2img_path
 from satjepa.models.backbone import Backbone
 from satjepa.models.flow import sigmas
 
-SIDE, LENGTH, WIDTH = 32, 6, 128
+SIDE = 32
+LENGTH = 6
+WIDTH = 128
 SHIFT = 3.0
 
 
@@ -39,7 +43,9 @@ def pipeline(parts):
 
     none = {f"{part}{n}": None for part in ("text_encoder", "tokenizer") for n in ("", "_2", "_3")}
     scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
-    pipe = StableDiffusion3Img2ImgPipeline(transformer=parts[0], vae=parts[1], scheduler=scheduler, **none)
+    pipe = StableDiffusion3Img2ImgPipeline(
+        transformer=parts[0], vae=parts[1], scheduler=scheduler, **none
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -51,7 +57,9 @@ def text(seed, size=None):
     one = {"hidden": hidden, "mask": mask, "pooled": torch.randn(WIDTH, generator=generator)}
     if size is None:
         return one
-    scale = 1 + torch.arange(size)[:, None] / 3 + torch.arange(3) / 10  # every caption of every place is another
+    scale = (
+        1 + torch.arange(size)[:, None] / 3 + torch.arange(3) / 10
+    )  # every caption of every place is another
     return {"hidden": scale[..., None, None] * hidden, "mask": mask.expand(size, 3, -1),
             "pooled": scale[..., None] * one["pooled"]}  # fmt: skip
 
@@ -59,7 +67,10 @@ def text(seed, size=None):
 def make_batch(size=3, side=SIDE, places=None):
     generator = torch.Generator().manual_seed(3)
     rgb = torch.rand(2, size, 3, side, side, generator=generator)
-    metas = [{"preset": "p", "region": "R", "year": 2020, "x": 32 * i, "y": 0} for i in places or range(size)]
+    metas = [
+        {"preset": "p", "region": "R", "year": 2020, "x": 32 * i, "y": 0}
+        for i in places or range(size)
+    ]
     return {"rgb_t": rgb[0], "rgb_tp1": rgb[1], "text_t": text(1, size), "meta": metas}
 
 
@@ -68,13 +79,20 @@ def options(hidden, pooled, empty, guidance):
     told = {"prompt_embeds": hidden, "pooled_prompt_embeds": pooled}
     none = {"negative_prompt_embeds": empty["hidden"].expand_as(hidden),
             "negative_pooled_prompt_embeds": empty["pooled"].expand_as(pooled)}  # fmt: skip
-    return {"height": SIDE, "width": SIDE, "guidance_scale": guidance, **told, **(none if guidance > 1 else {})}
+    return {
+        "height": SIDE,
+        "width": SIDE,
+        "guidance_scale": guidance,
+        **told,
+        **(none if guidance > 1 else {}),
+    }
 
 
 # ---------------------------------------------------------------------- noise levels
 
 
-STARTS = {20: [0.3644, 0.5829, 0.7310, 0.8057, 0.8940], 28: [0.4093, 0.6022, 0.7371, 0.8143, 0.8959],
+STARTS = {20: [0.3644, 0.5829, 0.7310, 0.8057, 0.8940], 28: [0.4093, 0.6022, 0.7371, 0.8143,
+0.8959],
           50: [0.4069, 0.6165, 0.7434, 0.8139, 0.9028]}  # fmt: skip
 RUN = {20: [4, 7, 10, 12, 15], 28: [6, 10, 14, 17, 21], 50: [10, 18, 25, 30, 38]}
 
@@ -87,7 +105,19 @@ def test_strength_sets_the_start_and_the_number_of_steps(steps):
 
 
 def test_the_lowest_level_is_shifted_twice_as_in_diffusers():
-    known = [1, 0.960129, 0.913349, 0.857692, 0.790368, 0.707278, 0.602151, 0.464876, 0.278049, 0.008929, 0]
+    known = [
+        1,
+        0.960129,
+        0.913349,
+        0.857692,
+        0.790368,
+        0.707278,
+        0.602151,
+        0.464876,
+        0.278049,
+        0.008929,
+        0,
+    ]
     assert img2img_path(10, 1.0, SHIFT).tolist() == pytest.approx(known, abs=1e-6)
     assert sigmas(10, SHIFT)[:2].tolist() != pytest.approx(known[:2], abs=1e-3)
 
@@ -102,13 +132,16 @@ def test_strength_is_above_0_and_at_most_1(strength):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("steps", "strength", "guidance"), [(5, 0.6, 1.0), (7, 0.35, 4.0), (4, 1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("steps", "strength", "guidance"), [(5, 0.6, 1.0), (7, 0.35, 4.0), (4, 1.0, 1.0)]
+)
 def test_latents_in_latents_out_as_the_pipeline(backbone, pipeline, steps, strength, guidance):
     model = SD35(backbone, img2img_path(steps, strength, SHIFT), text(2), guidance=guidance)
     hidden, pooled = model.told(make_batch())
     start = torch.randn(3, 16, 4, 4)
     known = options(hidden, pooled, text(2), guidance)
-    theirs = pipeline(image=start, strength=strength, num_inference_steps=steps, output_type="latent",
+    theirs = pipeline(image=start, strength=strength, num_inference_steps=steps,
+    output_type="latent",
                       generator=torch.Generator().manual_seed(5), **known).images  # fmt: skip
     noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(5))
     ours = img2img(model.guided(hidden, pooled), start, noise, model.path)
@@ -118,12 +151,15 @@ def test_latents_in_latents_out_as_the_pipeline(backbone, pipeline, steps, stren
 
 @torch.no_grad()
 def test_one_step_from_a_stated_noise_level_as_the_pipeline(backbone, pipeline):
-    """The published sampler of Sat-JEPA-Diff. The pipeline shifts the levels it is given, so it is given others."""
+    """The published sampler of Sat-JEPA-Diff. The pipeline shifts the levels it is given, so it is
+    given others.
+    """
     model = SD35(backbone, sigmas(1, SHIFT, 0.35), text(2))
     assert model.path.tolist() == pytest.approx([0.35, 0])
     hidden, pooled = model.told(make_batch())
     start = torch.randn(3, 16, 4, 4)
-    unshifted, known = 0.35 / (SHIFT - (SHIFT - 1) * 0.35), options(hidden, pooled, text(2), 1.0)
+    unshifted = 0.35 / (SHIFT - (SHIFT - 1) * 0.35)
+    known = options(hidden, pooled, text(2), 1.0)
     theirs = pipeline(image=start, strength=1.0, sigmas=[unshifted], output_type="latent",
                       generator=torch.Generator().manual_seed(5), **known).images  # fmt: skip
     noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(5))
@@ -132,14 +168,21 @@ def test_one_step_from_a_stated_noise_level_as_the_pipeline(backbone, pipeline):
 
 
 def test_a_forecast_is_the_image_of_the_pipeline(backbone, pipeline, monkeypatch):
-    """Image in, image out, but for one thing: our latent of year t is the posterior's mean, theirs a draw from it."""
-    model, batch = SD35(backbone, img2img_path(5, 0.6, SHIFT), text(2)), make_batch()
+    """Image in, image out, but for one thing: our latent of year t is the posterior's mean, theirs
+    a draw from it.
+    """
+    model = SD35(backbone, img2img_path(5, 0.6, SHIFT), text(2))
+    batch = make_batch()
     generators = [torch.Generator().manual_seed(i) for i in range(3)]
-    noise = torch.stack([torch.randn(16, 4, 4, generator=torch.Generator().manual_seed(i)) for i in range(3)])
+    noise = torch.stack(
+        [torch.randn(16, 4, 4, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    )
     monkeypatch.setattr(sd35, "patch_noise", lambda *_: noise)
     hidden, pooled = model.told(batch)
-    theirs = pipeline(image=backbone.encode(batch["rgb_t"]), strength=0.6, num_inference_steps=5, output_type="pt",
-                      generator=generators, **options(hidden, pooled, text(2), 1.0)).images  # fmt: skip
+    theirs = pipeline(image=backbone.encode(batch["rgb_t"]), strength=0.6, num_inference_steps=5,
+    output_type="pt",
+                      generator=generators, **options(hidden, pooled, text(2),
+                      1.0)).images  # fmt: skip
     torch.testing.assert_close(model.forecast(batch)[0], theirs, rtol=0, atol=1e-5)
 
 
@@ -147,15 +190,21 @@ def test_a_forecast_is_the_image_of_the_pipeline(backbone, pipeline, monkeypatch
 
 
 def test_a_forecast_depends_on_seed_sample_and_place_alone(backbone):
-    model, batch = SD35(backbone, img2img_path(5, 0.6, SHIFT), text(2), guidance=2.0), make_batch()
+    model = SD35(backbone, img2img_path(5, 0.6, SHIFT), text(2), guidance=2.0)
+    batch = make_batch()
     images = model.forecast(batch, 2, 7)
     assert images.shape == (2, 3, 3, SIDE, SIDE) and images.dtype == torch.float32
     assert images.min() >= 0 and images.max() <= 1
     alone = {k: v[1:2] for k, v in batch.items() if k != "text_t"}
     alone["text_t"] = {k: v[1:2] for k, v in batch["text_t"].items()}
     torch.testing.assert_close(model.forecast(alone, 2, 7), images[:, 1:2], rtol=0, atol=1e-5)
-    others = [model.forecast(batch, 1, 8), model.forecast(batch | {"meta": make_batch(places=[7, 8, 9])["meta"]}, 1, 7)]
-    assert not any(torch.allclose(other[0], images[0], atol=1e-3) for other in [*others, images[1:]])
+    others = [
+        model.forecast(batch, 1, 8),
+        model.forecast(batch | {"meta": make_batch(places=[7, 8, 9])["meta"]}, 1, 7),
+    ]
+    assert not any(
+        torch.allclose(other[0], images[0], atol=1e-3) for other in [*others, images[1:]]
+    )
 
 
 def test_it_hears_the_semantic_caption_or_the_prompt(backbone):
@@ -169,7 +218,9 @@ def test_it_hears_the_semantic_caption_or_the_prompt(backbone):
         assert torch.equal(prompted.forecast(batch), prompted.forecast(other))
     del batch["text_t"]  # a prompt needs no captions
     hidden, pooled = prompted.told(batch)
-    assert all(torch.equal(row, text(5)["hidden"]) for row in hidden) and torch.equal(pooled[2], text(5)["pooled"])
+    assert all(torch.equal(row, text(5)["hidden"]) for row in hidden) and torch.equal(
+        pooled[2], text(5)["pooled"]
+    )
 
 
 def test_pure_noise_does_not_see_year_t_and_a_start_from_it_does(backbone):
@@ -181,7 +232,8 @@ def test_pure_noise_does_not_see_year_t_and_a_start_from_it_does(backbone):
 
 
 def test_images_can_be_drawn_at_another_size(backbone, monkeypatch):
-    drawn, batch = [], make_batch(side=16)
+    drawn = []
+    batch = make_batch(side=16)
     encode = backbone.encode
     monkeypatch.setattr(backbone, "encode", lambda rgb: drawn.append(rgb) or encode(rgb))
     images = SD35(backbone, img2img_path(2, 0.5, SHIFT), text(2), work_size=SIDE).forecast(batch)
@@ -192,7 +244,9 @@ def test_images_can_be_drawn_at_another_size(backbone, monkeypatch):
 
 def test_layout_tokens_are_of_one_size(backbone):
     with pytest.raises(ValueError, match="work_size must be 0"):
-        SD35(backbone, sigmas(1), text(2), layout={"positions": torch.zeros(16, 32)}, work_size=SIDE)
+        SD35(
+            backbone, sigmas(1), text(2), layout={"positions": torch.zeros(16, 32)}, work_size=SIDE
+        )
 
 
 # ---------------------------------------------------------------------- the tuned row
@@ -202,7 +256,9 @@ def tuned(parts, **changes):
     import copy
 
     backbone = Backbone(copy.deepcopy(parts[0]), parts[1], SHIFT)
-    return SD35(backbone.add_lora(2, 2, ["to_q", "to_k", "to_v", "to_out.0"]), sigmas(2), text(2), **changes)
+    return SD35(
+        backbone.add_lora(2, 2, ["to_q", "to_k", "to_v", "to_out.0"]), sigmas(2), text(2), **changes
+    )
 
 
 def generator(seed=0):
@@ -211,7 +267,8 @@ def generator(seed=0):
 
 def test_only_lora_trains_and_it_learns(parts, backbone):
     assert not [p for p in SD35(backbone, sigmas(2), text(2)).parameters() if p.requires_grad]
-    model, batch = tuned(parts, caption_dropout=0.0), make_batch()
+    model = tuned(parts, caption_dropout=0.0)
+    batch = make_batch()
     before = model.loss(batch, generator(), 0)[0].item()
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert trained and all("lora_" in name for name in trained)
@@ -227,7 +284,9 @@ def test_only_lora_trains_and_it_learns(parts, backbone):
 
 @torch.no_grad()
 def test_loss_is_that_of_flow_matching_on_year_t_plus_1(parts):
-    model, batch, draw = tuned(parts, timesteps=(0.5, 2.0), caption_dropout=0.5), make_batch(8), generator(4)
+    model = tuned(parts, timesteps=(0.5, 2.0), caption_dropout=0.5)
+    batch = make_batch(8)
+    draw = generator(4)
     x0 = model.backbone.encode(batch["rgb_tp1"])
     noise = torch.randn(x0.shape, generator=draw)
     sigma = torch.sigmoid(0.5 + 2 * torch.randn(8, generator=draw))
@@ -243,18 +302,29 @@ def test_loss_is_that_of_flow_matching_on_year_t_plus_1(parts):
     assert model.loss(batch | {"latent_tp1": 2 * x0}, generator(4), 0)[0] != loss
 
 
-# ---------------------------------------------------------------------- the tiny backbone of the demo
+# ---------------------------------------------------------------------- the tiny backbone of the
+# demo
 
 
 def test_zero_shot_is_our_model_without_jepa_before_any_training():
-    """What the tiny backbone is told is what it was pre-trained on as "caption only", to the bit."""
+    """What the tiny backbone is told is what it was pre-trained on as "caption only", to the
+    bit.
+    """
     from safetensors.torch import load_file
 
     from satjepa.assemble import build_model, load_backbone, load_text_encoders, local
     from satjepa.config import load_params
 
-    params = load_params(**{"model.use_jepa": False, "sample.steps": 3, "sample.strength": 0.5, "sample.guidance": 1.0})
-    batch, texts = make_batch(2, 64), ["", "", "Forest.", "Forest with farmland.", "", "Water.", "Town with water."]
+    params = load_params(
+        **{
+            "model.use_jepa": False,
+            "sample.steps": 3,
+            "sample.strength": 0.5,
+            "sample.guidance": 1.0,
+        }
+    )
+    batch = make_batch(2, 64)
+    texts = ["", "", "Forest.", "Forest with farmland.", "", "Water.", "Town with water."]
     hidden, mask, pooled = load_text_encoders(params).embed_batch(texts, params.captions.max_length)
     words = {"hidden": hidden, "mask": mask, "pooled": pooled}
     batch["text_t"] = {name: value[1:].unflatten(0, (2, 3)) for name, value in words.items()}

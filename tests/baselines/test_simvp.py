@@ -7,11 +7,12 @@ from golden import agree, gradient_norm, load, read
 from satjepa.baselines.simvp import SimVP, drop_path, drop_rates
 
 NAMES = {
-    "enc.enc": "encoder", "hid.encoder": "translator", "dec.dec": "decoder", "dec.readout": "readout",
-    "conv.conv.0": "conv", "conv.conv": "conv", "conv.norm": "norm", "block.": "", "reduction": "project",
-    "attn.proj_1": "enter", "attn.proj_2": "leave", "attn.spatial_gating_unit.conv0": "near",
-    "attn.spatial_gating_unit.conv_spatial": "far", "attn.spatial_gating_unit.conv1": "gate",
-    "layer_scale_": "scale", "mlp.fc1": "mlp.0", "mlp.dwconv.dwconv": "mlp.1", "mlp.fc2": "mlp.3",
+    "enc.enc": "encoder", "hid.encoder": "translator", "dec.dec": "decoder",
+    "dec.readout": "readout", "conv.conv.0": "conv", "conv.conv": "conv", "conv.norm": "norm",
+    "block.": "", "reduction": "project", "attn.proj_1": "enter", "attn.proj_2": "leave",
+    "attn.spatial_gating_unit.conv0": "near", "attn.spatial_gating_unit.conv_spatial": "far",
+    "attn.spatial_gating_unit.conv1": "gate", "layer_scale_": "scale", "mlp.fc1": "mlp.0",
+    "mlp.dwconv.dwconv": "mlp.1", "mlp.fc2": "mlp.3",
 }  # fmt: skip
 SIZES = {"hid_s": 8, "hid_t": 16, "n_s": 2, "n_t": 3}
 
@@ -32,10 +33,16 @@ def test_in_eval_mode(shared):
     for name, part in parts.items():
         part.register_forward_hook(lambda part, args, out, name=name: seen.__setitem__(name, out))
     first = model.translator[0]
-    first.project.register_forward_hook(lambda part, args, out: seen.__setitem__("trans0_block", args[0]))
-    first.norm1.register_forward_hook(lambda part, args, out: seen.__setitem__("trans0_attn", first.attention(out)))
+    first.project.register_forward_hook(
+        lambda part, args, out: seen.__setitem__("trans0_block", args[0])
+    )
+    first.norm1.register_forward_hook(
+        lambda part, args, out: seen.__setitem__("trans0_attn", first.attention(out))
+    )
     assert agree(model(inputs["x"]), outputs["pred_eval"])
-    assert {f"trace_{name}" for name in seen} == {name for name in outputs if name.startswith("trace")}
+    assert {f"trace_{name}" for name in seen} == {
+        name for name in outputs if name.startswith("trace")
+    }
     assert all(agree(value, outputs[f"trace_{name}"]) for name, value in seen.items())
 
 
@@ -58,7 +65,10 @@ def test_in_train_mode(shared):
         (10_097_923, {"n_s": 4, "n_t": 8}),
         (1_206_403, {"hid_s": 32, "hid_t": 128, "n_s": 4, "n_t": 4}),
         (320_323, {"hid_s": 16, "hid_t": 64, "n_s": 4, "n_t": 4}),
-        (46_769_665, {"hid_t": 512, "n_s": 4, "n_t": 8, "history": 9, "colours": 1}),  # Moving-MNIST, 10 frames
+        (
+            46_769_665,
+            {"hid_t": 512, "n_s": 4, "n_t": 8, "history": 9, "colours": 1},
+        ),  # Moving-MNIST, 10 frames
         (15_634_243, {"history": 9}),  # KittiCaltech
         (9_961_058, {"hid_s": 32, "hid_t": 256, "n_t": 8, "history": 3, "colours": 2}),  # TaxiBJ
     ],
@@ -85,7 +95,8 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
 
 def test_drop_path_is_for_training_alone():
     torch.manual_seed(0)
-    model, frames = SimVP(**SIZES, drop_path=0.9), torch.rand(2, 1, 3, 16, 16)
+    model = SimVP(**SIZES, drop_path=0.9)
+    frames = torch.rand(2, 1, 3, 16, 16)
     with torch.no_grad():
         for stage in model.translator:
             stage.scale1 += 1
@@ -107,7 +118,9 @@ def test_initialisation():
         assert layer.weight.std().item() == pytest.approx(spread, rel=0.1)
         assert (layer.bias == 0).all()
     assert (stage.scale1 == 0.01).all() and (stage.scale2 == 0.01).all()
-    assert model.translator[0].project.weight.abs().max().item() == pytest.approx(32**-0.5, rel=0.05)  # torch's own
+    assert model.translator[0].project.weight.abs().max().item() == pytest.approx(
+        32**-0.5, rel=0.05
+    )  # torch's own
     assert model.readout.bias.abs().max() > 0
 
 
@@ -120,12 +133,18 @@ def test_sizes_that_the_reference_would_change_silently_are_refused(sizes: dict)
 def test_with_history_the_first_frame_out_counts_and_missing_years_are_filled():
     torch.manual_seed(0)
     model = SimVP(**SIZES, drop_path=None, history=2).eval()
-    rgb, past = torch.rand(2, 3, 16, 16), torch.rand(2, 2, 3, 16, 16) + 0.01
+    rgb = torch.rand(2, 3, 16, 16)
+    past = torch.rand(2, 2, 3, 16, 16) + 0.01
     past[0, 1] = 0
     valid = torch.ones(2, 1, 16, 16, dtype=torch.bool)
     there = torch.tensor([[True, False], [True, True]])
     batch = {"rgb_t": rgb, "valid_t": valid, "history": past, "history_valid": there}
-    clips = torch.stack([torch.stack([past[0, 0], past[0, 0], rgb[0]]), torch.stack([past[1, 1], past[1, 0], rgb[1]])])
+    clips = torch.stack(
+        [
+            torch.stack([past[0, 0], past[0, 0], rgb[0]]),
+            torch.stack([past[1, 1], past[1, 0], rgb[1]]),
+        ]
+    )
     with torch.no_grad():
         assert torch.allclose(model.predict(batch), model(clips)[:, 0], atol=1e-6)
     image = model.forecast(batch, samples=2)
@@ -138,8 +157,13 @@ def test_loss_is_over_the_pixels_valid_in_both_years():
     model = SimVP(**SIZES, drop_path=None).eval()
     g = torch.Generator().manual_seed(1)
     batch = {name: torch.rand(2, 3, 16, 16, generator=g) for name in ("rgb_t", "rgb_tp1")}
-    batch |= {name: torch.rand(2, 1, 16, 16, generator=g) > 0.3 for name in ("valid_t", "valid_tp1")}
-    batch |= {"history": torch.zeros(2, 0, 3, 16, 16), "history_valid": torch.zeros(2, 0, dtype=torch.bool)}
+    batch |= {
+        name: torch.rand(2, 1, 16, 16, generator=g) > 0.3 for name in ("valid_t", "valid_tp1")
+    }
+    batch |= {
+        "history": torch.zeros(2, 0, 3, 16, 16),
+        "history_valid": torch.zeros(2, 0, dtype=torch.bool),
+    }
     both = (batch["valid_t"] & batch["valid_tp1"]).expand(-1, 3, -1, -1)
     with torch.no_grad():
         squared = (model.predict(batch) - batch["rgb_tp1"]).square()[both]

@@ -5,9 +5,12 @@ import torch
 from satjepa.baselines.trend import Climatology, LinearTrend
 
 
-def batch_of(years: torch.Tensor, valid: torch.Tensor | None = None, there: list[bool] | None = None) -> dict:
+def batch_of(
+    years: torch.Tensor, valid: torch.Tensor | None = None, there: list[bool] | None = None
+) -> dict:
     """A batch of one place from its years (T,3,H,W), oldest first; valid (H,W) of the last."""
-    earlier, ok = years[:-1].flip(0), torch.ones(years.shape[-2:], dtype=torch.bool)
+    earlier = years[:-1].flip(0)
+    ok = torch.ones(years.shape[-2:], dtype=torch.bool)
     return {
         "rgb_t": years[-1:],
         "valid_t": (ok if valid is None else valid)[None, None],

@@ -1,4 +1,6 @@
-"""Tokenizers that transformers loads, encoders that do not see padding, a store that gives back what it took."""
+"""Tokenizers that transformers loads, encoders that do not see padding, a store that gives back
+what it took.
+"""
 
 import pickle
 import time
@@ -11,8 +13,13 @@ from satjepa.captions import embeddings
 from satjepa.captions.embeddings import TextEncoders, TextEncodersNotFound, TextStore
 from satjepa.demo import text_encoders
 
-CORPUS = ["Forest 40 percent, grass 25. Strong vigour, dark.", "Four large parcels, on an upright grid. Soft edges.",
-          "Farmland with forest. Northwest forest and grass, southeast water. Change: clearing northwest.", "No data."]
+CORPUS = [
+    "Forest 40 percent, grass 25. Strong vigour, dark.",
+    "Four large parcels, on an upright grid. Soft edges.",
+    "Farmland with forest. Northwest forest and grass, southeast water. Change: clearing "
+    "northwest.",
+    "No data.",
+]
 LENGTH = 24
 
 
@@ -42,7 +49,12 @@ def test_tokenizers_load_through_transformers_and_keep_the_text(folder: Path) ->
         letters = clip.decode(clip(line).input_ids, skip_special_tokens=True).replace(" ", "")
         assert letters == line.lower().replace(" ", "")
         assert (clip(line).input_ids[0], clip(line).input_ids[-1]) == (0, 1)  # start and end
-    assert t5.tokenize("Farmland with forest.") == ["▁Farmland", "▁with", "▁forest", "."]  # one token a word
+    assert t5.tokenize("Farmland with forest.") == [
+        "▁Farmland",
+        "▁with",
+        "▁forest",
+        ".",
+    ]  # one token a word
     odd = "A Zebra, 17% (x)!"  # spelled, not lost
     assert t5.unk_token_id not in t5(odd).input_ids
     assert clip.eos_token_id not in clip(odd).input_ids[:-1]
@@ -67,11 +79,15 @@ def test_an_embedding_depends_on_its_text_alone(encoders: TextEncoders) -> None:
     torch.testing.assert_close(padded[3][mask[3]], together[3][0], atol=1e-5, rtol=0)
     torch.testing.assert_close(pooled[3], together[3][1], atol=1e-5, rtol=0)
     assert not padded[~mask].any()
-    assert (pooled[0] - pooled[1]).abs().max() > 1e-3 and (padded[0, 0] - padded[1, 0]).abs().max() > 1e-3
+    assert (pooled[0] - pooled[1]).abs().max() > 1e-3 and (
+        padded[0, 0] - padded[1, 0]
+    ).abs().max() > 1e-3
 
 
 def test_the_order_of_the_words_matters(encoders: TextEncoders) -> None:
-    (one, one_pooled), (two, two_pooled) = encoders.encode(["forest and grass", "grass and forest"], LENGTH)
+    (one, one_pooled), (two, two_pooled) = encoders.encode(
+        ["forest and grass", "grass and forest"], LENGTH
+    )
     assert (one[1] - two[1]).abs().max() > 1e-4  # the word between them has other neighbours
     assert (one_pooled - two_pooled).abs().max() > 1e-4
 
@@ -79,7 +95,10 @@ def test_the_order_of_the_words_matters(encoders: TextEncoders) -> None:
 def test_forward_lets_the_gradient_through(folder: Path) -> None:
     encoders = TextEncoders.from_pretrained(folder).requires_grad_(True)
     tokens = encoders.tokenize(CORPUS, LENGTH)
-    assert tokens["t5"].shape == tokens["mask"].shape == (4, LENGTH) and tokens["clip_1"].shape == (4, 77)
+    assert tokens["t5"].shape == tokens["mask"].shape == (4, LENGTH) and tokens["clip_1"].shape == (
+        4,
+        77,
+    )
     hidden, _, pooled = encoders({name: ids[:2] for name, ids in tokens.items()})
     (hidden.square().mean() + pooled.square().mean()).backward()
     for model in (encoders.clip_1, encoders.clip_2, encoders.t5):
@@ -87,19 +106,30 @@ def test_forward_lets_the_gradient_through(folder: Path) -> None:
     assert not encoders.embed_batch(CORPUS, LENGTH)[0].requires_grad
 
 
-def test_saved_encoders_load_again_in_half_precision(encoders: TextEncoders, tmp_path: Path) -> None:
+def test_saved_encoders_load_again_in_half_precision(
+    encoders: TextEncoders, tmp_path: Path
+) -> None:
     encoders.save_pretrained(tmp_path)
     again = TextEncoders.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert again.t5.dtype == again.clip_2.dtype == torch.bfloat16
-    assert TextEncoders.from_pretrained(tmp_path).fingerprint() == encoders.fingerprint() != again.fingerprint()
-    (hidden, _), (want, _) = again.encode(CORPUS[:1], LENGTH)[0], encoders.encode(CORPUS[:1], LENGTH)[0]
+    assert (
+        TextEncoders.from_pretrained(tmp_path).fingerprint()
+        == encoders.fingerprint()
+        != again.fingerprint()
+    )
+    (hidden, _), (want, _) = (
+        again.encode(CORPUS[:1], LENGTH)[0],
+        encoders.encode(CORPUS[:1], LENGTH)[0],
+    )
     torch.testing.assert_close(hidden.float(), want, atol=0.1, rtol=0.1)
 
 
 def test_the_seed_makes_the_encoders(folder: Path, encoders: TextEncoders, tmp_path: Path) -> None:
     text_encoders.train_tokenizers(CORPUS, tmp_path)
     for name in ("tokenizer", "tokenizer_3"):
-        assert (tmp_path / name / "tokenizer.json").read_bytes() == (folder / name / "tokenizer.json").read_bytes()
+        assert (tmp_path / name / "tokenizer.json").read_bytes() == (
+            folder / name / "tokenizer.json"
+        ).read_bytes()
     torch.manual_seed(5)
     state = torch.get_rng_state()
     text_encoders.build_tiny_text_encoders(tmp_path, seed=0)
@@ -119,9 +149,14 @@ def test_missing_encoders_are_one_clear_error(path: str) -> None:
 def test_the_store_gives_back_what_it_took(encoders: TextEncoders, tmp_path: Path) -> None:
     store = TextStore.write(tmp_path, [*CORPUS, CORPUS[0]], encoders, LENGTH, progress=False)
     assert set(store.rows) == {*CORPUS, ""}  # each once, and the empty text
-    for line, (hidden, pooled) in zip([*CORPUS, ""], encoders.encode([*CORPUS, ""], LENGTH), strict=True):
-        # embedded in another batch: 1e-6 apart before, one step of bfloat16 (2^-8) after the rounding
-        torch.testing.assert_close(TextStore.open(tmp_path)[line][0].float(), hidden, atol=1e-5, rtol=2**-8)
+    for line, (hidden, pooled) in zip(
+        [*CORPUS, ""], encoders.encode([*CORPUS, ""], LENGTH), strict=True
+    ):
+        # embedded in another batch: 1e-6 apart before, one step of bfloat16 (2^-8) after the
+        # rounding
+        torch.testing.assert_close(
+            TextStore.open(tmp_path)[line][0].float(), hidden, atol=1e-5, rtol=2**-8
+        )
         torch.testing.assert_close(store[line][1].float(), pooled, atol=1e-5, rtol=2**-8)
         assert store[line][0].dtype == torch.bfloat16
     with pytest.raises(KeyError, match="no embedding of 'other'"):
@@ -142,7 +177,10 @@ def test_batches_of_the_store(encoders: TextEncoders, tmp_path: Path) -> None:
     assert batch["mask"].sum(-1)[1].tolist() == [len(store[t][0]) for t in rows[1]]
     assert not batch["hidden"][~batch["mask"]].any()
     short = store.batch(rows, 5)
-    assert torch.equal(short["hidden"], batch["hidden"][:, :, :5]) and short["mask"].all(-1).sum() == 32
+    assert (
+        torch.equal(short["hidden"], batch["hidden"][:, :, :5])
+        and short["mask"].all(-1).sum() == 32
+    )
     times = []
     for _ in range(20):
         start = time.perf_counter()
@@ -155,7 +193,8 @@ def test_an_interrupted_store_goes_on_where_it_stopped(
     encoders: TextEncoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embeddings, "SHARD", 2)
-    seen, encode = [], TextEncoders.encode
+    seen = []
+    encode = TextEncoders.encode
 
     def failing(self: TextEncoders, texts: list[str], *args: object) -> list:
         if len(seen) >= 2:
@@ -167,12 +206,18 @@ def test_an_interrupted_store_goes_on_where_it_stopped(
     with pytest.raises(KeyboardInterrupt):
         TextStore.write(tmp_path, CORPUS, encoders, LENGTH, progress=False)
     assert len(TextStore.open(tmp_path)) == 2
-    monkeypatch.setattr(TextEncoders, "encode", lambda self, texts, *a: seen.extend(texts) or encode(self, texts, *a))
+    monkeypatch.setattr(
+        TextEncoders,
+        "encode",
+        lambda self, texts, *a: seen.extend(texts) or encode(self, texts, *a),
+    )
     assert len(TextStore.write(tmp_path, CORPUS, encoders, LENGTH, progress=False)) == 5
     assert sorted(seen) == sorted(["", *CORPUS])  # none embedded twice
 
 
-def test_other_encoders_do_not_mix_with_the_old(encoders: TextEncoders, folder: Path, tmp_path: Path) -> None:
+def test_other_encoders_do_not_mix_with_the_old(
+    encoders: TextEncoders, folder: Path, tmp_path: Path
+) -> None:
     TextStore.write(tmp_path, CORPUS, encoders, LENGTH, progress=False)
     other = TextEncoders.from_pretrained(folder)
     with torch.no_grad():

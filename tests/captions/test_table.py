@@ -1,4 +1,6 @@
-"""The captions table: rows are added once, kept whatever happens, and told apart by captioner and prompt version."""
+"""The captions table: rows are added once, kept whatever happens, and told apart by captioner and
+prompt version.
+"""
 
 from pathlib import Path
 
@@ -19,7 +21,8 @@ class Spy:
     """A captioner that counts its calls and fails at one of them."""
 
     def __init__(self, fail_at: int | None = None) -> None:
-        self.calls, self.fail_at = 0, fail_at
+        self.calls = 0
+        self.fail_at = fail_at
 
     def __call__(self, rgb: np.ndarray, valid: np.ndarray | None) -> Captions:
         self.calls += 1
@@ -28,7 +31,9 @@ class Spy:
         return Captions(*(f"{word} {rgb[0, 0, 0]:.0f}" for word in ("i", "g", "s")))
 
 
-def write(path: Path, spy: Spy, keys: list[PatchKey] = KEYS, version: int = 1, **kwargs: object) -> int:
+def write(
+    path: Path, spy: Spy, keys: list[PatchKey] = KEYS, version: int = 1, **kwargs: object
+) -> int:
     return caption_patches(patches(keys), spy, path, "spy", version, progress=False, **kwargs)
 
 
@@ -46,7 +51,8 @@ def test_rows_come_back_as_written(tmp_path: Path) -> None:
 
 
 def test_only_missing_rows_are_captioned(tmp_path: Path) -> None:
-    path, spy = tmp_path / "captions.parquet", Spy()
+    path = tmp_path / "captions.parquet"
+    spy = Spy()
     assert write(path, spy, KEYS[:2]) == 2
     assert write(path, spy, [*KEYS, KEYS[4]]) == 3
     assert spy.calls == 5
@@ -72,7 +78,9 @@ def test_an_interruption_keeps_what_was_flushed(tmp_path: Path) -> None:
     assert list(lookup(path, "spy", 1)) == KEYS
 
 
-def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import pandas as pd
 
     path = tmp_path / "captions.parquet"

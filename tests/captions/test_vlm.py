@@ -1,4 +1,6 @@
-"""Captions by a vision-language model: a real LLaVA, tiny and random. It says nonsense, but all of it runs."""
+"""Captions by a vision-language model: a real LLaVA, tiny and random. It says nonsense, but all of
+it runs.
+"""
 
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import torch
 from satjepa.captions import vlm
 from satjepa.captions.vlm import VlmCaptioner, VlmNotFound
 
-CHAT = ("{% for m in messages %}{% for c in m['content'] %}{{ '<image> ' if c['type'] == 'image' else c['text'] }}"
-        "{% endfor %}{% endfor %}")
+CHAT = (
+    "{% for m in messages %}{% for c in m['content'] %}{{ '<image> ' if c['type'] == 'image' else c['text'] }}"
+    "{% endfor %}{% endfor %}"
+)
 
 
 def tiny_processor() -> object:
@@ -19,26 +23,58 @@ def tiny_processor() -> object:
 
     special = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
     words = sorted({w for prompt in vlm.PROMPTS for w in prompt.split()})
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(special + words)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(
+        models.WordLevel({w: i for i, w in enumerate(special + words)}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>",
-                                   unk_token="<unk>", additional_special_tokens=["<image>"])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        additional_special_tokens=["<image>"],
+    )
     images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    return LlavaProcessor(images, fast, patch_size=8, vision_feature_select_strategy="default",
-                          num_additional_image_tokens=1, chat_template=CHAT)
+    return LlavaProcessor(
+        images,
+        fast,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT,
+    )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+    )
 
-    path, processor = tmp_path_factory.mktemp("vlm"), tiny_processor()
+    path = tmp_path_factory.mktemp("vlm")
+    processor = tiny_processor()
     small = {"num_hidden_layers": 2, "num_attention_heads": 2}
-    eye = CLIPVisionConfig(hidden_size=16, intermediate_size=32, image_size=32, patch_size=8, **small)
-    tongue = LlamaConfig(vocab_size=len(processor.tokenizer), hidden_size=32, intermediate_size=64, pad_token_id=0,
-                         bos_token_id=1, eos_token_id=2, initializer_range=0.4, **small)
+    eye = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, image_size=32, patch_size=8, **small
+    )
+    tongue = LlamaConfig(
+        vocab_size=len(processor.tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        initializer_range=0.4,
+        **small,
+    )
     torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(LlavaConfig(vision_config=eye, text_config=tongue, image_token_id=4))
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=eye, text_config=tongue, image_token_id=4)
+    )
     with torch.no_grad():
         for weight in model.model.multi_modal_projector.parameters():
             weight.mul_(20)  # so that a random model minds what it sees
@@ -58,7 +94,9 @@ def image(seed: int) -> np.ndarray:
 
 
 def test_three_answers_that_depend_on_the_image_and_repeat(captioner: VlmCaptioner) -> None:
-    first, again, other = captioner(image(0)), captioner(image(0)), captioner(image(1))
+    first = captioner(image(0))
+    again = captioner(image(0))
+    other = captioner(image(1))
     assert first == again != other
     assert len(set(first)) == 3  # three prompts, three answers
     for text in first:
@@ -66,9 +104,13 @@ def test_three_answers_that_depend_on_the_image_and_repeat(captioner: VlmCaption
         assert "<" not in text and text == " ".join(text.split())
 
 
-def test_answers_do_not_depend_on_the_other_prompts(captioner: VlmCaptioner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_do_not_depend_on_the_other_prompts(
+    captioner: VlmCaptioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     together = captioner(image(0))
-    monkeypatch.setattr(vlm, "PROMPTS", vlm.Captions(*[vlm.PROMPTS.geometric] * 3))  # no padding: all of one length
+    monkeypatch.setattr(
+        vlm, "PROMPTS", vlm.Captions(*[vlm.PROMPTS.geometric] * 3)
+    )  # no padding: all of one length
     assert captioner(image(0)).geometric == together.geometric
 
 
@@ -85,5 +127,7 @@ def test_what_is_not_valid_is_not_shown(captioner: VlmCaptioner) -> None:
 
 @pytest.mark.parametrize("path", ["no/such-model", "/no/such/folder"])
 def test_a_missing_model_is_one_clear_error(path: str) -> None:
-    with pytest.raises(VlmNotFound, match=f"no vision-language model in {path}.*hf download.*rules"):
+    with pytest.raises(
+        VlmNotFound, match=f"no vision-language model in {path}.*hf download.*rules"
+    ):
         VlmCaptioner.from_pretrained(path, local_files_only=True)

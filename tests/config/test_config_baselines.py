@@ -10,16 +10,17 @@ from satjepa.config.baselines import arm_names, read_arm
 
 REPO = Path(__file__).resolve().parents[2]
 MCVD = {
-    "width": 8, "mult": [1, 1, 2], "blocks": 1, "attention": [16], "spade_dim": 0, "dropout": 0.0, "history": 0,
-    "mask_embedding": False, "mask": 0.0, "sampler": "ddim", "steps": 10, "denoise": "off", "clip": True,
+    "width": 8, "mult": [1, 1, 2], "blocks": 1, "attention": [16], "spade_dim": 0, "dropout": 0.0,
+    "history": 0, "mask_embedding": False, "mask": 0.0, "sampler": "ddim", "steps": 10,
+    "denoise": "off", "clip": True,
 }  # fmt: skip
 PREDRNN = {
-    "hidden": 8, "layers": 2, "kernel": 5, "patch": 4, "layer_norm": False, "decouple": 0.1, "sampling": "none",
-    "sampling_at": [1, 2, 3], "history": 0,
+    "hidden": 8, "layers": 2, "kernel": 5, "patch": 4, "layer_norm": False, "decouple": 0.1,
+    "sampling": "none", "sampling_at": [1, 2, 3], "history": 0,
 }  # fmt: skip
 SD35 = {
-    "levels": "img2img", "steps": 20, "strength": 0.6, "guidance": 1.0, "work_size": 0, "prompt": None,
-    "timesteps": [0.0, 1.0], "caption_dropout": 0.1,
+    "levels": "img2img", "steps": 20, "strength": 0.6, "guidance": 1.0, "work_size": 0,
+    "prompt": None, "timesteps": [0.0, 1.0], "caption_dropout": 0.1,
 }  # fmt: skip
 
 
@@ -60,15 +61,25 @@ def test_the_table_has_every_kind_and_the_demo_what_takes_minutes():
 
 
 def test_an_arm_changes_what_it_says_of_the_common_training():
-    params = params_with({"train.batch": 5, "arms.unet.train": {"lr": 3e-3, "steps": 50, "val_every": 10}})
+    params = params_with(
+        {"train.batch": 5, "arms.unet.train": {"lr": 3e-3, "steps": 50, "val_every": 10}}
+    )
     arm = read_arm(params, "unet")
-    assert (arm.train.batch, arm.train.lr, arm.train.steps, arm.train.val_every) == (5, 3e-3, 50, 10)
+    assert (arm.train.batch, arm.train.lr, arm.train.steps, arm.train.val_every) == (
+        5,
+        3e-3,
+        50,
+        10,
+    )
     assert read_arm(params, "simvp").train.lr == params.baselines["train"]["lr"]
     assert read_arm(params, "trend").train is None and read_arm(params, "trend").model == {}
 
 
 def test_sd35_is_trained_where_it_says_how():
-    arms = {"arms.sd35": {"kind": "sd35", "model": SD35}, "arms.tuned": {"kind": "sd35", "model": SD35, "train": {}}}
+    arms = {
+        "arms.sd35": {"kind": "sd35", "model": SD35},
+        "arms.tuned": {"kind": "sd35", "model": SD35, "train": {}},
+    }
     params = params_with(arms)
     assert read_arm(params, "sd35").train is None and read_arm(params, "tuned").train is not None
 
@@ -111,15 +122,31 @@ def test_no_baselines_are_fine():
         ({"arms.simvp.model.n_s": 3}, "arms.simvp.model.n_s", "an even number"),
         ({"arms.simvp.model.n_t": 1}, "arms.simvp.model.n_t", "at least 2"),
         ({"arms.simvp.model.drop_path": 2.0}, "arms.simvp.model.drop_path", "at most 1"),
-        ({"arms.p": {"kind": "predrnn", "model": PREDRNN | {"kernel": 4}}}, "arms.p.model.kernel", "odd"),
+        (
+            {"arms.p": {"kind": "predrnn", "model": PREDRNN | {"kernel": 4}}},
+            "arms.p.model.kernel",
+            "odd",
+        ),
         (
             {"arms.p": {"kind": "predrnn", "model": PREDRNN | {"sampling_at": [2, 2, 1]}}},
             "arms.p.model.sampling_at",
             "<",
         ),
-        ({"arms.m": {"kind": "mcvd", "model": MCVD | {"steps": 30}}}, "arms.m.model.steps", "a divisor of 1000"),
-        ({"arms.m": {"kind": "mcvd", "model": MCVD | {"mult": []}}}, "arms.m.model.mult", "one or more"),
-        ({"arms.s": {"kind": "sd35", "model": SD35 | {"strength": 0.0}}}, "arms.s.model.strength", "above 0"),
+        (
+            {"arms.m": {"kind": "mcvd", "model": MCVD | {"steps": 30}}},
+            "arms.m.model.steps",
+            "a divisor of 1000",
+        ),
+        (
+            {"arms.m": {"kind": "mcvd", "model": MCVD | {"mult": []}}},
+            "arms.m.model.mult",
+            "one or more",
+        ),
+        (
+            {"arms.s": {"kind": "sd35", "model": SD35 | {"strength": 0.0}}},
+            "arms.s.model.strength",
+            "above 0",
+        ),
     ],
 )
 def test_a_wrong_value_is_named(changes: dict, key: str, accepted: str):
@@ -131,15 +158,31 @@ def test_a_wrong_value_is_named(changes: dict, key: str, accepted: str):
 @pytest.mark.parametrize(
     ("changes", "key", "accepted"),
     [
-        ({"arms.unet.model.levels": 8}, "arms.unet.model.levels", "data.patch (64) is a multiple of 2^(levels-1)"),
+        (
+            {"arms.unet.model.levels": 8},
+            "arms.unet.model.levels",
+            "data.patch (64) is a multiple of 2^(levels-1)",
+        ),
         ({"arms.unet.model.history": 3}, "arms.unet.model.history", "at most data.history (2)"),
         ({"arms.simvp.model.n_s": 14}, "arms.simvp.model.n_s", "2^(n_s/2)"),
-        ({"arms.p": {"kind": "predrnn", "model": PREDRNN | {"patch": 5}}}, "arms.p.model.patch", "multiple of patch"),
-        ({"arms.m": {"kind": "mcvd", "model": MCVD | {"mult": [1] * 8}}}, "arms.m.model.mult", "2^(levels-1)"),
+        (
+            {"arms.p": {"kind": "predrnn", "model": PREDRNN | {"patch": 5}}},
+            "arms.p.model.patch",
+            "multiple of patch",
+        ),
+        (
+            {"arms.m": {"kind": "mcvd", "model": MCVD | {"mult": [1] * 8}}},
+            "arms.m.model.mult",
+            "2^(levels-1)",
+        ),
     ],
 )
-def test_what_does_not_fit_the_data_is_named_where_the_arm_is_read(changes: dict, key: str, accepted: str):
-    """Not before: a run with shorter history or other patches that uses no such arm must not be refused."""
+def test_what_does_not_fit_the_data_is_named_where_the_arm_is_read(
+    changes: dict, key: str, accepted: str
+):
+    """Not before: a run with shorter history or other patches that uses no such arm must not be
+    refused.
+    """
     params = params_with(changes)
     with pytest.raises(ConfigError) as caught:
         read_arm(params, key.split(".")[1])

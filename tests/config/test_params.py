@@ -17,7 +17,9 @@ REPO = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def write(tmp_path: Path):
-    """A params file with dotted changes: write({"data.history": 5}) -> path; a value of `...` removes the key."""
+    """A params file with dotted changes: write({"data.history": 5}) -> path; a value of `...`
+    removes the key.
+    """
 
     def _write(changes: dict, name: str = "params.yaml") -> Path:
         values = yaml.safe_load((REPO / "params.yaml").read_text())
@@ -37,7 +39,9 @@ def write(tmp_path: Path):
 
 
 def test_every_value_of_the_file_arrives_and_nothing_else():
-    assert load_params(REPO / "params.yaml").as_dict() == yaml.safe_load((REPO / "params.yaml").read_text())
+    assert load_params(REPO / "params.yaml").as_dict() == yaml.safe_load(
+        (REPO / "params.yaml").read_text()
+    )
 
 
 @pytest.mark.parametrize("path", sorted(REPO.glob("params*.yaml")), ids=lambda p: p.name)
@@ -56,7 +60,13 @@ def test_params_are_frozen():
     [
         ({"data.histroy": 1}, "data.histroy", "unknown", "data.history", "data.history"),
         ({"history": 1}, "history", "unknown", "data", "data.history"),
-        ({"model.encoder.depht": 1}, "model.encoder.depht", "unknown", "model.encoder.depth", "model.encoder.depth"),
+        (
+            {"model.encoder.depht": 1},
+            "model.encoder.depht",
+            "unknown",
+            "model.encoder.depth",
+            "model.encoder.depth",
+        ),
         ({"modle": {}}, "modle", "unknown", "model", "model"),
         ({"train.dim": 1}, "train.dim", "unknown", "train.steps", "model.encoder.dim"),
         ({"zebra": 1}, "zebra", "unknown", "seed", None),
@@ -92,7 +102,9 @@ def test_params_are_frozen():
         ({"sample.strength": 0.0}, "sample.strength", "0.0", "above 0", None),
     ],
 )
-def test_a_wrong_value_is_named(write, changes: dict, key: str, found: str, accepted: str, nearest: str | None):
+def test_a_wrong_value_is_named(
+    write, changes: dict, key: str, found: str, accepted: str, nearest: str | None
+):
     path = write(changes)
     with pytest.raises(ConfigError) as caught:
         load_params(path)
@@ -114,7 +126,8 @@ def test_the_file_itself(tmp_path: Path):
 
 
 def test_an_int_is_a_float_where_a_float_is_asked_for(write):
-    one, point = load_params(write({"loss.l1": 20}, "a.yaml")), load_params(write({"loss.l1": 20.0}, "b.yaml"))
+    one = load_params(write({"loss.l1": 20}, "a.yaml"))
+    point = load_params(write({"loss.l1": 20.0}, "b.yaml"))
     assert isinstance(one.loss.l1, float)
     assert digest(one) == digest(point)
 
@@ -126,11 +139,23 @@ def test_null_only_where_it_means_something(write):
 
 
 def test_an_arm_changes_its_keys_and_the_steps(write):
-    path = write({"ablate.arms": {"full": {}, "bare": {"model.use_captions": False}, "long": {"train.steps": 7}}})
+    path = write(
+        {
+            "ablate.arms": {
+                "full": {},
+                "bare": {"model.use_captions": False},
+                "long": {"train.steps": 7},
+            }
+        }
+    )
     plain, full, bare, long = (load_params(path, arm) for arm in (None, "full", "bare", "long"))
     assert plain.model.use_captions and plain.train.steps != plain.ablate.steps
-    assert full == dataclasses.replace(plain, train=dataclasses.replace(plain.train, steps=plain.ablate.steps))
-    assert bare == dataclasses.replace(full, model=dataclasses.replace(full.model, use_captions=False))
+    assert full == dataclasses.replace(
+        plain, train=dataclasses.replace(plain.train, steps=plain.ablate.steps)
+    )
+    assert bare == dataclasses.replace(
+        full, model=dataclasses.replace(full.model, use_captions=False)
+    )
     assert long.train.steps == 7
 
 
@@ -169,14 +194,16 @@ def test_the_environment_chooses_the_file(write, tmp_path: Path, monkeypatch: py
 
 def test_digest_sees_values_not_their_order():
     params = load_params(REPO / "params.yaml")
-    known = "efbd0040190fb0871831e606c581f8a66db79d8e2bb836745a70051306956070"  # sha256 of {"a":1,"b":[2,3]}
+    # sha256 of {"a":1,"b":[2,3]}
+    known = "efbd0040190fb0871831e606c581f8a66db79d8e2bb836745a70051306956070"
     assert digest({"a": 1, "b": [2, 3]}) == digest({"b": [2, 3], "a": 1}) == known
     assert digest(params) == digest(params.as_dict()) == digest(from_dict(params.as_dict()))
     assert digest(params) != digest(load_params(REPO / "params.yaml", seed=1))
 
 
 def test_valid_keys_are_those_of_the_file():
-    values, keys = yaml.safe_load((REPO / "params.yaml").read_text()), set(valid_keys(Params))
+    values = yaml.safe_load((REPO / "params.yaml").read_text())
+    keys = set(valid_keys(Params))
     assert {"seed", "model", "model.encoder.dim", "ablate.arms"} <= keys
     assert {key for key in keys if "." not in key} == set(values)
 
@@ -194,5 +221,8 @@ def test_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_reading_parameters_does_not_import_torch():
-    code = "import sys, satjepa.config.params, satjepa.pipeline.run_notebook; sys.exit(any(m in sys.modules for m in ('torch', 'papermill')))"
+    code = (
+        "import sys, satjepa.config.params, satjepa.pipeline.run_notebook; sys.exit(any(m in "
+        "sys.modules for m in ('torch', 'papermill')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == 0

@@ -16,17 +16,31 @@ TRANSFORM = Affine(10, 0, 400_000, 0, -10, 5_200_000)
 
 
 def write_tif(
-    path: Path, array: np.ndarray, transform: Affine = TRANSFORM, scale: float = 1, offset: float = 0, **options: object
+    path: Path,
+    array: np.ndarray,
+    transform: Affine = TRANSFORM,
+    scale: float = 1,
+    offset: float = 0,
+    **options: object,
 ) -> Path:
     """Write (bands, H, W) as a GeoTIFF in UTM 35N."""
     import rasterio
 
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = array.shape
-    profile = {"driver": "GTiff", "crs": "EPSG:32635", "compress": "deflate", "transform": transform, **options}
-    with rasterio.open(path, "w", count=count, height=height, width=width, dtype=array.dtype, **profile) as tif:
+    profile = {
+        "driver": "GTiff",
+        "crs": "EPSG:32635",
+        "compress": "deflate",
+        "transform": transform,
+        **options,
+    }
+    with rasterio.open(
+        path, "w", count=count, height=height, width=width, dtype=array.dtype, **profile
+    ) as tif:
         tif.write(array)
-        tif.scales, tif.offsets = [scale] * count, [offset] * count
+        tif.scales = [scale] * count
+        tif.offsets = [offset] * count
     return path
 
 
@@ -44,8 +58,12 @@ def emb_path(root: Path, region: str, year: int, prefix: str = "gee_embeddings")
     return root / region / f"{prefix}_{region}_{year}_10km.tif"
 
 
-def write_region(root: Path, region: str, years: list[int], size: int = 48, truth: bool = False) -> None:
-    """A good region: uint8 RGB whose red is year - 2000, int8 embeddings, and truth from the second year on."""
+def write_region(
+    root: Path, region: str, years: list[int], size: int = 48, truth: bool = False
+) -> None:
+    """A good region: uint8 RGB whose red is year - 2000, int8 embeddings, and truth from the second
+    year on.
+    """
     rng = np.random.default_rng(sum(map(ord, region)))
     for year in years:
         rgb = rng.integers(0, 256, (3, size, size), np.uint8)
@@ -61,9 +79,15 @@ def write_region(root: Path, region: str, years: list[int], size: int = 48, trut
 
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
-    """The makers above, for the tests: make.tif, make.region, make.rgb_path, make.emb_path, make.vectors."""
+    """The makers above, for the tests: make.tif, make.region, make.rgb_path, make.emb_path,
+    make.vectors.
+    """
     return SimpleNamespace(
-        tif=write_tif, region=write_region, rgb_path=rgb_path, emb_path=emb_path, vectors=unit_vectors
+        tif=write_tif,
+        region=write_region,
+        rgb_path=rgb_path,
+        emb_path=emb_path,
+        vectors=unit_vectors,
     )
 
 
@@ -80,6 +104,9 @@ def make_cube(tmp_path: Path) -> Callable:
 
     def make(region: str, years: list[int], size: int = 48, truth: bool = False):
         write_region(tmp_path / "scenes", region, years, size, truth)
-        return build_cube(find_scenes(tmp_path / "scenes", [region]), tmp_path / "cubes" / "demo" / f"{region}.zarr")
+        return build_cube(
+            find_scenes(tmp_path / "scenes", [region]),
+            tmp_path / "cubes" / "demo" / f"{region}.zarr",
+        )
 
     return make

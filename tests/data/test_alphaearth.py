@@ -8,12 +8,15 @@ from satjepa.data.alphaearth import decode_alphaearth, encode_alphaearth, read_a
 
 def test_alphaearth_code_on_real_vectors(shared) -> None:
     points = np.load(shared / "data" / "aef_points" / "aef_points_114x3x64.npz")
-    q, vectors = np.moveaxis(points["q"], -1, 0), np.moveaxis(points["vec"], -1, 0)
+    q = np.moveaxis(points["q"], -1, 0)
+    vectors = np.moveaxis(points["vec"], -1, 0)
     np.testing.assert_array_equal(encode_alphaearth(vectors), q)
     decoded = decode_alphaearth(q)
     np.testing.assert_allclose(np.linalg.norm(decoded, axis=0), 1, rtol=1e-6)
     np.testing.assert_allclose(decoded, vectors / np.linalg.norm(vectors, axis=0), atol=1e-6)
-    np.testing.assert_array_equal(decode_alphaearth(points["q"], axis=-1), np.moveaxis(decoded, 0, -1))
+    np.testing.assert_array_equal(
+        decode_alphaearth(points["q"], axis=-1), np.moveaxis(decoded, 0, -1)
+    )
 
 
 def test_alphaearth_code_of_large_values() -> None:
@@ -44,7 +47,11 @@ def test_int8_embeddings_keep_their_codes_and_mask(tmp_path, make) -> None:
     q[7, 2, 3], q[:, 4, 4] = -128, -128
     for nodata in (None, -128):
         read = read_alphaearth(make.tif(tmp_path / f"{nodata}.tif", q, nodata=nodata))
-        assert (read[:, 2, 3] == -128).all() and (read[:, 4, 4] == -128).all() and (read == -128).sum() == 2 * 64
+        assert (
+            (read[:, 2, 3] == -128).all()
+            and (read[:, 4, 4] == -128).all()
+            and (read == -128).sum() == 2 * 64
+        )
         np.testing.assert_array_equal(read[:, 0], q[:, 0])
     window = (1, 2, 5, 3)
     np.testing.assert_array_equal(read_alphaearth(tmp_path / "None.tif", window), read[:, 2:5, 1:6])

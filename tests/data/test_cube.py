@@ -1,4 +1,6 @@
-"""A cube holds what the GeoTIFFs hold, with masks, CRS and transform, and appears whole or not at all."""
+"""A cube holds what the GeoTIFFs hold, with masks, CRS and transform, and appears whole or not at
+all.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -61,7 +63,9 @@ def test_other_scales_become_float32(tmp_path, make) -> None:
     cube = build_cube(find_scenes(tmp_path), tmp_path / "a.zarr")
     assert cube["rgb"].dtype == np.float32
     assert np.argwhere(~cube["valid"].values).tolist() == [[1, 3, 4]]
-    np.testing.assert_array_equal(cube["rgb"][0], read_rgb(make.rgb_path(tmp_path, "Alpha", 2018))[0])
+    np.testing.assert_array_equal(
+        cube["rgb"][0], read_rgb(make.rgb_path(tmp_path, "Alpha", 2018))[0]
+    )
     assert cube["rgb"].values[1, :, 3, 4].tolist() == [0, 0, 0]
     assert cube["rgb"].values[1, 0, 0, 0] == np.float32(0.25)
 
@@ -70,7 +74,9 @@ def test_one_value_becomes_white_in_all_images_but_uint8(tmp_path, make) -> None
     make.tif(make.rgb_path(tmp_path, "Alpha", 2018), np.full((3, 48, 48), 0.2, np.float32))
     make.tif(make.rgb_path(tmp_path, "Alpha", 2019), np.full((3, 48, 48), 7000, np.uint16))
     make.tif(make.rgb_path(tmp_path, "Alpha", 2020), np.full((3, 48, 48), 51, np.uint8))
-    rgb = build_cube(find_scenes(tmp_path), tmp_path / "a.zarr", white=0.5)["rgb"].values[:, 0, 0, 0]
+    rgb = build_cube(find_scenes(tmp_path), tmp_path / "a.zarr", white=0.5)["rgb"].values[
+        :, 0, 0, 0
+    ]
     assert rgb.tolist() == pytest.approx([0.4, 1.0, 0.2])
 
 
@@ -78,14 +84,26 @@ def test_a_data_set_that_is_not_uint8_must_say_its_white(tmp_path, make, monkeyp
     """Else a model would learn from other images than `satjepa forecast` shows it."""
     for region in "ABC":
         for year in (2018, 2019):
-            make.tif(make.rgb_path(tmp_path / "mine", region, year), np.full((3, 48, 48), 0.2, np.float32))
+            make.tif(
+                make.rgb_path(tmp_path / "mine", region, year),
+                np.full((3, 48, 48), 0.2, np.float32),
+            )
     monkeypatch.setattr(prepare, "root", lambda: tmp_path)
-    given = {"data.root": "mine", "data.presets": ["mine"], "data.val_regions": 1, "data.test_regions": 1}
+    given = {
+        "data.root": "mine",
+        "data.presets": ["mine"],
+        "data.val_regions": 1,
+        "data.test_regions": 1,
+    }
     params = partial(load_params, REPO / "params.yaml", **given, **{"data.patch": 32})
-    with pytest.raises(ConfigError, match=r"data\.white: found null, but .*A_2018.*; accepted: 0\.3558 if"):
+    with pytest.raises(
+        ConfigError, match=r"data\.white: found null, but .*A_2018.*; accepted: 0\.3558 if"
+    ):
         prepare.prepare(params())
     prepare.prepare(params(**{"data.white": 0.4}))
-    assert float(open_cube(tmp_path / "artifacts/cubes/mine/A.zarr")["rgb"][0, 0, 0, 0]) == pytest.approx(0.5)
+    assert float(
+        open_cube(tmp_path / "artifacts/cubes/mine/A.zarr")["rgb"][0, 0, 0, 0]
+    ) == pytest.approx(0.5)
 
 
 def test_a_year_without_embedding_is_masked(tmp_path, make) -> None:
@@ -98,14 +116,19 @@ def test_a_year_without_embedding_is_masked(tmp_path, make) -> None:
 
 
 def test_a_rotated_grid_has_no_axes_but_a_transform(tmp_path, make) -> None:
-    make.tif(make.rgb_path(tmp_path, "Alpha", 2018), np.ones((3, 8, 8), np.uint8), Affine(8, 6, 5, 6, -8, 7))
+    make.tif(
+        make.rgb_path(tmp_path, "Alpha", 2018),
+        np.ones((3, 8, 8), np.uint8),
+        Affine(8, 6, 5, 6, -8, 7),
+    )
     cube = build_cube(find_scenes(tmp_path), tmp_path / "a.zarr")
     assert "x" not in cube.coords and cube.attrs["transform"] == [8, 6, 5, 6, -8, 7]
 
 
 def test_bad_scenes_leave_the_old_cube_alone(tmp_path, make) -> None:
     make.region(tmp_path / "scenes", "Alpha", [2018, 2019])
-    scenes, out = find_scenes(tmp_path / "scenes"), tmp_path / "cubes" / "Alpha.zarr"
+    scenes = find_scenes(tmp_path / "scenes")
+    out = tmp_path / "cubes" / "Alpha.zarr"
     build_cube(scenes, out)
     make.tif(make.rgb_path(tmp_path / "scenes", "Alpha", 2019), np.ones((3, 40, 40), np.uint8))
     make.emb_path(tmp_path / "scenes", "Alpha", 2019).unlink()
@@ -119,7 +142,8 @@ def test_bad_scenes_leave_the_old_cube_alone(tmp_path, make) -> None:
 
 def test_an_interrupted_write_leaves_the_old_cube_and_no_rest(tmp_path, make, monkeypatch) -> None:
     make.region(tmp_path / "scenes", "Alpha", [2018, 2019])
-    scenes, out = find_scenes(tmp_path / "scenes"), tmp_path / "cubes" / "Alpha.zarr"
+    scenes = find_scenes(tmp_path / "scenes")
+    out = tmp_path / "cubes" / "Alpha.zarr"
     build_cube(scenes[:1], out)
 
     def interrupted(self: xr.Dataset, path: Path, **options: object) -> None:
@@ -173,7 +197,11 @@ def test_the_same_scenes_give_the_same_bytes(tmp_path, make) -> None:
     for name in "a", "b":
         build_cube(scenes, tmp_path / name / "Alpha.zarr", preset="p")
     first, second = (
-        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        {
+            path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
         for folder in (tmp_path / "a", tmp_path / "b")
     )
     assert first == second and len(first) > 8
@@ -182,6 +210,14 @@ def test_the_same_scenes_give_the_same_bytes(tmp_path, make) -> None:
 def test_real_cube(shared, tmp_path) -> None:
     scenes = find_scenes(shared / "data", ["RomaniaForest"])
     cube = build_cube(scenes, tmp_path / "Romania.zarr", preset="real")
-    assert cube["rgb"].shape == (4, 3, 100, 100) and cube["rgb"].dtype == np.float32 and "emb" not in cube
-    assert cube.attrs["crs"] == "EPSG:3035" and cube.attrs["preset"] == "real" and cube["valid"].values.all()
+    assert (
+        cube["rgb"].shape == (4, 3, 100, 100)
+        and cube["rgb"].dtype == np.float32
+        and "emb" not in cube
+    )
+    assert (
+        cube.attrs["crs"] == "EPSG:3035"
+        and cube.attrs["preset"] == "real"
+        and cube["valid"].values.all()
+    )
     np.testing.assert_array_equal(cube["rgb"][3], read_rgb(scenes[3].rgb)[0])

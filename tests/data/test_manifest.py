@@ -29,5 +29,7 @@ def test_manifest_names_the_bad_file(good) -> None:
 def test_manifest_has_the_format_of_sha256sum(good) -> None:
     lines = write_manifest(good).read_text().splitlines()
     assert len(lines) == 6 and lines == sorted(lines, key=lambda line: line[64:])
-    digest = hashlib.sha256((good / "Alpha" / "gee_embeddings_Alpha_2018_10km.tif").read_bytes()).hexdigest()
+    digest = hashlib.sha256(
+        (good / "Alpha" / "gee_embeddings_Alpha_2018_10km.tif").read_bytes()
+    ).hexdigest()
     assert lines[0] == f"{digest}  Alpha/gee_embeddings_Alpha_2018_10km.tif"

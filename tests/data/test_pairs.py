@@ -1,4 +1,6 @@
-"""A batch is what the contract says: consecutive years, history, masks, captions, latents; no gap is bridged."""
+"""A batch is what the contract says: consecutive years, history, masks, captions, latents; no gap
+is bridged.
+"""
 
 import time
 
@@ -21,7 +23,9 @@ def part(name: str, kind: str = "region", *entries: str) -> SplitPart:
 
 
 def metas(data: PairDataset) -> list[tuple]:
-    return [tuple(data.meta(i)[key] for key in ("region", "year", "x", "y")) for i in range(len(data))]
+    return [
+        tuple(data.meta(i)[key] for key in ("region", "year", "x", "y")) for i in range(len(data))
+    ]
 
 
 @pytest.mark.parametrize("aug", range(8))
@@ -41,9 +45,18 @@ def test_d4_are_eight_different_symmetries() -> None:
 
 
 def test_augmentation_is_fixed_and_spread() -> None:
-    found = [augmentation(region, x, y) for region in "ABCD" for x in range(0, 320, 32) for y in range(0, 320, 32)]
+    found = [
+        augmentation(region, x, y)
+        for region in "ABCD"
+        for x in range(0, 320, 32)
+        for y in range(0, 320, 32)
+    ]
     assert np.bincount(found, minlength=8).min() > 30  # of 400; 50 expected
-    assert [augmentation("Alpha", x, 0) for x in (0, 32, 64)] == [0, 7, 5]  # the same on every machine
+    assert [augmentation("Alpha", x, 0) for x in (0, 32, 64)] == [
+        0,
+        7,
+        5,
+    ]  # the same on every machine
 
 
 def test_batch_contract(make_cube) -> None:
@@ -52,7 +65,8 @@ def test_batch_contract(make_cube) -> None:
     assert len(data) == 2 * 3 * 9 and data.dropped == 0 and data.truth
     batch = collate([data[i] for i in (0, 10, 30)])
     shapes = {name: (tuple(v.shape), v.dtype) for name, v in batch.items() if name != "meta"}
-    rgb, mask = ((3, 3, 16, 16), torch.float32), ((3, 1, 16, 16), torch.bool)
+    rgb = ((3, 3, 16, 16), torch.float32)
+    mask = ((3, 1, 16, 16), torch.bool)
     assert shapes == {
         **dict.fromkeys(("rgb_t", "rgb_tp1", "oracle_mean", "oracle_sample"), rgb),
         **dict.fromkeys(("valid_t", "valid_tp1", "emb_valid"), mask),
@@ -61,18 +75,30 @@ def test_batch_contract(make_cube) -> None:
         "history_valid": ((3, 2), torch.bool),
         "process": ((3, 1, 16, 16), torch.uint8),
     }
-    assert batch["meta"][1] == {"region": "Alpha", "year": 2018, "x": 16, "y": 0, "preset": "demo", "aug": 0}
+    assert batch["meta"][1] == {
+        "region": "Alpha",
+        "year": 2018,
+        "x": 16,
+        "y": 0,
+        "preset": "demo",
+        "aug": 0,
+    }
 
 
 def test_pixels_are_those_of_the_place_and_year(make_cube) -> None:
     cube = make_cube("Alpha", YEARS, truth=True)
     data = PairDataset([cube], part("test", "region", "Alpha"), 16, truth=True)
     for index, (_, year, x, y) in enumerate(metas(data)):
-        sample, i = data[index], YEARS.index(year)
+        sample = data[index]
+        i = YEARS.index(year)
         window = (slice(None), slice(y, y + 16), slice(x, x + 16))
         np.testing.assert_allclose(sample["rgb_t"], cube["rgb"].values[i][window] / 255, rtol=1e-6)
-        np.testing.assert_allclose(sample["rgb_tp1"], cube["rgb"].values[i + 1][window] / 255, rtol=1e-6)
-        np.testing.assert_array_equal(sample["emb_tp1"], decode_alphaearth(cube["emb"].values[i + 1][window]))
+        np.testing.assert_allclose(
+            sample["rgb_tp1"], cube["rgb"].values[i + 1][window] / 255, rtol=1e-6
+        )
+        np.testing.assert_array_equal(
+            sample["emb_tp1"], decode_alphaearth(cube["emb"].values[i + 1][window])
+        )
         assert sample["emb_valid"].all() and sample["valid_t"].all() and sample["valid_tp1"].all()
         assert (sample["process"] == (year + 1 - 2000) % 6).all()
         assert torch.all((sample["oracle_mean"] * 255).round() == (year + 1 - 2000) % 6)
@@ -82,7 +108,11 @@ def test_pixels_are_those_of_the_place_and_year(make_cube) -> None:
 def test_a_gap_is_never_bridged(make_cube) -> None:
     data = PairDataset([make_cube("Alpha", [2017, 2018, 2020, 2021, 2022])], None, 48, history=3)
     assert [data.meta(i)["year"] for i in range(len(data))] == [2017, 2020, 2021]
-    assert [data[i]["history_valid"].tolist() for i in range(3)] == [[False] * 3, [False] * 3, [True, False, False]]
+    assert [data[i]["history_valid"].tolist() for i in range(3)] == [
+        [False] * 3,
+        [False] * 3,
+        [True, False, False],
+    ]
     assert (data[2]["history"][0, 0] == 20 / 255).all()  # red is the year
     assert (data[2]["history"][1:] == 0).all()
 
@@ -101,15 +131,22 @@ def test_augmentation_turns_everything_alike(make_cube) -> None:
     turned = PairDataset([cube], part("train"), 16, 16, 2, truth=True, augment=True)
     augs = set()
     for index in range(len(plain)):
-        before, after, aug = plain[index], turned[index], turned.meta(index)["aug"]
-        assert aug == augmentation("Alpha", after["meta"]["x"], after["meta"]["y"]) and before["meta"]["aug"] == 0
+        before = plain[index]
+        after = turned[index]
+        aug = turned.meta(index)["aug"]
+        assert (
+            aug == augmentation("Alpha", after["meta"]["x"], after["meta"]["y"])
+            and before["meta"]["aug"] == 0
+        )
         for name in before.keys() - {"meta", "history_valid"}:
             assert torch.equal(after[name], d4(before[name], aug)), name
         augs.add(aug)
     assert len(augs) > 3
 
 
-@pytest.mark.parametrize(("name", "kind"), [("val", "region"), ("test", "region"), ("train", "year")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("val", "region"), ("test", "region"), ("train", "year")]
+)
 def test_what_is_never_turned(make_cube, name, kind) -> None:
     entries = {"region": ["Alpha"], "year": ["Alpha/2017", "Alpha/2018"]}[kind]
     data = PairDataset([make_cube("Alpha", YEARS)], part(name, kind, *entries), 16, 8, augment=True)
@@ -119,30 +156,46 @@ def test_what_is_never_turned(make_cube, name, kind) -> None:
 def test_only_training_windows_overlap(make_cube, tmp_path) -> None:
     make_cube("Alpha", [2017, 2018])
     cube = tmp_path / "cubes" / "demo" / "Alpha.zarr"  # a path opens by itself
-    counts = {name: len(PairDataset([cube], part(name), 16, 8)) for name in ("train", "val", "test")}
+    counts = {
+        name: len(PairDataset([cube], part(name), 16, 8)) for name in ("train", "val", "test")
+    }
     assert counts == {"train": 25, "val": 9, "test": 9}
     assert len(PairDataset([cube], None, 16, 8)) == 25 and len(PairDataset([cube], None, 16)) == 9
 
 
 def test_parts_hold_their_entries_only(make_cube) -> None:
     cubes = [make_cube(region, YEARS) for region in ("Alpha", "Beta")]
-    assert {m[0] for m in metas(PairDataset(cubes, part("train", "region", "Beta"), 16))} == {"Beta"}
-    assert {m[:2] for m in metas(PairDataset(cubes, part("val", "year", "Beta/2018"), 16))} == {("Beta", 2018)}
+    assert {m[0] for m in metas(PairDataset(cubes, part("train", "region", "Beta"), 16))} == {
+        "Beta"
+    }
+    assert {m[:2] for m in metas(PairDataset(cubes, part("val", "year", "Beta/2018"), 16))} == {
+        ("Beta", 2018)
+    }
     split = Split("published", 0, ("Alpha/2017/0/0", "Beta/2019/16/32"), (), (), patch=16)
-    assert metas(PairDataset(cubes, split.part("train"), 16, 8)) == [("Alpha", 2017, 0, 0), ("Beta", 2019, 16, 32)]
+    assert metas(PairDataset(cubes, split.part("train"), 16, 8)) == [
+        ("Alpha", 2017, 0, 0),
+        ("Beta", 2019, 16, 32),
+    ]
     with pytest.raises(ValueError, match="patches of 16 pixels, not 24"):
         PairDataset(cubes, split.part("train"), 24)
 
 
 def test_no_sample_is_an_error_that_says_why(make_cube) -> None:
-    for years, who in (([2017, 2019], part("train")), ([2018, 2019], part("train", "region", "Gamma"))):
-        with pytest.raises(ValueError, match=r"no sample: 1 cubes, part train.*two consecutive years"):
+    for years, who in (
+        ([2017, 2019], part("train")),
+        ([2018, 2019], part("train", "region", "Gamma")),
+    ):
+        with pytest.raises(
+            ValueError, match=r"no sample: 1 cubes, part train.*two consecutive years"
+        ):
             PairDataset([make_cube("Alpha", years)], who, 16)
 
 
 @pytest.fixture
 def holed(tmp_path, make):
-    """32x32 pixels, three years: half of the lower left window of 2018 is NaN, a corner of the upper right of 2017."""
+    """32x32 pixels, three years: half of the lower left window of 2018 is NaN, a corner of the
+    upper right of 2017.
+    """
     for year in 2017, 2018, 2019:
         values = np.full((3, 32, 32), (year - 2000) / 100, np.float32)
         if year == 2018:
@@ -155,8 +208,12 @@ def holed(tmp_path, make):
 
 def test_windows_with_little_to_see_are_dropped_and_counted(holed) -> None:
     data = PairDataset([holed], None, 16)
-    assert data.dropped == 2  # 9 of 16 columns are holes in 2018, which is t+1 of one pair and t of the other
-    assert [m[1:] for m in metas(data)] == [(t, x, y) for t in (2017, 2018) for x, y in ((0, 0), (16, 0), (16, 16))]
+    assert (
+        data.dropped == 2
+    )  # 9 of 16 columns are holes in 2018, which is t+1 of one pair and t of the other
+    assert [m[1:] for m in metas(data)] == [
+        (t, x, y) for t in (2017, 2018) for x, y in ((0, 0), (16, 0), (16, 16))
+    ]
     assert PairDataset([holed], None, 16, min_valid=0.4).dropped == 0
     with pytest.raises(ValueError, match="1 of them valid in less than 1"):
         PairDataset([holed], part("test", "published", "Alpha/2017/0/16"), 16, min_valid=1)
@@ -165,15 +222,24 @@ def test_windows_with_little_to_see_are_dropped_and_counted(holed) -> None:
 def test_masks_travel_and_holes_are_zero(holed) -> None:
     sample = PairDataset([holed], None, 32, min_valid=0)[0]
     assert (~sample["valid_t"]).sum() == 16 and (~sample["valid_tp1"]).sum() == 16 * 9
-    assert (sample["rgb_tp1"][:, ~sample["valid_tp1"][0]] == 0).all() and sample["rgb_tp1"].isfinite().all()
+    assert (sample["rgb_tp1"][:, ~sample["valid_tp1"][0]] == 0).all() and sample[
+        "rgb_tp1"
+    ].isfinite().all()
     assert (sample["rgb_tp1"][:, sample["valid_tp1"][0]] == np.float32(0.18)).all()
-    assert not sample["emb_valid"].any() and (sample["emb_tp1"] == 0).all()  # a cube without embeddings
+    assert (
+        not sample["emb_valid"].any() and (sample["emb_tp1"] == 0).all()
+    )  # a cube without embeddings
 
 
 def test_history_with_little_to_see_is_absent(holed) -> None:
     for least, present in ((0.5, True), (0.95, False)):  # 15 of 16 parts are valid in 2017
-        data = PairDataset([holed], part("test", "published", "Alpha/2018/16/0"), 16, history=1, min_valid=least)
-        assert data[0]["history_valid"].tolist() == [present] and bool(data[0]["history"].any()) == present
+        data = PairDataset(
+            [holed], part("test", "published", "Alpha/2018/16/0"), 16, history=1, min_valid=least
+        )
+        assert (
+            data[0]["history_valid"].tolist() == [present]
+            and bool(data[0]["history"].any()) == present
+        )
 
 
 def test_masked_embeddings_are_zero(tmp_path, make) -> None:
@@ -184,7 +250,8 @@ def test_masked_embeddings_are_zero(tmp_path, make) -> None:
 
 
 def test_truth_comes_only_where_there_is_truth(make_cube) -> None:
-    with_truth, without = make_cube("Alpha", YEARS, truth=True), make_cube("Beta", YEARS)
+    with_truth = make_cube("Alpha", YEARS, truth=True)
+    without = make_cube("Beta", YEARS)
     assert "process" not in PairDataset([with_truth], None, 16)[0]
     for cubes in ([without], [with_truth, without]):
         data = PairDataset(cubes, None, 16, truth=True)
@@ -202,10 +269,14 @@ class Words:
 
 
 def table(data: PairDataset) -> pd.DataFrame:
-    """Captions that tell the year (informative), x (geometric) and y (semantic) by their lengths."""
+    """Captions that tell the year (informative), x (geometric) and y (semantic) by their
+    lengths.
+    """
     keys = data.keys()
     rows = [(*key, "i" * (key[2] - 2000), "g" * key[3], "s" * key[4]) for key in keys]
-    return pd.DataFrame(rows, columns=["preset", "region", "year", "x", "y", "informative", "geometric", "semantic"])
+    return pd.DataFrame(
+        rows, columns=["preset", "region", "year", "x", "y", "informative", "geometric", "semantic"]
+    )
 
 
 def test_captions_of_both_years(make_cube) -> None:
@@ -215,7 +286,11 @@ def test_captions_of_both_years(make_cube) -> None:
     words = words.sample(frac=1, random_state=0)
     data = PairDataset([cube], None, 16, captions=words, text=Words(), max_length=40)
     batch = collate([data[5], data[13]])
-    assert batch["text_t"]["hidden"].shape == (2, 3, 40, 2) and batch["text_t"]["pooled"].shape == (2, 3, 1)
+    assert batch["text_t"]["hidden"].shape == (2, 3, 40, 2) and batch["text_t"]["pooled"].shape == (
+        2,
+        3,
+        1,
+    )
     assert batch["text_t"]["pooled"][..., 0].tolist() == [[18, 32, 16], [19, 16, 16]]
     assert batch["text_tp1"]["pooled"][..., 0].tolist() == [[19, 32, 16], [20, 16, 16]]
     assert batch["text_tp1"]["mask"].sum(-1).tolist() == [[19, 32, 16], [20, 16, 16]]
@@ -224,7 +299,9 @@ def test_captions_of_both_years(make_cube) -> None:
 def test_every_image_wants_one_caption(make_cube) -> None:
     cube = make_cube("Alpha", [2018, 2019])
     words = table(PairDataset([cube], None, 16))
-    with pytest.raises(ValueError, match=r"no caption for 1 images, first \('demo', 'Alpha', 2018, 0, 0\)"):
+    with pytest.raises(
+        ValueError, match=r"no caption for 1 images, first \('demo', 'Alpha', 2018, 0, 0\)"
+    ):
         PairDataset([cube], None, 16, captions=words[1:], text=Words())
     with pytest.raises(ValueError, match=r"two captions for \('demo', 'Alpha', 2018, 16, 0\)"):
         PairDataset([cube], None, 16, captions=pd.concat([words, words[3:4]]), text=Words())
@@ -240,16 +317,24 @@ def test_latents_are_those_of_the_target(make_cube) -> None:
         data = PairDataset([cube], None, 16, latents=latents)
         batch = collate([data[i] for i in range(9)])
         wanted = [keys.index(("demo", "Alpha", 2019, m["x"], m["y"])) for m in batch["meta"]]
-        assert batch["latent_tp1"].shape == (9, 4, 2, 2) and batch["latent_tp1"][:, 0, 0, 0].tolist() == wanted
+        assert (
+            batch["latent_tp1"].shape == (9, 4, 2, 2)
+            and batch["latent_tp1"][:, 0, 0, 0].tolist() == wanted
+        )
 
 
 def test_images_by_key_are_the_images_of_the_samples(make_cube) -> None:
     data = PairDataset([make_cube("Alpha", YEARS)], part("train"), 16, 8, augment=True)
     for index in (3, 30):
-        sample, meta = data[index], data.meta(index)
+        sample = data[index]
+        meta = data.meta(index)
         for lag, name in ((0, "t"), (1, "tp1")):
-            rgb, valid = data.image((meta["preset"], meta["region"], meta["year"] + lag, meta["x"], meta["y"]))
-            assert torch.equal(rgb, sample[f"rgb_{name}"]) and torch.equal(valid, sample[f"valid_{name}"])
+            rgb, valid = data.image(
+                (meta["preset"], meta["region"], meta["year"] + lag, meta["x"], meta["y"])
+            )
+            assert torch.equal(rgb, sample[f"rgb_{name}"]) and torch.equal(
+                valid, sample[f"valid_{name}"]
+            )
     assert len(data.keys()) == 4 * 25
 
 
@@ -264,7 +349,13 @@ def test_a_cube_is_read_once_and_kept_as_stored(make_cube) -> None:
 
 
 def test_a_patch_of_64_pixels_is_quick(make_cube) -> None:
-    data = PairDataset([make_cube("Alpha", [2017, 2018, 2019], size=64)], part("train"), 64, history=2, augment=True)
+    data = PairDataset(
+        [make_cube("Alpha", [2017, 2018, 2019], size=64)],
+        part("train"),
+        64,
+        history=2,
+        augment=True,
+    )
     data[1]
     seconds = []
     for _ in range(20):
@@ -283,7 +374,9 @@ def test_real_pairs(shared, tmp_path) -> None:
     data = PairDataset(cubes, None, 64, history=2)
     naip = [m for m in metas(data) if m[0] == "NaipNorthDakota"]
     assert {m[1] for m in naip} == {2009, 2014, 2015, 2016} and len(naip) == 4 * 5 * 7
-    assert metas(data)[len(naip) :] == [("RomaniaForest", year, 0, 0) for year in (2016, 2017, 2018)]
+    assert metas(data)[len(naip) :] == [
+        ("RomaniaForest", year, 0, 0) for year in (2016, 2017, 2018)
+    ]
     batch = collate([data[0], data[len(data) - 1]])
     assert batch["history_valid"].tolist() == [[False, False], [True, True]]
     assert batch["rgb_tp1"].amin() > 0 and batch["rgb_tp1"].amax() <= 1 and batch["valid_tp1"].all()

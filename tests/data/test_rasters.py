@@ -1,4 +1,6 @@
-"""Reflectance and its mask: scales without doubt, holes, windows; no truncated file is read as if it were whole."""
+"""Reflectance and its mask: scales without doubt, holes, windows; no truncated file is read as if
+it were whole.
+"""
 
 import pickle
 from dataclasses import replace
@@ -9,9 +11,17 @@ import rasterio
 from affine import Affine
 from rasterio.windows import Window
 
-from satjepa.data.rasters import CorruptRasterError, ScaleError, SceneError, facts, read_rgb, read_uint8
+from satjepa.data.rasters import (
+    CorruptRasterError,
+    ScaleError,
+    SceneError,
+    facts,
+    read_rgb,
+    read_uint8,
+)
 
-TILED, BIG = {"tiled": True, "blockxsize": 16, "blockysize": 16}, {"BIGTIFF": "YES", "ENDIANNESS": "BIG"}
+TILED = {"tiled": True, "blockxsize": 16, "blockysize": 16}
+BIG = {"BIGTIFF": "YES", "ENDIANNESS": "BIG"}
 
 
 @pytest.mark.parametrize("options", [{}, TILED, BIG])
@@ -19,7 +29,8 @@ def test_no_truncation_goes_unseen(tmp_path, make, options) -> None:
     values = np.random.default_rng(0).integers(0, 200, (3, 20, 20), np.uint8)
     path = make.tif(tmp_path / "a.tif", values, nodata=7, **options)
     read_rgb(path)
-    whole, cut = path.read_bytes(), tmp_path / "cut.tif"
+    whole = path.read_bytes()
+    cut = tmp_path / "cut.tif"
     for length in [*range(0, len(whole), 61), len(whole) - 2, len(whole) - 1]:
         cut.write_bytes(whole[:length])
         with pytest.raises(CorruptRasterError):
@@ -27,7 +38,11 @@ def test_no_truncation_goes_unseen(tmp_path, make, options) -> None:
 
 
 def test_a_window_of_a_damaged_file_is_refused_too(tmp_path, make) -> None:
-    path = make.tif(tmp_path / "a.tif", np.random.default_rng(0).integers(0, 255, (3, 64, 64), np.uint8), **TILED)
+    path = make.tif(
+        tmp_path / "a.tif",
+        np.random.default_rng(0).integers(0, 255, (3, 64, 64), np.uint8),
+        **TILED,
+    )
     with rasterio.open(path) as tif:
         last = int(tif.get_tag_item("BLOCK_OFFSET_3_3", "TIFF", bidx=1))
     data = bytearray(path.read_bytes())
@@ -38,7 +53,14 @@ def test_a_window_of_a_damaged_file_is_refused_too(tmp_path, make) -> None:
 
 
 def test_unwritten_blocks_are_not_zeros(tmp_path, make) -> None:
-    options = {"driver": "GTiff", "count": 3, "height": 64, "width": 64, "dtype": "uint8", "sparse_ok": True}
+    options = {
+        "driver": "GTiff",
+        "count": 3,
+        "height": 64,
+        "width": 64,
+        "dtype": "uint8",
+        "sparse_ok": True,
+    }
     options |= {"tiled": True, "blockxsize": 32, "blockysize": 32}
     for nodata in (None, 255):
         path = tmp_path / f"{nodata}.tif"
@@ -47,7 +69,9 @@ def test_unwritten_blocks_are_not_zeros(tmp_path, make) -> None:
             tif.write(np.full((3, 32, 32), 9, np.uint8), window=Window(0, 0, 32, 32))
     with pytest.raises(CorruptRasterError, match="unwritten block"):
         read_rgb(tmp_path / "None.tif")
-    assert read_rgb(tmp_path / "255.tif")[1].sum() == 32 * 32  # stated as nodata: a hole like any other
+    assert (
+        read_rgb(tmp_path / "255.tif")[1].sum() == 32 * 32
+    )  # stated as nodata: a hole like any other
 
 
 def test_absent_file(tmp_path) -> None:
@@ -106,7 +130,9 @@ def test_nan_is_a_hole(tmp_path, make) -> None:
 
 @pytest.mark.parametrize(("dtype", "nodata"), [("uint8", 7), ("uint16", 65535), ("float32", -9999)])
 def test_nodata_is_a_hole_and_no_part_of_the_range(tmp_path, make, dtype, nodata) -> None:
-    values = np.full((3, 8, 8), 1 if dtype == "float32" else 255 if dtype == "uint8" else 10000, dtype)
+    values = np.full(
+        (3, 8, 8), 1 if dtype == "float32" else 255 if dtype == "uint8" else 10000, dtype
+    )
     values[0, 2, 3] = nodata
     rgb, valid = read_rgb(make.tif(tmp_path / "a.tif", values, nodata=nodata))
     assert np.argwhere(~valid).tolist() == [[2, 3]]
@@ -145,4 +171,6 @@ def test_truth_layers_are_uint8(tmp_path, make) -> None:
 
 def test_errors_survive_a_worker_process() -> None:
     error = pickle.loads(pickle.dumps(ScaleError("a.tif", "this", "that", "so")))
-    assert str(error) == "a.tif: found this; accepted: that. To fix: so" and isinstance(error, SceneError)
+    assert str(error) == "a.tif: found this; accepted: that. To fix: so" and isinstance(
+        error, SceneError
+    )

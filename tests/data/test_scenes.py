@@ -1,4 +1,6 @@
-"""Every bad input is a typed error that names the file; nothing unreadable becomes zeros (promise P2)."""
+"""Every bad input is a typed error that names the file; nothing unreadable becomes zeros (promise
+P2).
+"""
 
 import shutil
 from pathlib import Path
@@ -24,7 +26,9 @@ from satjepa.data.scenes import find_scenes, scene_of, year_pairs
 
 
 def refused(root: Path, error: type[SceneError], path: Path, *words: str, kept: int = 2) -> None:
-    """`find_scenes` raises this error for this file, says these words, and with "exclude" keeps the other scenes."""
+    """`find_scenes` raises this error for this file, says these words, and with "exclude" keeps the
+    other scenes.
+    """
     with pytest.raises(error) as caught:
         find_scenes(root)
     text = str(caught.value)
@@ -44,7 +48,12 @@ def test_finds_the_published_layout(good, make) -> None:
     shutil.move(make.emb_path(good, "Beta", 2021), make.emb_path(good, "Beta", 2021, "embedding"))
     make.tif(good / "Beta" / "something_else_2020_10km.tif", np.zeros((1, 4, 4), np.uint8))
     scenes = find_scenes(good)
-    assert [(s.region, s.year) for s in scenes] == [("Alpha", 2018), ("Alpha", 2019), ("Alpha", 2020), ("Beta", 2021)]
+    assert [(s.region, s.year) for s in scenes] == [
+        ("Alpha", 2018),
+        ("Alpha", 2019),
+        ("Alpha", 2020),
+        ("Beta", 2021),
+    ]
     assert scenes[0].rgb == make.rgb_path(good, "Alpha", 2018)
     assert scenes[3].emb == make.emb_path(good, "Beta", 2021, "embedding")
     assert scenes[0].truth is None and scenes.excluded == []
@@ -83,7 +92,9 @@ def test_two_files_for_one_year(good, make) -> None:
 
 
 def test_two_embeddings_for_one_year(good, make) -> None:
-    first, second = (make.emb_path(good, "Alpha", 2019, prefix) for prefix in ("embedding", "gee_embeddings"))
+    first, second = (
+        make.emb_path(good, "Alpha", 2019, prefix) for prefix in ("embedding", "gee_embeddings")
+    )
     shutil.copy(second, first)
     refused(good, DuplicateYearError, second, first.name)
 
@@ -136,8 +147,19 @@ def test_wrong_band_count_of_an_embedding(good, make) -> None:
 @pytest.mark.parametrize(
     ("dtype", "low", "high"),
     [
-        *[("uint16", 0, 255), ("uint16", 3, 20001), ("uint16", 1, 65535), ("int16", 100, 4000), ("uint32", 100, 4000)],
-        *[("float32", 0, 255), ("float32", 0, 1.01), ("float64", -9999, 0.4), ("float32", -0.01, 0.4)],
+        *[
+            ("uint16", 0, 255),
+            ("uint16", 3, 20001),
+            ("uint16", 1, 65535),
+            ("int16", 100, 4000),
+            ("uint32", 100, 4000),
+        ],
+        *[
+            ("float32", 0, 255),
+            ("float32", 0, 1.01),
+            ("float64", -9999, 0.4),
+            ("float32", -0.01, 0.4),
+        ],
     ],
 )
 def test_scale_that_fits_no_convention(good, make, dtype, low, high) -> None:
@@ -160,7 +182,9 @@ def test_scale_that_fits_no_convention(good, make, dtype, low, high) -> None:
     ],
 )
 def test_grid_mismatch_between_years(good, make, size, options, word) -> None:
-    path = make.rgb_path(good, "Alpha", 2018)  # the first year: the usual grid counts, not the first one
+    path = make.rgb_path(
+        good, "Alpha", 2018
+    )  # the first year: the usual grid counts, not the first one
     make.emb_path(good, "Alpha", 2018).unlink()
     make.tif(path, np.ones((3, size, size), np.uint8), **options)
     refused(good, GridMismatchError, path, word)
@@ -178,7 +202,8 @@ def test_grid_mismatch_between_rgb_and_embedding(good, make) -> None:
 
 
 def test_embeddings_on_another_scale(good, make) -> None:
-    path, vectors = make.emb_path(good, "Alpha", 2019), make.vectors(0, 48)
+    path = make.emb_path(good, "Alpha", 2019)
+    vectors = make.vectors(0, 48)
     for values, word in (
         (np.rint(vectors * 127).astype(np.int8), "median length"),  # a linear code
         ((vectors * 3).astype(np.float32), "median length 3"),
@@ -193,7 +218,19 @@ def test_embeddings_on_another_scale(good, make) -> None:
 
 def test_real_scenes(shared) -> None:
     scenes = find_scenes(shared / "data", ["RomaniaForest", "NaipNorthDakota"])
-    assert [s.year for s in scenes] == [2016, 2017, 2018, 2019, 2009, 2010, 2012, 2014, 2015, 2016, 2017]
+    assert [s.year for s in scenes] == [
+        2016,
+        2017,
+        2018,
+        2019,
+        2009,
+        2010,
+        2012,
+        2014,
+        2015,
+        2016,
+        2017,
+    ]
     pairs = year_pairs(s.year for s in scenes if s.region == "NaipNorthDakota")
     assert pairs == [(2009, 2010), (2014, 2015), (2015, 2016), (2016, 2017)]
     rgb, valid = read_rgb(scenes[1].rgb)

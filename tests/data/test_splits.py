@@ -1,4 +1,6 @@
-"""A split is data with a hash; nothing stands in two parts, and what was trained on is not scored (promise P9)."""
+"""A split is data with a hash; nothing stands in two parts, and what was trained on is not scored
+(promise P9).
+"""
 
 import json
 from dataclasses import replace
@@ -27,7 +29,8 @@ def of_part(split: Split, part: str, some: list[dict]) -> list[dict]:
     return [sample for sample in some if split.part(part).allows(**sample)]
 
 
-YEARS, LETTERS = [2017, 2018, 2019, 2020, 2021], "ABCDEFGHIJKLMNOP"
+YEARS = [2017, 2018, 2019, 2020, 2021]
+LETTERS = "ABCDEFGHIJKLMNOP"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -45,7 +48,9 @@ def test_region_split_has_no_region_in_two_parts(seed) -> None:
 
 def test_region_split_depends_on_the_seed_only() -> None:
     some = cubes(LETTERS, YEARS)
-    assert make_split(some, seed=1) == make_split(some[::-1] + some, seed=1)  # any order, any number of presets
+    assert make_split(some, seed=1) == make_split(
+        some[::-1] + some, seed=1
+    )  # any order, any number of presets
     assert make_split(some, seed=1).test != make_split(some, seed=2).test
 
 
@@ -62,7 +67,9 @@ def test_region_split_refuses_what_cannot_be() -> None:
     with pytest.raises(ValueError, match="no region 'Alpha'"):
         make_split(some, val=["Alpha"])
     with pytest.raises(ValueError, match="is it 'Romania'"):
-        make_split([xr.Dataset(coords={"year": YEARS}, attrs={"region": "Romania"})], val=["Rumania"])
+        make_split(
+            [xr.Dataset(coords={"year": YEARS}, attrs={"region": "Romania"})], val=["Rumania"]
+        )
     for val, test, train in ((1, 4, None), (3, 3, None), (["A", "B"], 3, None), (1, 4, ["A"])):
         with pytest.raises(ValueError, match="too few"):
             make_split(some, val=val, test=test, train=train)
@@ -71,7 +78,12 @@ def test_region_split_refuses_what_cannot_be() -> None:
 
 
 def test_year_split_holds_out_the_last_pair_of_each_region() -> None:
-    some = cubes("A", YEARS) + cubes("B", [2015, 2016, 2018, 2019]) + cubes("C", [2020, 2021]) + cubes("D", [2020])
+    some = (
+        cubes("A", YEARS)
+        + cubes("B", [2015, 2016, 2018, 2019])
+        + cubes("C", [2020, 2021])
+        + cubes("D", [2020])
+    )
     split = make_split(some, "year")
     assert split.test == ("A/2020", "B/2018", "C/2020") and split == make_split(some[::-1], "year")
     assert split.val == ("A/2019",)
@@ -92,7 +104,9 @@ def test_published_split_is_leaky_and_the_guard_says_so() -> None:
     with pytest.raises(LeakError, match="kind published, leaky"):
         split.assert_unseen(parts["test"])
     trained = {(s["region"], s["x"], s["y"], s["year"]) for s in parts["train"]}
-    share = np.mean([(s["region"], s["x"], s["y"], s["year"] + 1) in trained for s in parts["test"]])
+    share = np.mean(
+        [(s["region"], s["x"], s["y"], s["year"] + 1) in trained for s in parts["test"]]
+    )
     assert share > 0.3  # of the images to be forecast are inputs in training
 
 
@@ -143,7 +157,9 @@ def test_the_hash_is_of_the_content() -> None:
     split = make_split(cubes(LETTERS, YEARS))
     assert replace(split, train=split.train[::-1]).sha256 == split.sha256
     assert replace(split, seed=9).sha256 != split.sha256
-    assert replace(split, val=split.val[1:], train=split.train + split.val[:1]).sha256 != split.sha256
+    assert (
+        replace(split, val=split.val[1:], train=split.train + split.val[:1]).sha256 != split.sha256
+    )
 
 
 def test_windows() -> None:

@@ -1,4 +1,6 @@
-"""Pre-training of the tiny backbone: crops line up, layout tokens are those of the joint training, losses fall."""
+"""Pre-training of the tiny backbone: crops line up, layout tokens are those of the joint training,
+losses fall.
+"""
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ def test_crops_cut_all_arrays_at_the_same_place() -> None:
     image, cells = crops(20)
     assert image.shape == (20, 1, 16, 16)
     assert cells.shape == (20, 1, 4, 4)
-    assert all(np.isin(cell, block).all() for cell, block in zip(cells.numpy(), image.numpy(), strict=True))
+    assert all(
+        np.isin(cell, block).all() for cell, block in zip(cells.numpy(), image.numpy(), strict=True)
+    )
     assert len({int(c[0, 0, 0]) for c in cells}) > 10
 
 
@@ -41,7 +45,12 @@ def test_average_follows_with_a_short_memory_at_first() -> None:
 
 def test_vae_loss_falls() -> None:
     torch.manual_seed(0)
-    images = np.random.default_rng(0).integers(0, 255, (2, 2, 3, 8, 8), np.uint8).repeat(8, -1).repeat(8, -2)
+    images = (
+        np.random.default_rng(0)
+        .integers(0, 255, (2, 2, 3, 8, 8), np.uint8)
+        .repeat(8, -1)
+        .repeat(8, -2)
+    )
     losses = []
     pretrain_vae.train_vae(
         build_vae((8, 8, 8, 8)),
@@ -56,8 +65,14 @@ def test_vae_loss_falls() -> None:
 
 def test_polishing_moves_the_decoder_alone_and_nearer_to_the_image() -> None:
     torch.manual_seed(0)
-    images = np.random.default_rng(0).integers(0, 255, (2, 2, 3, 8, 8), np.uint8).repeat(8, -1).repeat(8, -2)
-    vae, far = build_vae((8, 8, 8, 8)), []
+    images = (
+        np.random.default_rng(0)
+        .integers(0, 255, (2, 2, 3, 8, 8), np.uint8)
+        .repeat(8, -1)
+        .repeat(8, -2)
+    )
+    vae = build_vae((8, 8, 8, 8))
+    far = []
     before = {name: value.clone() for name, value in vae.state_dict().items()}
 
     def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -66,9 +81,10 @@ def test_polishing_moves_the_decoder_alone_and_nearer_to_the_image() -> None:
     crops = pretrain.Crops([images], [1], 64, 0)
     log = lambda _, parts: far.append(parts["lpips"])  # noqa: E731
     after = pretrain_vae.polish_decoder(vae, distance, 5.0, crops, 60, 4, 1e-2, log).state_dict()
-    moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    moved = {
+        name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])
+    }
     assert moved == {"decoder"} and np.mean(far[-10:]) < 0.95 * np.mean(far[:3])
-
 
 
 class Words(torch.nn.Module):
@@ -89,12 +105,19 @@ def test_generator_learns_from_layout_and_from_text(told: str) -> None:
     transformer = build_transformer(layers=2, heads=1)
     layout = Layout(256, positions_of(transformer, 8))
     generator = pretrain.Generator(
-        transformer, Words(), layout, drop_text=float(told == "layout"), drop_layout=float(told == "text")
+        transformer,
+        Words(),
+        layout,
+        drop_text=float(told == "layout"),
+        drop_layout=float(told == "text"),
     )
     kind = torch.randint(2, (64,))
     latents = (2.0 * kind - 1)[:, None, None, None].expand(-1, 16, 8, 8)
     cells = (2.0 * kind - 1)[:, None, None].expand(-1, 64, 256)
-    ids = {"t5": kind[:, None, None].expand(-1, 3, 4), "mask": torch.ones(64, 3, 4, dtype=torch.bool)}
+    ids = {
+        "t5": kind[:, None, None].expand(-1, 3, 4),
+        "mask": torch.ones(64, 3, 4, dtype=torch.bool),
+    }
     empty = {"t5": torch.full((1, 4), 9), "mask": torch.ones(1, 4, dtype=torch.bool)}
     losses: list[float] = []
 

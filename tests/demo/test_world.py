@@ -1,4 +1,6 @@
-"""The demo world: its oracle is exact, its pixels are the same everywhere, its change has the size it claims."""
+"""The demo world: its oracle is exact, its pixels are the same everywhere, its change has the size
+it claims.
+"""
 
 import hashlib
 from itertools import pairwise
@@ -25,7 +27,11 @@ def land() -> Land:
 
 
 def years_of(preset: str, region: str, count: int = 4) -> list:
-    return list(simulate(RECIPE["seed"], preset, region, climate(preset), RECIPE["years"][:count], RECIPE["size"]))
+    return list(
+        simulate(
+            RECIPE["seed"], preset, region, climate(preset), RECIPE["years"][:count], RECIPE["size"]
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,8 @@ def test_cover_is_one_class_a_pixel(land: Land) -> None:
 
 
 def test_oracle_is_the_mean_of_many_futures(land: Land) -> None:
-    draws, rng = 120, stream("draws")
+    draws = 120
+    rng = stream("draws")
     mean = sum(land.advance(rng).cover() for _ in range(draws)) / draws
     expected = land.expected_cover()
     error = np.sqrt(expected * (1 - expected) / draws)
@@ -66,7 +73,8 @@ def test_oracle_is_the_mean_of_many_futures(land: Land) -> None:
 
 
 def test_expected_image_is_the_mean_of_many_shots(land: Land) -> None:
-    camera, cover = Camera(land), land.cover()
+    camera = Camera(land)
+    cover = land.cover()
     shots = np.mean([camera.shot(cover, i) for i in range(40)], 0)
     assert np.abs(shots - camera.expected(cover)).mean() < 2.0  # of 255; one shot is off by about 6
     assert np.abs(camera.shot(cover, 0).astype(float) - camera.expected(cover)).mean() > 3.0
@@ -79,14 +87,20 @@ def test_same_pixels_everywhere() -> None:
     assert digest.hexdigest() == "544ad05d94ab2d7b004d013eab3f931ff8b91997436076579fbbaedd706c42ea"
 
 
-def test_a_world_is_the_same_on_one_core_and_on_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its digest is that of its pixels in the order of the recipe, whichever region is ready first."""
+def test_a_world_is_the_same_on_one_core_and_on_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its digest is that of its pixels in the order of the recipe, whichever region is ready
+    first.
+    """
     names = ["Later", "Earlier", "Third"]
     recipe = RECIPE | {"size": 96, "years": [2017, 2018], "regions": {"test": names}}
     recipe |= {"presets": {"gentle": RECIPE["presets"]["gentle"]}}
     digest = hashlib.sha256()
     for name in names:
-        for year in simulate(recipe["seed"], "gentle", name, climate("gentle"), recipe["years"], recipe["size"]):
+        for year in simulate(
+            recipe["seed"], "gentle", name, climate("gentle"), recipe["years"], recipe["size"]
+        ):
             for array in write_year(year, tmp_path / "one by one" / name, 33):
                 digest.update(array.tobytes())
     for cores in (1, 2):
@@ -99,7 +113,11 @@ def test_change_has_the_size_the_recipe_claims(test_years: dict[str, list]) -> N
     for name, years in test_years.items():
         for before, after in pairwise(years):
             scores[name.split("/")[0]].append(
-                (psnr(before.rgb, after.rgb), psnr(after.oracle_mean, after.rgb), psnr(after.oracle_sample, after.rgb))
+                (
+                    psnr(before.rgb, after.rgb),
+                    psnr(after.oracle_mean, after.rgb),
+                    psnr(after.oracle_sample, after.rgb),
+                )
             )
     strong, gentle = (np.mean(scores[p], 0) for p in ("strong", "gentle"))
     assert 15.5 < strong[0] < 20
@@ -110,7 +128,12 @@ def test_change_has_the_size_the_recipe_claims(test_years: dict[str, list]) -> N
 
 
 def test_every_process_happens(test_years: dict[str, list]) -> None:
-    seen = {code for years in test_years.values() for year in years[1:] for code in np.unique(year.process)}
+    seen = {
+        code
+        for years in test_years.values()
+        for year in years[1:]
+        for code in np.unique(year.process)
+    }
     assert seen == set(range(len(PROCESSES)))
 
 
@@ -169,4 +192,9 @@ def test_written_in_the_published_layout(tmp_path) -> None:
     np.testing.assert_array_equal(np.rint(rgb * 255), years[1].rgb)
     assert valid.all()
     with rasterio.open(scenes[1].emb) as tif:
-        assert (tif.count, tif.dtypes[0], tif.crs.to_epsg(), tif.res) == (64, "int8", 32632, (10.0, 10.0))
+        assert (tif.count, tif.dtypes[0], tif.crs.to_epsg(), tif.res) == (
+            64,
+            "int8",
+            32632,
+            (10.0, 10.0),
+        )

@@ -1,4 +1,6 @@
-"""satjepa.evaluation.evaluate: one loop for all rows, honest pooling, refusal of what was trained on."""
+"""satjepa.evaluation.evaluate: one loop for all rows, honest pooling, refusal of what was trained
+on.
+"""
 
 import json
 import math
@@ -14,7 +16,9 @@ from satjepa.metrics.perceptual import Perceptual
 
 
 def make_batch(patches: int, seed: int = 0, side: int = 24) -> dict:
-    """A batch in the project's format: half of each patch changes (process 1), a quarter of it strongly (process 5)."""
+    """A batch in the project's format: half of each patch changes (process 1), a quarter of it
+    strongly (process 5).
+    """
     generator = torch.Generator().manual_seed(seed)
     rgb_t = 0.3 + 0.2 * torch.rand(patches, 3, side, side, generator=generator)
     process = torch.zeros(patches, 1, side, side, dtype=torch.uint8)
@@ -24,24 +28,38 @@ def make_batch(patches: int, seed: int = 0, side: int = 24) -> dict:
     expected = rgb_t + step
     draw = [expected + 0.02 * torch.randn(rgb_t.shape, generator=generator) for _ in range(2)]
     valid = torch.ones(patches, 1, side, side, dtype=torch.bool)
-    meta = [{"region": f"R{seed}", "year": 2020, "x": 64 * i, "y": 0, "preset": "strong"} for i in range(patches)]
+    meta = [
+        {"region": f"R{seed}", "year": 2020, "x": 64 * i, "y": 0, "preset": "strong"}
+        for i in range(patches)
+    ]
     return {
-        **{"rgb_t": rgb_t, "rgb_tp1": draw[0], "oracle_mean": expected, "oracle_sample": draw[1], "process": process},
+        **{
+            "rgb_t": rgb_t,
+            "rgb_tp1": draw[0],
+            "oracle_mean": expected,
+            "oracle_sample": draw[1],
+            "process": process,
+        },
         **{"valid_t": valid, "valid_tp1": valid.clone(), "meta": meta},
     }
 
 
 class Ensemble:
-    """The oracle with noise: reliable, and the same for a place whatever its batch. Counts its calls."""
+    """The oracle with noise: reliable, and the same for a place whatever its batch. Counts its
+    calls.
+    """
 
     def __init__(self, trained_on=None) -> None:
-        self.calls, self.trained_on = 0, trained_on
+        self.calls = 0
+        self.trained_on = trained_on
 
     def forecast(self, batch: dict, samples: int = 1, seed: int = 0) -> torch.Tensor:
         self.calls += 1
         members = []
         for image, meta in zip(batch["oracle_mean"], batch["meta"], strict=True):
-            generator = torch.Generator().manual_seed(1000 * int(meta["region"][1:]) + meta["x"] + seed)
+            generator = torch.Generator().manual_seed(
+                1000 * int(meta["region"][1:]) + meta["x"] + seed
+            )
             members.append(image + 0.02 * torch.randn(samples, *image.shape, generator=generator))
         return torch.stack(members, 1)
 
@@ -57,12 +75,19 @@ def batches() -> list[dict]:
 
 
 def test_persistence_has_no_skill_and_the_oracle_has(batches) -> None:
-    forecasters = {"Default": Persistence(), "grey": MeanColour(), "oracle": OracleMean(), "dice": OracleSample()}
+    forecasters = {
+        "Default": Persistence(),
+        "grey": MeanColour(),
+        "oracle": OracleMean(),
+        "dice": OracleSample(),
+    }
     rows = {score.row["model"]: score.row for score in evaluate_all(forecasters, batches)}
     assert list(rows) == list(forecasters)
     assert rows["Default"]["skill"] == 0.0 and rows["Default"]["skill_changed"] == 0.0
     assert rows["oracle"]["skill"] > 0.95 and rows["grey"]["skill"] < rows["oracle"]["skill"]
-    assert rows["dice"]["mse"] == pytest.approx(2 * rows["oracle"]["mse"], rel=0.1), "truth and sample, both noisy"
+    assert rows["dice"]["mse"] == pytest.approx(2 * rows["oracle"]["mse"], rel=0.1), (
+        "truth and sample, both noisy"
+    )
     for row in rows.values():
         assert (row["n"], row["samples"], row["preset"]) == (5, 1, "strong")
         assert row["crps"] == pytest.approx(row["l1"]) and row["spread_skill"] is None
@@ -85,11 +110,17 @@ def test_parts_of_the_pixels(batches) -> None:
     row = evaluate(Persistence(), batches).row
     assert row["share_crop"] == row["share_fire"] == 0.25 and row["share_town"] == 0.0
     assert row["share_changed"] == pytest.approx(0.5, abs=0.01), "both steps exceed 0.1"
-    assert row["mse_fire"] == pytest.approx(0.16, abs=0.002) and row["mse_crop"] == pytest.approx(0.0229, abs=0.001)
+    assert row["mse_fire"] == pytest.approx(0.16, abs=0.002) and row["mse_crop"] == pytest.approx(
+        0.0229, abs=0.001
+    )
     assert row["l1_fire"] == pytest.approx(0.4, abs=0.002)
     assert row["psnr_fire"] == pytest.approx(-10 * math.log10(row["mse_fire"]))
-    assert row["skill_fire"] == 0.0 and math.isnan(row["mse_town"]) and math.isnan(row["skill_town"])
-    assert evaluate(Persistence(), batches, threshold=0.3).row["share_changed"] == pytest.approx(0.25)
+    assert (
+        row["skill_fire"] == 0.0 and math.isnan(row["mse_town"]) and math.isnan(row["skill_town"])
+    )
+    assert evaluate(Persistence(), batches, threshold=0.3).row["share_changed"] == pytest.approx(
+        0.25
+    )
     oracle = evaluate(OracleMean(), batches).row
     assert oracle["skill_fire"] > oracle["skill_crop"] > 0.95
     without = [{key: value for key, value in b.items() if key != "process"} for b in batches]
@@ -122,8 +153,13 @@ def test_nodata_changes_no_row(random) -> None:
     given = (batch, spoilt, without)
     rows = [evaluate_all(forecasters, [b], samples={"e": 3}, perceptual=random) for b in given]
     for before, after, third in zip(*rows, strict=True):
-        first, *others = ({k: v for k, v in s.row.items() if k != "seconds_per_patch"} for s in (before, after, third))
-        assert first["n"] == 2 and all(first == pytest.approx(other, nan_ok=True) for other in others)
+        first, *others = (
+            {k: v for k, v in s.row.items() if k != "seconds_per_patch"}
+            for s in (before, after, third)
+        )
+        assert first["n"] == 2 and all(
+            first == pytest.approx(other, nan_ok=True) for other in others
+        )
         assert before.ranks == after.ranks
         assert math.isfinite(first["lpips_rand"]) and math.isfinite(first["fd_vgg_rand"])
 
@@ -136,10 +172,17 @@ def test_one_forecast_serves_both_rows(batches, random) -> None:
     assert (mean.row["samples"], one.row["samples"]) == (8, 1)
     assert one.row["mse"] == pytest.approx(2 * 0.02**2, rel=0.05), "truth and sample, both noisy"
     assert mean.row["mse"] == pytest.approx((1 + 1 / 8) * 0.02**2, rel=0.05)
-    assert mean.row["spread_skill"] == pytest.approx(1.0, abs=0.05) and one.row["spread_skill"] is None
-    assert mean.row["crps"] == pytest.approx(0.02 / math.pi**0.5, rel=0.05) and one.row["crps"] == one.row["l1"]
+    assert (
+        mean.row["spread_skill"] == pytest.approx(1.0, abs=0.05) and one.row["spread_skill"] is None
+    )
+    assert (
+        mean.row["crps"] == pytest.approx(0.02 / math.pi**0.5, rel=0.05)
+        and one.row["crps"] == one.row["l1"]
+    )
     assert len(mean.ranks) == 9 and sum(mean.ranks) == pytest.approx(5 * 3 * 24 * 24)
-    assert evaluate(Ensemble(), batches, 8, "ours", seed=3).row["mse"] == mean.row["mse"], "evaluate scores the mean"
+    assert evaluate(Ensemble(), batches, 8, "ours", seed=3).row["mse"] == mean.row["mse"], (
+        "evaluate scores the mean"
+    )
     assert evaluate(Ensemble(), batches, 8, "ours", seed=4).row["mse"] != mean.row["mse"]
 
 
@@ -160,7 +203,10 @@ def test_what_cannot_be_measured_is_none_and_says_why(batches, random) -> None:
     assert scores.row["fid64"] is None and scores.row["fid2048"] is None
     assert scores.row["fd_vgg_rand"] > 0 and scores.row["lpips_rand"] > 0
     assert "lpips" not in scores.row and "fd_vgg" not in scores.row
-    assert scores.settings["fid_missing"] == "no weights in this test" and scores.settings["fid"] is None
+    assert (
+        scores.settings["fid_missing"] == "no weights in this test"
+        and scores.settings["fid"] is None
+    )
     assert scores.settings["change_threshold"] == 0.1 and scores.settings["data_range"] == 1.0
     assert json.loads(json.dumps(scores.settings))
 

@@ -1,4 +1,6 @@
-"""satjepa.evaluation.table: the rows of several seeds as one, and the Markdown tables of notebooks and README."""
+"""satjepa.evaluation.table: the rows of several seeds as one, and the Markdown tables of notebooks
+and README.
+"""
 
 import pandas as pd
 import pytest
@@ -18,7 +20,11 @@ def test_seeds_are_combined() -> None:
     assert both["psnr"] == 21.5 and both["psnr_std"] == pytest.approx(3 / 2**0.5)
     assert both["fid64"] is None and both["fid64_std"] is None
     single = combine_seeds([row(0)])
-    assert single["psnr"] == 20.0 and single["seeds"] == 1 and not any(key.endswith("_std") for key in single)
+    assert (
+        single["psnr"] == 20.0
+        and single["seeds"] == 1
+        and not any(key.endswith("_std") for key in single)
+    )
     for other in (row(0, n=6), row(0, model="theirs"), row(0, lpips_rand=0.1)):
         with pytest.raises(ValueError, match="different things"):
             combine_seeds([row(0), other])
@@ -31,7 +37,9 @@ def test_seeds_counts_the_tables() -> None:
 
 
 def test_what_nothing_was_trained_in_has_one_seed_and_no_deviation() -> None:
-    """Machines differ in the last digits, also where skill is 0; a metric that one of them lacks says nothing."""
+    """Machines differ in the last digits, also where skill is 0; a metric that one of them lacks
+    says nothing.
+    """
     here = row(0, skill=0.0, fd_vgg=400.0)
     there = here | {"lpips": 0.25 * (1 + 1e-6), "skill": 1e-8, "fd_vgg": 400.002}
     combined = combine_seeds([here, there])
@@ -46,7 +54,11 @@ def test_what_nothing_was_trained_in_has_one_seed_and_no_deviation() -> None:
 
 def test_table_in_csv_and_markdown(tmp_path) -> None:
     path = tmp_path / "reports" / "table.csv"
-    lines = [combine_seeds([row(0), row(3)]), row(1, model="Default"), row(1, preset="gentle", psnr=31.0)]
+    lines = [
+        combine_seeds([row(0), row(3)]),
+        row(1, model="Default"),
+        row(1, preset="gentle", psnr=31.0),
+    ]
     write_table(lines, path, {"fid_missing": "no network", "psnr": "mean over patches"})
     table = pd.read_csv(path)
     assert table["psnr"].tolist() == [21.5, 21.0, 31.0] and table["fid64"].isna().all()
@@ -57,21 +69,32 @@ def test_table_in_csv_and_markdown(tmp_path) -> None:
     assert text[3] == "| Default | 21.00 | 0.1000 | 0.250 | – |"
     assert text[4] == "", "the other preset has its own table"
     notes = "\n".join(text[5:])
-    assert "n = 5 patches" in notes and "not measured, no network" in notes and "* PSNR: mean over patches." in notes
+    assert (
+        "n = 5 patches" in notes
+        and "not measured, no network" in notes
+        and "* PSNR: mean over patches." in notes
+    )
     assert "standard deviation" in notes and "andom trunk" not in notes
     write_table([row(1, lpips_rand=0.3)], path)
-    assert "not comparable" in markdown_table(path) and "standard deviation" not in markdown_table(path)
+    assert "not comparable" in markdown_table(path) and "standard deviation" not in markdown_table(
+        path
+    )
 
 
 def test_the_best_is_bold(tmp_path) -> None:
-    """As it is printed, so there may be two; rows beside the contest may be better; no end of spread is best."""
+    """As it is printed, so there may be two; rows beside the contest may be better; no end of
+    spread is best.
+    """
     lines = [
-        row(2, model="a", l1=0.2, spread_skill=0.5), row(2, model="b", l1=0.3, psnr=22.001, spread_skill=0.9),
-        row(9, model="Oracle, mean", l1=0.0, spread_skill=1.0), row(0, model="Ablation: full", l1=0.2),
+        row(2, model="a", l1=0.2, spread_skill=0.5), row(2, model="b", l1=0.3, psnr=22.001,
+        spread_skill=0.9), row(9, model="Oracle, mean", l1=0.0, spread_skill=1.0), row(0,
+        model="Ablation: full", l1=0.2),
     ]  # fmt: skip
     write_table(lines, path := tmp_path / "table.csv")
     shown = ("l1", "psnr", "fid64", "spread_skill")
-    assert markdown_table(path, columns=shown, title="strong change", without=("Abl",), bold=True, notes=False) == (
+    assert markdown_table(
+        path, columns=shown, title="strong change", without=("Abl",), bold=True, notes=False
+    ) == (
         "| strong change | L1 ↓ | PSNR ↑ | FID, 64 features ↓ | spread / skill (ideal 1) |\n"
         "| --- | --- | --- | --- | --- |\n"
         "| a | **0.2000** | **22.00** | – | 0.50 |\n"
@@ -83,7 +106,9 @@ def test_the_best_is_bold(tmp_path) -> None:
 
 
 def test_costs_are_those_of_the_seeds(tmp_path) -> None:
-    """The least over seeds; an ablation is found by the name of its run; without such files there are no columns."""
+    """The least over seeds; an ablation is found by the name of its run; without such files there
+    are no columns.
+    """
     names = ("ours", "Default", "Ablation: no JEPA, 8 samples")
     write_table([row(0, model=name) for name in names], path := tmp_path / "table.csv")
     plain = markdown_table(path, columns=("psnr",), notes=False)

@@ -13,7 +13,9 @@ ARMS = {"no_jepa": {"model.use_jepa": False}}
 
 
 def runs(folder: Path, *names: str) -> None:
-    """scores.csv of some runs: the ensemble's PSNR on the first preset is 20, 21, .. in their order."""
+    """scores.csv of some runs: the ensemble's PSNR on the first preset is 20, 21, .. in their
+    order.
+    """
     (folder / "dvc.yaml").touch()
     for i, name in enumerate(names):
         row = {"n": 2, "samples": 8}
@@ -39,7 +41,9 @@ def test_without_an_arm_full_the_model_itself_stands_for_it(home: Path):
     runs(home, "joint/0", "ablate/no_jepa-0")
     rows = collect_arms(params_of(ARMS), full=True)
     assert rows[["model", "psnr"]].to_numpy().tolist() == [["full", 20.0], ["no JEPA", 21.0]]
-    assert collect_arms(params_of(ARMS))["model"].tolist() == ["no JEPA"], "the table has a row of ours already"
+    assert collect_arms(params_of(ARMS))["model"].tolist() == ["no JEPA"], (
+        "the table has a row of ours already"
+    )
 
 
 def test_an_arm_full_is_what_the_others_are_compared_with(home: Path):

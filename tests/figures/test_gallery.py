@@ -1,4 +1,6 @@
-"""The gallery of all systems: what its numbers mean, and that each system is drawn where it stands."""
+"""The gallery of all systems: what its numbers mean, and that each system is drawn where it
+stands.
+"""
 
 import numpy as np
 import pandas as pd
@@ -39,18 +41,26 @@ def test_a_hole_counts_nowhere():
     valid = torch.ones(6, 1, 32, 32, dtype=torch.bool)
     valid[:, :, 8:] = False
     holed = torch.where(valid, target, 9.0)
-    for a, b in zip(gallery.binned(members, holed, valid, 4), gallery.binned(members, target, valid, 4), strict=True):
+    for a, b in zip(
+        gallery.binned(members, holed, valid, 4),
+        gallery.binned(members, target, valid, 4),
+        strict=True,
+    ):
         assert np.array_equal(a, b)
     batch = batch_of(target) | {"valid_t": valid}
     worse = batch | {"rgb_tp1": torch.where(valid, batch["rgb_tp1"], 9.0)}
-    for one, other in zip(*(gallery.reliability({"e": members}, b, 4).axes for b in (batch, worse)), strict=True):
+    for one, other in zip(
+        *(gallery.reliability({"e": members}, b, 4).axes for b in (batch, worse)), strict=True
+    ):
         assert np.array_equal(one.lines[0].get_ydata(), other.lines[0].get_ydata())
 
 
 def test_all_ensembles_are_drawn_and_ours_first():
     members, target = world(3, 0.1, 0.1)
     made = {f"system {i}": members for i in range(8)} | {gallery.OURS: members}
-    labels = [line.get_label() for line in gallery.reliability(made, batch_of(target), 4).axes[1].lines]
+    labels = [
+        line.get_label() for line in gallery.reliability(made, batch_of(target), 4).axes[1].lines
+    ]
     assert labels[:9] == [gallery.OURS, *(f"system {i}" for i in range(8))]
 
 
@@ -58,7 +68,9 @@ def test_only_ensembles_are_asked_for_reliability():
     members, target = world(4, 0.1, 0.1)
     fig = gallery.reliability({"many": members, "one": members[:1]}, batch_of(target), bins=4)
     left, right = fig.axes
-    assert [line.get_label() for line in right.lines if not line.get_label().startswith("_")] == ["many"]
+    assert [line.get_label() for line in right.lines if not line.get_label().startswith("_")] == [
+        "many"
+    ]
     ranks = left.lines[0].get_ydata()
     assert len(ranks) == 5 and ranks.mean() == pytest.approx(1)
 
@@ -66,10 +78,16 @@ def test_only_ensembles_are_asked_for_reliability():
 def test_pictures_and_errors_stand_under_their_system():
     _, target = world(1, 0.1, 0.1)
     batch = batch_of(target)
-    made = {"persistence": batch["rgb_t"][None], "right": batch["rgb_tp1"][None], gallery.OURS: batch["rgb_t"][None]}
+    made = {
+        "persistence": batch["rgb_t"][None],
+        "right": batch["rgb_tp1"][None],
+        gallery.OURS: batch["rgb_t"][None],
+    }
     fig = gallery.systems(made, batch, rows=2)
     titles = [ax.get_title() for ax in fig.axes[:4]]
-    assert titles == ["year t", "truth,\nyear t+1", "right", "ours,\nzero-RGB"] and len(fig.axes) == 8
+    assert (
+        titles == ["year t", "truth,\nyear t+1", "right", "ours,\nzero-RGB"] and len(fig.axes) == 8
+    )
     shown = np.asarray(fig.axes[2].images[0].get_array())
     assert np.allclose(shown, batch["rgb_tp1"][0].permute(1, 2, 0).numpy())
     maps = gallery.errors(made, batch, rows=2).axes
@@ -86,7 +104,9 @@ def marks(ax) -> list[tuple]:
     points = [line for line in ax.lines if line.get_linestyle() == "None"]
     filled = [to_hex(line.get_markerfacecolor()) != "#ffffff" for line in points]
     pairs = zip(points, filled, strict=True)
-    return [(*(float(v[0]) for v in line.get_data()), line.get_marker(), full) for line, full in pairs]
+    return [
+        (*(float(v[0]) for v in line.get_data()), line.get_marker(), full) for line, full in pairs
+    ]
 
 
 def table(*models: str, **columns) -> pd.DataFrame:
@@ -99,7 +119,11 @@ def test_the_plane_puts_each_row_at_its_numbers(column: str):
     names = ("Mean colour", f"{gallery.OURS}, mean of 8", f"{gallery.OURS}, one sample")
     (ax,) = gallery.plane(table(*names, psnr=[20.0, 22.0, 21.0], **{column: [0.3, 0.1, 0.2]})).axes
     assert marks(ax) == [(20, 0.3, "s", True), (22, 0.1, "D", True), (21, 0.2, "D", False)]
-    assert [(text.get_text(), text.xy) for text in ax.texts] == [("1", (20, 0.3)), ("2", (22, 0.1)), ("2", (21, 0.2))]
+    assert [(text.get_text(), text.xy) for text in ax.texts] == [
+        ("1", (20, 0.3)),
+        ("2", (22, 0.1)),
+        ("2", (21, 0.2)),
+    ]
     said = [text.get_text().split() for text in ax.get_legend().get_texts()[:2]]
     assert said == [["1", "Mean", "colour"], ["2", *gallery.OURS.split()]]
     joined = [line.get_xydata().tolist() for line in ax.lines if line.get_linestyle() == "-"]
@@ -108,7 +132,9 @@ def test_the_plane_puts_each_row_at_its_numbers(column: str):
 
 
 def test_numbers_of_the_plane_cover_neither_each_other_nor_a_point():
-    """Many systems in one place, as in the experiment's table, some beside it and some in a column."""
+    """Many systems in one place, as in the experiment's table, some beside it and some in a
+    column.
+    """
     psnr = [17.0] * 12 + [17.0 + 0.1 * i for i in range(8)] + [20.0] * 8 + [25.0]
     lpips = [0.4] * 20 + [0.3 - 0.01 * i for i in range(8)] + [0.1]
     names = [f"system {i}" for i in range(len(psnr))]
@@ -167,7 +193,9 @@ def test_skill_by_process_leaves_out_what_is_no_forecast():
 
 
 def test_a_skill_off_the_axis_is_an_arrow_with_its_number():
-    (ax,) = gallery.skill_by_process(table("a, mean of 8", "a, one sample", "b", skill_fire=[-0.8, -1.5, -30.0])).axes
+    (ax,) = gallery.skill_by_process(
+        table("a, mean of 8", "a, one sample", "b", skill_fire=[-0.8, -1.5, -30.0])
+    ).axes
     assert marks(ax) == [(-0.8, 0, "o", True), (-1, 0, "<", False), (-1, 1, "<", True)]
     beside, alone = ax.texts
     assert (beside.get_text(), alone.get_text()) == ("−1.50", "−30.00")

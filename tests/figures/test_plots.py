@@ -1,4 +1,6 @@
-"""Figures show the numbers they are given: bars as long as their values, images where their titles say."""
+"""Figures show the numbers they are given: bars as long as their values, images where their titles
+say.
+"""
 
 from pathlib import Path
 
@@ -40,13 +42,16 @@ def test_a_picture_has_its_bands_last_and_no_axes():
 
 
 def test_a_grid_has_a_column_for_each_entry_and_one_scale_for_a_map():
-    images, spread = torch.rand(2, 3, 4, 4), torch.tensor([0.1, 0.4])[:, None, None].expand(2, 4, 4)
+    images = torch.rand(2, 3, 4, 4)
+    spread = torch.tensor([0.1, 0.4])[:, None, None].expand(2, 4, 4)
     fig = plots.grid({"truth": images, "spread": spread}, ["north", "south"])
     top, top_map, bottom, bottom_map = fig.axes
     assert [ax.get_title() for ax in fig.axes] == ["truth", "spread", "", ""]
     assert [top.get_ylabel(), bottom.get_ylabel()] == ["north", "south"]
     assert np.array_equal(pixels(bottom), images[1].permute(1, 2, 0).numpy())
-    assert top_map.images[0].get_clim() == bottom_map.images[0].get_clim() == pytest.approx((0, 0.4))
+    assert (
+        top_map.images[0].get_clim() == bottom_map.images[0].get_clim() == pytest.approx((0, 0.4))
+    )
 
 
 def test_bars_are_as_long_as_their_values():
@@ -75,13 +80,19 @@ def test_curves_are_smoothed_and_absent_streams_left_out():
 
 def test_reconstructions_enlarge_the_error_ten_times():
     images = torch.full((3, 3, 2, 2), 0.5)
-    fig = plots.reconstructions(images, images + torch.tensor([0.01, 0.2, 0.0])[:, None, None, None], limit=2)
+    fig = plots.reconstructions(
+        images, images + torch.tensor([0.01, 0.2, 0.0])[:, None, None, None], limit=2
+    )
     assert len(fig.axes) == 6
-    assert pixels(fig.axes[4]) == pytest.approx(0.1, abs=1e-5) and pixels(fig.axes[5]) == pytest.approx(1.0)
+    assert pixels(fig.axes[4]) == pytest.approx(0.1, abs=1e-5) and pixels(
+        fig.axes[5]
+    ) == pytest.approx(1.0)
 
 
 def test_processes_by_area_and_by_error():
-    """A quarter of the error on a tenth of the area; rows of other models, or without known processes, are no bars."""
+    """A quarter of the error on a tenth of the area; rows of other models, or without known
+    processes, are no bars.
+    """
     row = {
         "model": "p",
         "preset": "strong",
@@ -89,21 +100,28 @@ def test_processes_by_area_and_by_error():
         **dict.fromkeys((f"share_{n}" for n in plots.PROCESS_NAMES), 0.1),
     }
     row |= dict.fromkeys((f"mse_{n}" for n in plots.PROCESS_NAMES), 0.1)
-    area, error = plots.processes([row, row | {"model": "q"}, {"model": "p", "preset": "mine", "mse": 1.0}], "p").axes
+    area, error = plots.processes(
+        [row, row | {"model": "q"}, {"model": "p", "preset": "mine", "mse": 1.0}], "p"
+    ).axes
     assert [bar.get_width() for bar in area.patches] == pytest.approx([10.0] * 5)
     assert [bar.get_width() for bar in error.patches] == pytest.approx([25.0] * 5)
     assert not list(plots.processes([], "p").axes[0].patches)
 
 
 def cube(change: bool) -> xr.Dataset:
-    """Two years of one 4x4 place whose embedding turns by 90 degrees where the cover changes: in the left half."""
+    """Two years of one 4x4 place whose embedding turns by 90 degrees where the cover changes: in
+    the left half.
+    """
     emb = np.zeros((2, 64, 4, 4), np.int8)
     emb[0, 0], emb[1, 0] = 127, 127
     emb[1, :, :, :2] = 0
     emb[1, 1, :, :2] = 127
     process = np.zeros((2, 4, 4), np.uint8)
     process[1, :, :2] = 1
-    layers = {"emb": (("year", "band", "y", "x"), emb), "rgb": (("year", "c", "y", "x"), np.zeros((2, 3, 4, 4)))}
+    layers = {
+        "emb": (("year", "band", "y", "x"), emb),
+        "rgb": (("year", "c", "y", "x"), np.zeros((2, 3, 4, 4))),
+    }
     layers |= {"process": (("year", "y", "x"), process)} if change else {}
     return xr.Dataset(layers, {"year": [2020, 2021]}, {"region": "North"})
 
@@ -119,6 +137,8 @@ def test_drift_of_embeddings_with_and_without_change():
 
 
 def test_the_last_years_of_the_last_regions():
-    fig = plots.years({"strong": [cube(True).assign_attrs(region="South"), cube(True)]}, years=1, regions=1)
+    fig = plots.years(
+        {"strong": [cube(True).assign_attrs(region="South"), cube(True)]}, years=1, regions=1
+    )
     (ax,) = fig.axes
     assert ax.get_title() == "2021" and ax.get_ylabel() == "North\nstrong"

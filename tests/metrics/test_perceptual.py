@@ -1,4 +1,6 @@
-"""satjepa.metrics.perceptual: the real LPIPS where the trunk is at hand, an honest name or nothing where it is not."""
+"""satjepa.metrics.perceptual: the real LPIPS where the trunk is at hand, an honest name or nothing
+where it is not.
+"""
 
 import hashlib
 from urllib.error import URLError
@@ -9,7 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from satjepa.metrics import perceptual
-from satjepa.metrics.perceptual import Perceptual, TrunkError, find_trunk, frechet_distance, load_inception
+from satjepa.metrics.perceptual import (
+    Perceptual,
+    TrunkError,
+    find_trunk,
+    frechet_distance,
+    load_inception,
+)
 
 OFFLINE = (None, "no weights in this test")
 
@@ -56,31 +64,43 @@ def photo(shared) -> torch.Tensor:
 def test_lpips_of_a_real_patch(shared, real) -> None:
     patch = photo(shared)
     noisy = patch + 0.1 * torch.randn(patch.shape, generator=torch.Generator().manual_seed(0))
-    seen, noised = real.features(patch), real.features(noisy)
+    seen = real.features(patch)
+    noised = real.features(noisy)
     assert real.lpips_name == "lpips" and real.fd_name == "fd_vgg"
     assert float(real.distance(seen, seen)) == 0.0
-    assert float(real.distance(seen, noised)) == pytest.approx(0.458, abs=0.005)  # 0.429 on the patch of weights/README
+    assert float(real.distance(seen, noised)) == pytest.approx(
+        0.458, abs=0.005
+    )  # 0.429 on the patch of weights/README
 
 
 def test_lpips_equals_the_package(real) -> None:
-    a, b = images(2, 0), images(2, 1)
+    a = images(2, 0)
+    b = images(2, 1)
     reference = real._lpips(a, b, normalize=True).flatten().double()
-    torch.testing.assert_close(real.distance(real.features(a), real.features(b)), reference, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        real.distance(real.features(a), real.features(b)), reference, rtol=1e-6, atol=0
+    )
 
 
 def test_batch_and_autocast_change_nothing(real) -> None:
-    a, b = images(3, 0), images(3, 1)
+    a = images(3, 0)
+    b = images(3, 1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         whole = real.distance(real.features(a), real.features(b))
-    single = [real.distance(real.features(a[i : i + 1]), real.features(b[i : i + 1])) for i in range(3)]
+    single = [
+        real.distance(real.features(a[i : i + 1]), real.features(b[i : i + 1])) for i in range(3)
+    ]
     torch.testing.assert_close(whole, torch.cat(single), rtol=1e-5, atol=0)
 
 
 def test_nodata_enters_no_feature(real) -> None:
-    a, b, valid = images(1, 0), images(1, 1), torch.ones(1, 1, 32, 32, dtype=torch.bool)
+    a = images(1, 0)
+    b = images(1, 1)
+    valid = torch.ones(1, 1, 32, 32, dtype=torch.bool)
     valid[..., 4:20, 4:20] = False
     spoilt = torch.where(valid, a, torch.nan)
-    first, second = real.features(a, valid), real.features(spoilt, valid)
+    first = real.features(a, valid)
+    second = real.features(spoilt, valid)
     assert first.pooled["fd_vgg"].shape == (1, 256)
     assert torch.equal(first.pooled["fd_vgg"], second.pooled["fd_vgg"])
     truth = real.features(b, valid)
@@ -98,9 +118,13 @@ def test_a_random_trunk_never_has_the_real_name(random, no_network) -> None:
 
 
 def test_the_random_trunk_is_the_same_everywhere(random) -> None:
-    small = perceptual._random_trunk({"b.weight": torch.Size((2, 4, 1, 1)), "a.bias": torch.Size((3,))})
+    small = perceptual._random_trunk(
+        {"b.weight": torch.Size((2, 4, 1, 1)), "a.bias": torch.Size((3,))}
+    )
     assert small["a.bias"].eq(0).all()
-    expected = torch.tensor([[1.0896, -0.2075, -1.5408, 0.4021], [-0.7671, -0.9891, 0.2852, 0.5926]])
+    expected = torch.tensor(
+        [[1.0896, -0.2075, -1.5408, 0.4021], [-0.7671, -0.9891, 0.2852, 0.5926]]
+    )
     torch.testing.assert_close(small["b.weight"].view(2, 4), expected, rtol=0, atol=1e-3)
     deepest = random._lpips.net.state_dict()["slice5.28.weight"]
     assert float(deepest.std()) == pytest.approx((2 / (512 * 9)) ** 0.5, rel=0.01)
@@ -115,7 +139,9 @@ def test_the_order_in_which_a_trunk_is_looked_for(tmp_path, monkeypatch, no_netw
     assert list(find_trunk()[0]) == ["environment"]
     monkeypatch.delenv("SATJEPA_TRUNKS")
     downloaded = {"features.0.weight": torch.zeros(1), "classifier.0.weight": torch.zeros(1)}
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *a, **k: downloaded)
+    monkeypatch.setattr(
+        "torchvision.models._api.load_state_dict_from_url", lambda *a, **k: downloaded
+    )
     perceptual._torchvision_trunk.cache_clear()
     weights, source = find_trunk()
     perceptual._torchvision_trunk.cache_clear()
@@ -128,7 +154,9 @@ def test_a_wrong_trunk_is_an_error_not_another_trunk(tmp_path) -> None:
     state = torch.random.get_rng_state()
     with pytest.raises(TrunkError, match="wrong file"):
         perceptual.build_lpips({"features.0.weight": torch.zeros(64, 3, 3, 3)})
-    assert torch.equal(torch.random.get_rng_state(), state), "the caller's random numbers are left alone"
+    assert torch.equal(torch.random.get_rng_state(), state), (
+        "the caller's random numbers are left alone"
+    )
 
 
 def test_wrong_inception_weights_are_refused(tmp_path) -> None:
@@ -140,7 +168,9 @@ def test_wrong_inception_weights_are_refused(tmp_path) -> None:
 
 
 def test_fid_equals_torchmetrics(tmp_path, monkeypatch) -> None:
-    """With Inception weights drawn at random, since FID's own are not at hand: the path they take is the same."""
+    """With Inception weights drawn at random, since FID's own are not at hand: the path they take
+    is the same.
+    """
     fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     metric_class = pytest.importorskip("torchmetrics.image.fid").FrechetInceptionDistance
     with monkeypatch.context() as patch, torch.random.fork_rng():
@@ -165,13 +195,19 @@ def test_fid_equals_torchmetrics(tmp_path, monkeypatch) -> None:
         reference.update((x * 255).round().to(torch.uint8), real=is_real)
     distance = frechet_distance(pooled[0]["fid64"], pooled[1]["fid64"])
     assert distance == pytest.approx(float(reference.compute()), rel=1e-4)
-    assert networks.distances == ("fd_vgg_rand", "fid64", "fid2048") and networks.settings["fid_missing"] is None
+    assert (
+        networks.distances == ("fd_vgg_rand", "fid64", "fid2048")
+        and networks.settings["fid_missing"] is None
+    )
 
 
 def test_frechet_distance_against_the_matrix_square_root() -> None:
     linalg = pytest.importorskip("scipy.linalg")
     generator = torch.Generator().manual_seed(0)
-    a = torch.randn(60, 8, generator=generator, dtype=torch.float64) @ torch.randn(8, 8, generator=generator).double()
+    a = (
+        torch.randn(60, 8, generator=generator, dtype=torch.float64)
+        @ torch.randn(8, 8, generator=generator).double()
+    )
     b = 0.3 + torch.randn(50, 8, generator=generator, dtype=torch.float64)
     cov_a, cov_b = (np.cov(x.numpy(), rowvar=False) for x in (a, b))
     root = linalg.sqrtm(cov_a @ cov_b).real

@@ -1,4 +1,6 @@
-"""satjepa.metrics.pixels against golden vectors, skimage, torchmetrics and brute force; and what no number may depend on."""
+"""satjepa.metrics.pixels against golden vectors, skimage, torchmetrics and brute force; and what no
+number may depend on.
+"""
 
 import math
 
@@ -35,12 +37,17 @@ def holes() -> torch.Tensor:
 def test_golden_published_evaluation(shared, case: str, which: str) -> None:
     golden = load_file(shared / "reference/golden/g_image_metrics.safetensors")
     part = {"single0": slice(0, 1), "single_last": slice(-1, None), "batch": slice(None)}[which]
-    pred, target = golden[f"{case}.pred"][part], golden[f"{case}.target"][part]
+    pred = golden[f"{case}.pred"][part]
+    target = golden[f"{case}.target"][part]
     ours = {name: getattr(metrics, name)(pred, target).mean() for name in ("l1", "mse", "ssim")}
-    ours["psnr"] = metrics.psnr_of(ours["mse"])  # the published batch PSNR is that of the batch's MSE
+    ours["psnr"] = metrics.psnr_of(
+        ours["mse"]
+    )  # the published batch PSNR is that of the batch's MSE
     ours["gssim"] = metrics.gssim(pred, target, per_tensor=which == "batch").mean()
     for name, value in ours.items():
-        assert float(value) == pytest.approx(float(golden[f"out.evaluate.{case}.{which}.{name}"]), rel=1e-5, abs=1e-5)
+        assert float(value) == pytest.approx(
+            float(golden[f"out.evaluate.{case}.{which}.{name}"]), rel=1e-5, abs=1e-5
+        )
 
 
 def test_identical_images(pair) -> None:
@@ -54,19 +61,32 @@ def test_identical_images(pair) -> None:
 def test_constant_shift() -> None:
     target = torch.full((2, 3, 16, 16), 0.5)
     pred = target + torch.tensor([0.1, 0.25]).view(2, 1, 1, 1)
-    torch.testing.assert_close(metrics.l1(pred, target), torch.tensor([0.1, 0.25]).double(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(metrics.mse(pred, target), torch.tensor([0.01, 0.0625]).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        metrics.l1(pred, target), torch.tensor([0.1, 0.25]).double(), rtol=0, atol=1e-6
+    )
+    torch.testing.assert_close(
+        metrics.mse(pred, target), torch.tensor([0.01, 0.0625]).double(), rtol=0, atol=1e-6
+    )
     assert float(metrics.psnr(pred, target)[0]) == pytest.approx(20.0, abs=1e-4)
     luminance = (2 * 0.5 * 0.6 + 1e-4) / (0.25 + 0.36 + 1e-4)
-    assert float(metrics.ssim(pred, target, padding="valid")[0]) == pytest.approx(luminance, abs=1e-6)
+    assert float(metrics.ssim(pred, target, padding="valid")[0]) == pytest.approx(
+        luminance, abs=1e-6
+    )
 
 
 def test_ssim_equals_skimage(pair) -> None:
     structural_similarity = pytest.importorskip("skimage.metrics").structural_similarity
     ours = metrics.ssim(*pair, padding="valid")
-    wang = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    wang = {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": 1.0,
+    }
     for score, pred, target in zip(ours, *pair, strict=True):
-        reference = structural_similarity(*(x.double().numpy() for x in (pred, target)), channel_axis=0, **wang)
+        reference = structural_similarity(
+            *(x.double().numpy() for x in (pred, target)), channel_axis=0, **wang
+        )
         assert float(score) == pytest.approx(reference, abs=1e-9)
 
 
@@ -76,8 +96,12 @@ def test_psnr_and_ssim_equal_torchmetrics(pair) -> None:
     _, at_each_window = functional.structural_similarity_index_measure(
         pred, target, data_range=1.0, reduction="none", return_full_image=True
     )
-    inside = at_each_window[..., 5:-5, 5:-5].flatten(1).mean(1)  # its border windows see a reflected image
-    torch.testing.assert_close(metrics.ssim(pred, target, padding="valid"), inside, rtol=0, atol=1e-9)
+    inside = (
+        at_each_window[..., 5:-5, 5:-5].flatten(1).mean(1)
+    )  # its border windows see a reflected image
+    torch.testing.assert_close(
+        metrics.ssim(pred, target, padding="valid"), inside, rtol=0, atol=1e-9
+    )
     for score, a, b in zip(metrics.psnr(pred, target), pred, target, strict=True):
         reference = functional.peak_signal_noise_ratio(a, b, data_range=1.0)
         assert float(score) == pytest.approx(float(reference), abs=1e-5)  # theirs is float32
@@ -89,12 +113,16 @@ def test_nodata_enters_no_number(metric, pair, holes) -> None:
     score = metric(pred, target, holes)
     spoilt = metric(torch.where(holes, pred, torch.nan), torch.where(holes, target, 0.9), holes)
     assert score.isfinite().all() and torch.equal(score, spoilt)
-    assert not torch.equal(score, metric(torch.where(holes, pred, 0.0), target)), "the mask is what protects it"
+    assert not torch.equal(score, metric(torch.where(holes, pred, 0.0), target)), (
+        "the mask is what protects it"
+    )
 
 
 @pytest.mark.parametrize("metric", PATCH_METRICS)
 def test_a_mask_without_holes_changes_nothing(metric, pair) -> None:
-    torch.testing.assert_close(metric(*pair, torch.ones(3, 1, 40, 48, dtype=torch.bool)), metric(*pair))
+    torch.testing.assert_close(
+        metric(*pair, torch.ones(3, 1, 40, 48, dtype=torch.bool)), metric(*pair)
+    )
 
 
 def test_ssim_leaves_out_just_the_windows_that_touch_a_hole(pair) -> None:
@@ -106,14 +134,19 @@ def test_ssim_leaves_out_just_the_windows_that_touch_a_hole(pair) -> None:
 
 
 def test_gradients_at_a_hole_do_not_set_the_scale_of_gssim() -> None:
-    side, generator = 64, torch.Generator().manual_seed(0)
+    side = 64
+    generator = torch.Generator().manual_seed(0)
     distance = torch.minimum(torch.arange(side), side - 1 - torch.arange(side)).float()
-    slope = (torch.minimum(distance, distance[:, None]) / 24).clamp(max=1)  # dark at the border, bright in the middle
+    slope = (torch.minimum(distance, distance[:, None]) / 24).clamp(
+        max=1
+    )  # dark at the border, bright in the middle
     target, noise = (torch.rand(1, 3, side, side, generator=generator) for _ in range(2))
     target, pred = ((0.8 + 0.2 * x) * slope for x in (target, (target + noise) / 2))
     valid = torch.ones(1, 1, side, side, dtype=torch.bool)
     valid[..., 30:32, 30:32] = False
-    assert float(metrics.gssim(pred, target, valid)) == pytest.approx(float(metrics.gssim(pred, target)), abs=0.02)
+    assert float(metrics.gssim(pred, target, valid)) == pytest.approx(
+        float(metrics.gssim(pred, target)), abs=0.02
+    )
 
 
 @pytest.mark.parametrize("metric", PATCH_METRICS)
@@ -127,7 +160,9 @@ def test_without_a_valid_pixel_there_is_no_number(metric, pair) -> None:
 def test_a_sample_does_not_depend_on_its_batch(metric, pair, holes) -> None:
     whole = metric(*pair, holes)
     for i in range(3):
-        torch.testing.assert_close(whole[i : i + 1], metric(pair[0][i : i + 1], pair[1][i : i + 1], holes[i : i + 1]))
+        torch.testing.assert_close(
+            whole[i : i + 1], metric(pair[0][i : i + 1], pair[1][i : i + 1], holes[i : i + 1])
+        )
 
 
 @pytest.mark.parametrize("metric", PATCH_METRICS)
@@ -149,9 +184,12 @@ def test_changed_pixels(holes) -> None:
 
 
 def test_skill_pools_before_it_divides() -> None:
-    forecast, persistence = torch.tensor([0.01, 0.5]), torch.tensor([0.04, 0.001])
+    forecast = torch.tensor([0.01, 0.5])
+    persistence = torch.tensor([0.04, 0.001])
     pixels = torch.tensor([300, 100])
-    assert metrics.skill(forecast, persistence, pixels) == pytest.approx(1 - (3 + 50) / (12 + 0.1), rel=1e-5)
+    assert metrics.skill(forecast, persistence, pixels) == pytest.approx(
+        1 - (3 + 50) / (12 + 0.1), rel=1e-5
+    )
     nothing = torch.tensor([0.2, torch.nan]), torch.tensor([0.4, torch.nan]), torch.tensor([5, 0])
     assert metrics.skill(*nothing) == pytest.approx(0.5), "a patch without pixels has no say"
     assert math.isnan(metrics.skill(forecast, torch.zeros(2), pixels)), "persistence was perfect"
@@ -176,8 +214,10 @@ def test_crps_equals_brute_force(fair: bool) -> None:
 def test_plain_crps_is_the_integral_of_the_squared_step_difference() -> None:
     members, target = ensemble(4)
     levels = torch.linspace(0, 1, 20001, dtype=torch.float64).view(-1, 1)
-    x, y = members[:, 0, 0, 0, 0], target[0, 0, 0, 0]
-    cdf, step = (x <= levels).double().mean(1), (y <= levels).double().squeeze(1)
+    x = members[:, 0, 0, 0, 0]
+    y = target[0, 0, 0, 0]
+    cdf = (x <= levels).double().mean(1)
+    step = (y <= levels).double().squeeze(1)
     expected = (cdf - step).square().mean()
     ours = metrics.crps(x.view(4, 1, 1, 1, 1), y.view(1, 1, 1, 1), fair=False)
     assert float(ours) == pytest.approx(float(expected), abs=2e-4)
@@ -186,13 +226,16 @@ def test_plain_crps_is_the_integral_of_the_squared_step_difference() -> None:
 @pytest.mark.parametrize("fair", [True, False])
 def test_crps_of_one_member_is_its_error(fair: bool) -> None:
     members, target = ensemble(1)
-    torch.testing.assert_close(metrics.crps(members, target, fair=fair), metrics.l1(members[0], target))
+    torch.testing.assert_close(
+        metrics.crps(members, target, fair=fair), metrics.l1(members[0], target)
+    )
 
 
 def test_fair_crps_does_not_depend_on_the_number_of_members() -> None:
     generator = torch.Generator().manual_seed(7)
     target = torch.rand(1, 3, 60, 60, generator=generator)
-    small, large = torch.rand(2, 1, 3, 60, 60, generator=generator), torch.rand(16, 1, 3, 60, 60, generator=generator)
+    small = torch.rand(2, 1, 3, 60, 60, generator=generator)
+    large = torch.rand(16, 1, 3, 60, 60, generator=generator)
     fair = [float(metrics.crps(m, target)) for m in (small, large)]
     plain = [float(metrics.crps(m, target, fair=False)) for m in (small, large)]
     assert fair[0] == pytest.approx(1 / 6, abs=0.005) and fair[1] == pytest.approx(1 / 6, abs=0.005)
@@ -202,22 +245,34 @@ def test_fair_crps_does_not_depend_on_the_number_of_members() -> None:
 def test_a_reliable_ensemble_has_ratio_one_and_flat_ranks() -> None:
     generator = torch.Generator().manual_seed(3)
     draw = 0.5 + 0.1 * torch.randn(6, 2, 3, 80, 80, generator=generator)
-    members, target = draw[1:], draw[0]
+    members = draw[1:]
+    target = draw[0]
     pixels = torch.full((2,), 6400)
     error = metrics.mse(members.mean(0), target)
-    assert metrics.spread_skill(metrics.spread(members), error, pixels) == pytest.approx(1.0, abs=0.02)
+    assert metrics.spread_skill(metrics.spread(members), error, pixels) == pytest.approx(
+        1.0, abs=0.02
+    )
     narrow = members.mean(0) + 0.5 * (members - members.mean(0))
-    assert metrics.spread_skill(metrics.spread(narrow), error, pixels) == pytest.approx(0.5, abs=0.02)
+    assert metrics.spread_skill(metrics.spread(narrow), error, pixels) == pytest.approx(
+        0.5, abs=0.02
+    )
     counts = metrics.rank_histogram(members, target)
     assert counts.shape == (2, 6) and counts.sum(1).tolist() == pytest.approx([19200, 19200])
     assert counts.sum(0).div(38400).tolist() == pytest.approx([1 / 6] * 6, abs=0.01)
-    assert metrics.rank_histogram(narrow, target).sum(0)[0] > 1.5 * counts.sum(0)[0], "too narrow: truth falls outside"
+    assert metrics.rank_histogram(narrow, target).sum(0)[0] > 1.5 * counts.sum(0)[0], (
+        "too narrow: truth falls outside"
+    )
 
 
 def test_ranks_of_ties_are_shared() -> None:
     members = torch.tensor([0.2, 0.4, 0.4]).view(3, 1, 1, 1, 1)
-    counts = {y: metrics.rank_histogram(members, torch.full((1, 1, 1, 1), y))[0].tolist() for y in (0.1, 0.3, 0.4, 0.9)}
-    assert counts[0.1] == [1, 0, 0, 0] and counts[0.3] == [0, 1, 0, 0] and counts[0.9] == [0, 0, 0, 1]
+    counts = {
+        y: metrics.rank_histogram(members, torch.full((1, 1, 1, 1), y))[0].tolist()
+        for y in (0.1, 0.3, 0.4, 0.9)
+    }
+    assert (
+        counts[0.1] == [1, 0, 0, 0] and counts[0.3] == [0, 1, 0, 0] and counts[0.9] == [0, 0, 0, 1]
+    )
     assert counts[0.4] == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
 
 
@@ -225,7 +280,9 @@ def test_nodata_enters_no_ensemble_number(holes) -> None:
     generator = torch.Generator().manual_seed(5)
     draw = torch.rand(5, 3, 3, 40, 48, generator=generator)
     spoilt = torch.where(holes, draw, torch.nan)
-    assert torch.equal(metrics.crps(draw[1:], draw[0], holes), metrics.crps(spoilt[1:], spoilt[0], holes))
+    assert torch.equal(
+        metrics.crps(draw[1:], draw[0], holes), metrics.crps(spoilt[1:], spoilt[0], holes)
+    )
     assert torch.equal(metrics.spread(draw[1:], holes), metrics.spread(spoilt[1:], holes))
     ranks = metrics.rank_histogram(draw[1:], draw[0], holes)
     assert torch.equal(ranks, metrics.rank_histogram(spoilt[1:], spoilt[0], holes))

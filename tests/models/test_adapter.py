@@ -1,4 +1,6 @@
-"""Adapter: starts as the pre-trained layout + text, blind to padding, remembers the same place, drops per sample."""
+"""Adapter: starts as the pre-trained layout + text, blind to padding, remembers the same place,
+drops per sample.
+"""
 
 import pytest
 import torch
@@ -6,7 +8,13 @@ import torch
 from satjepa.models.adapter import Adapter, Drops
 from satjepa.models.jepa import sincos_2d
 
-B, GRID, LENGTH, JOINT, POOLED, TOKEN, YEARS = 4, 3, 5, 12, 6, 8, 2
+B = 4
+GRID = 3
+LENGTH = 5
+JOINT = 12
+POOLED = 6
+TOKEN = 8
+YEARS = 2
 N = GRID**2
 
 
@@ -16,7 +24,9 @@ def make(**options):
         "hidden": torch.randn(LENGTH, JOINT) * (torch.arange(LENGTH) < 1)[:, None],
         "mask": torch.arange(LENGTH) < 1, "pooled": torch.randn(POOLED),
     }  # fmt: skip
-    return Adapter(TOKEN, sincos_2d(8, GRID), empty, dim=16, layers=2, heads=2, history=YEARS, **options)
+    return Adapter(
+        TOKEN, sincos_2d(8, GRID), empty, dim=16, layers=2, heads=2, history=YEARS, **options
+    )
 
 
 def opened(adapter):
@@ -32,11 +42,16 @@ def opened(adapter):
 def inputs():
     torch.manual_seed(2)
     mask = torch.arange(LENGTH) < torch.randint(1, LENGTH, (B, 3, 1))
-    captions = {"hidden": torch.randn(B, 3, LENGTH, JOINT), "mask": mask, "pooled": torch.randn(B, 3, POOLED)}
+    captions = {
+        "hidden": torch.randn(B, 3, LENGTH, JOINT),
+        "mask": mask,
+        "pooled": torch.randn(B, 3, POOLED),
+    }
     return {
         "tokens": torch.randn(B, N, TOKEN), "emb": torch.randn(B, N, 64), "captions": captions,
         "drops": Drops.all(mask, False),
-        "history": (torch.randn(B, YEARS, N, TOKEN), torch.tensor([[1, 1], [1, 0], [0, 0], [0, 1]]).bool()),
+        "history": (torch.randn(B, YEARS, N, TOKEN), torch.tensor([[1, 1], [1, 0], [0, 0], [0,
+        1]]).bool()),
     }  # fmt: skip
 
 
@@ -59,25 +74,34 @@ def test_starts_as_the_warm_start_and_the_semantic_caption(inputs):
 
 
 def test_padded_text_changes_nothing_bit_for_bit(inputs):
-    adapter, captions = opened(make()), inputs["captions"]
-    padded = captions | {"hidden": torch.where(captions["mask"][..., None], captions["hidden"], 1e4)}
+    adapter = opened(make())
+    captions = inputs["captions"]
+    padded = captions | {
+        "hidden": torch.where(captions["mask"][..., None], captions["hidden"], 1e4)
+    }
     assert same(adapter(**inputs), adapter(**inputs | {"captions": padded}))
 
 
 @pytest.mark.parametrize("stream", [0, 1, 2])
 def test_every_stream_is_read_at_every_location(inputs, stream):
-    adapter, captions = opened(make()), inputs["captions"]
+    adapter = opened(make())
+    captions = inputs["captions"]
     hidden = captions["hidden"].clone()
     hidden[:, stream] = hidden[:, stream].flip(-1)
-    a, b = adapter(**inputs)[0], adapter(**inputs | {"captions": captions | {"hidden": hidden}})[0]
+    a = adapter(**inputs)[0]
+    b = adapter(**inputs | {"captions": captions | {"hidden": hidden}})[0]
     assert ((a - b)[:, :N].abs().amax(-1) > 1e-6).all()
 
 
 def test_streams_are_told_apart(inputs):
-    """The same words in another stream mean something else (the published adapter has no stream-type embedding)."""
-    adapter, captions = opened(make()), inputs["captions"]
+    """The same words in another stream mean something else (the published adapter has no
+    stream-type embedding).
+    """
+    adapter = opened(make())
+    captions = inputs["captions"]
     swapped = {name: value[:, [1, 0, 2]] for name, value in captions.items()}
-    a, b = adapter(**inputs)[0], adapter(**inputs | {"captions": swapped})[0]
+    a = adapter(**inputs)[0]
+    b = adapter(**inputs | {"captions": swapped})[0]
     assert ((a - b)[:, :N].abs().amax((1, 2)) > 1e-4).all()
 
 
@@ -93,9 +117,12 @@ def test_pooled_vector_reads_tokens_and_the_other_two_pooled_vectors(inputs):
 
 
 def test_without_history_it_has_exactly_no_effect(inputs):
-    """Sample 2 has no past year: whatever its history holds, it is as if there were no temporal attention at all."""
+    """Sample 2 has no past year: whatever its history holds, it is as if there were no temporal
+    attention at all.
+    """
     adapter = opened(make())
-    a, b = adapter(**inputs), adapter(**inputs | {"history": None})
+    a = adapter(**inputs)
+    b = adapter(**inputs | {"history": None})
     assert same(a, b, rows=[2]) and not same(a, b, rows=[0])
 
 
@@ -107,33 +134,44 @@ def test_history_at_the_start_changes_nothing_and_once_open_it_does_by_year_and_
     for row, year, counts in ((0, 0, True), (0, 1, True), (1, 1, False), (3, 0, False)):
         other = years.clone()
         other[row, year] = other[row, year].flip(-1)
-        changed = not torch.equal(adapter(**inputs | {"history": (other, valid)})[0][row], base[row])
+        changed = not torch.equal(
+            adapter(**inputs | {"history": (other, valid)})[0][row], base[row]
+        )
         assert changed == counts, f"row {row}, lag {year + 1}"
     swapped = adapter(**inputs | {"history": (years.flip(1), valid)})[0]
     assert not torch.allclose(swapped[0], base[0], atol=1e-5)  # the lag embedding tells years apart
     moved = years.clone()
     moved[0, :, 4] += torch.randn(TOKEN)
     where = (adapter(**inputs | {"history": (moved, valid)})[0] - base)[0].abs().amax(-1)
-    assert where.nonzero().flatten().tolist() == [4]  # the past of location 4 is read at location 4 only
+    assert where.nonzero().flatten().tolist() == [
+        4
+    ]  # the past of location 4 is read at location 4 only
 
 
 def test_history_is_trained_once_the_gate_opens(inputs):
     adapter = opened(make())
     adapter(**inputs)[0][:, :N].square().sum().backward()
-    unmoved = [name for name, p in adapter.temporal.named_parameters() if p.grad is None or not p.grad.any()]
+    unmoved = [
+        name
+        for name, p in adapter.temporal.named_parameters()
+        if p.grad is None or not p.grad.any()
+    ]
     assert not unmoved
 
 
 def test_drops_are_per_sample(inputs):
     adapter = opened(make())
     base = adapter(**inputs)
-    text, tokens = torch.tensor([1, 0, 0, 1]).bool(), torch.tensor([0, 1, 0, 1]).bool()
+    text = torch.tensor([1, 0, 0, 1]).bool()
+    tokens = torch.tensor([0, 1, 0, 1]).bool()
     dropped = adapter(**inputs | {"drops": Drops(text, tokens)})
     assert same(base, dropped, rows=[2])
     assert not any(same(base, dropped, rows=[row]) for row in (0, 1, 3))
-    # what is dropped has no effect any more: other captions for 0, other tokens, vectors and past for 1, all for 3
+    # what is dropped has no effect any more: other captions for 0, other tokens, vectors and past
+    # for 1, all for 3
     captions = {name: value.clone() for name, value in inputs["captions"].items()}
-    other = inputs | {"tokens": inputs["tokens"].clone(), "emb": inputs["emb"].clone(), "captions": captions,
+    other = inputs | {"tokens": inputs["tokens"].clone(), "emb": inputs["emb"].clone(),
+    "captions": captions,
                       "history": (inputs["history"][0].clone(), inputs["history"][1])}  # fmt: skip
     for value in captions.values():
         value[text] = value[2].clone()
@@ -155,9 +193,12 @@ def test_coarse_rgb_is_silent_at_the_start_then_local_and_dropped_with_the_token
     coarse = torch.rand(B, 3, 6, 6)
     start = make(coarse_rgb=6)
     assert same(start(**inputs), start(**inputs, coarse=coarse))
-    adapter, other = opened(start), coarse.clone()
+    adapter = opened(start)
+    other = coarse.clone()
     other[0, :, :2, 2:4] = 0  # the pixels of location 1
-    moved = (adapter(**inputs, coarse=coarse)[0] - adapter(**inputs, coarse=other)[0])[0].abs().amax(-1)
+    moved = (
+        (adapter(**inputs, coarse=coarse)[0] - adapter(**inputs, coarse=other)[0])[0].abs().amax(-1)
+    )
     assert moved.nonzero().flatten().tolist() == [1]
     inputs = inputs | {"drops": Drops.all(coarse, True)}
     assert same(adapter(**inputs, coarse=coarse), adapter(**inputs, coarse=other))

@@ -1,4 +1,6 @@
-"""The backbone: one way in for the tiny and the big one, frozen, with a LoRA that starts as nothing."""
+"""The backbone: one way in for the tiny and the big one, frozen, with a LoRA that starts as
+nothing.
+"""
 
 from pathlib import Path
 
@@ -39,7 +41,12 @@ def inputs() -> tuple[torch.Tensor, ...]:
 
 
 def test_folder_has_the_layout_of_sd35(folder: Path) -> None:
-    assert {p.name for p in folder.iterdir()} == {"transformer", "vae", "scheduler", "model_index.json"}
+    assert {p.name for p in folder.iterdir()} == {
+        "transformer",
+        "vae",
+        "scheduler",
+        "model_index.json",
+    }
     assert (folder / "transformer/diffusion_pytorch_model.safetensors").exists()
 
 
@@ -59,7 +66,8 @@ def test_latents_and_images_have_the_right_shape_and_range(backbone: Backbone) -
 
 
 def test_lora_starts_as_nothing_and_is_all_that_trains(backbone: Backbone) -> None:
-    before, names = backbone(*inputs()), set(backbone.frozen_state())
+    before = backbone(*inputs())
+    names = set(backbone.frozen_state())
     backbone.add_lora(4, 8, TARGETS)
     assert torch.equal(backbone(*inputs()), before)
     trained = [name for name, p in backbone.named_parameters() if p.requires_grad]
@@ -81,8 +89,12 @@ def test_frozen_state_survives_a_step_of_lora(backbone: Backbone) -> None:
     assert all(torch.equal(before[k], v) for k, v in backbone.frozen_state().items())
 
 
-@pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument:UserWarning")  # diffusers passes it
-def test_missing_backbone_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings(
+    "ignore:The `local_dir_use_symlinks` argument:UserWarning"
+)  # diffusers passes it
+def test_missing_backbone_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(BackboneError, match=r"transformer.*licence.*assets/tiny_sd3"):
         Backbone.from_pretrained("stabilityai/not-there")
@@ -92,7 +104,8 @@ def test_missing_backbone_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest
 
 def test_folding_the_normalisation_changes_latents_but_not_images() -> None:
     torch.manual_seed(0)
-    vae, x = build_vae((8, 8, 8, 8)).eval(), 2 * torch.rand(16, 3, 64, 64) - 1
+    vae = build_vae((8, 8, 8, 8)).eval()
+    x = 2 * torch.rand(16, 3, 64, 64) - 1
     with torch.no_grad():
         raw = vae.encode(x).latent_dist
         image = vae.decode(raw.mode()).sample
@@ -101,7 +114,9 @@ def test_folding_the_normalisation_changes_latents_but_not_images() -> None:
         assert torch.allclose(folded.mode().std((0, 2, 3)), torch.ones(16), atol=1e-4)
         assert torch.allclose(vae.decode(folded.mode()).sample, image, atol=1e-4)
         assert torch.allclose(
-            folded.std / raw.std, (folded.mode() / raw.mode()).abs().mean((0, 2, 3))[:, None, None], rtol=1e-2
+            folded.std / raw.std,
+            (folded.mode() / raw.mode()).abs().mean((0, 2, 3))[:, None, None],
+            rtol=1e-2,
         )
 
 
@@ -113,11 +128,17 @@ def test_half_the_weights_make_nearly_the_same_picture(folder, backbone):
     assert {p.dtype for p in half.vae.parameters()} == {torch.float32}
     g = torch.Generator().manual_seed(0)
     side = half.transformer.config.sample_size
-    latent, context = torch.randn(2, 16, side, side, generator=g), torch.randn(2, 5, half.joint_dim, generator=g)
+    latent = torch.randn(2, 16, side, side, generator=g)
+    context = torch.randn(2, 5, half.joint_dim, generator=g)
     told = (latent, torch.tensor([0.3, 0.8]), context, torch.randn(2, half.pooled_dim, generator=g))
-    velocity, exact = half(*told), backbone(*told)
+    velocity = half(*told)
+    exact = backbone(*told)
     assert velocity.dtype == torch.float32
     assert 0 < (velocity - exact).norm() < 0.05 * exact.norm()
     velocity.square().mean().backward()
     grads = [p.grad for name, p in half.transformer.named_parameters() if "lora_B" in name]
-    assert grads and all(grad.dtype == torch.float32 for grad in grads) and any(grad.any() for grad in grads)
+    assert (
+        grads
+        and all(grad.dtype == torch.float32 for grad in grads)
+        and any(grad.any() for grad in grads)
+    )

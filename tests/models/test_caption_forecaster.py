@@ -1,11 +1,16 @@
-"""Caption forecaster: identity at the start, blind to padding, moved by the tokens of t+1 once trained."""
+"""Caption forecaster: identity at the start, blind to padding, moved by the tokens of t+1 once
+trained.
+"""
 
 import pytest
 import torch
 
 from satjepa.models.caption_forecaster import CaptionForecaster
 
-LENGTH, TEXT, POOLED, TOKEN = 6, 10, 8, 12
+LENGTH = 6
+TEXT = 10
+POOLED = 8
+TOKEN = 12
 
 
 @pytest.fixture
@@ -26,7 +31,11 @@ def trained(forecaster):
 def caption():
     torch.manual_seed(1)
     mask = torch.arange(LENGTH) < torch.tensor([[4], [6], [1]])
-    return {"hidden": torch.randn(3, LENGTH, TEXT) * mask[..., None], "mask": mask, "pooled": torch.randn(3, POOLED)}
+    return {
+        "hidden": torch.randn(3, LENGTH, TEXT) * mask[..., None],
+        "mask": mask,
+        "pooled": torch.randn(3, POOLED),
+    }
 
 
 @pytest.fixture
@@ -36,14 +45,19 @@ def tokens():
 
 def test_starts_as_the_identity_bit_for_bit(forecaster, caption, tokens):
     out = forecaster(caption, tokens)
-    assert torch.equal(out["hidden"], caption["hidden"]) and torch.equal(out["pooled"], caption["pooled"])
+    assert torch.equal(out["hidden"], caption["hidden"]) and torch.equal(
+        out["pooled"], caption["pooled"]
+    )
     assert out["mask"].all()
 
 
 def test_padding_changes_nothing_bit_for_bit(trained, caption, tokens):
     padded = caption | {"hidden": torch.where(caption["mask"][..., None], caption["hidden"], 1e4)}
-    clean, dirty = trained(caption, tokens), trained(padded, tokens)
-    assert torch.equal(clean["hidden"], dirty["hidden"]) and torch.equal(clean["pooled"], dirty["pooled"])
+    clean = trained(caption, tokens)
+    dirty = trained(padded, tokens)
+    assert torch.equal(clean["hidden"], dirty["hidden"]) and torch.equal(
+        clean["pooled"], dirty["pooled"]
+    )
 
 
 def test_what_is_asked_past_the_end_does_not_touch_the_words(trained, caption, tokens):
@@ -59,7 +73,8 @@ def test_what_is_asked_past_the_end_does_not_touch_the_words(trained, caption, t
 
 def test_every_position_and_the_pooled_vector_follow_the_tokens(trained, caption, tokens):
     """Past the end of the caption of t too: that of t+1 may be longer."""
-    a, b = trained(caption, tokens), trained(caption, tokens.flip(0))
+    a = trained(caption, tokens)
+    b = trained(caption, tokens.flip(0))
     assert ((a["hidden"] - b["hidden"]).abs().amax(-1)[[0, 2]] > 1e-4).all()
     assert ((a["pooled"] - b["pooled"]).abs().amax(-1)[[0, 2]] > 1e-4).all()
 
@@ -69,15 +84,21 @@ def test_positions_past_the_end_differ_by_their_learned_position(trained, captio
     assert not torch.allclose(silent[0], silent[1], atol=1e-4)
 
 
-def test_the_past_hidden_states_and_pooled_vector_both_inform_the_forecast(trained, caption, tokens):
+def test_the_past_hidden_states_and_pooled_vector_both_inform_the_forecast(
+    trained, caption, tokens
+):
     base = trained(caption, tokens)["hidden"] - caption["hidden"]
     for name in ("hidden", "pooled"):
         changed = caption | {name: caption[name].flip(-1)}
-        assert not torch.allclose(trained(changed, tokens)["hidden"] - changed["hidden"], base, atol=1e-4)
+        assert not torch.allclose(
+            trained(changed, tokens)["hidden"] - changed["hidden"], base, atol=1e-4
+        )
 
 
 def test_it_learns_a_change_that_only_the_tokens_tell(forecaster, caption, tokens):
-    """Goal: the caption plus a shift along one of two directions, told apart by the tokens alone."""
+    """Goal: the caption plus a shift along one of two directions, told apart by the tokens
+    alone.
+    """
     caption = {name: value[1:2].expand(2, *value.shape[1:]) for name, value in caption.items()}
     goal = caption["hidden"] + torch.tensor([1.0, -1.0])[:, None, None]
     optimizer = torch.optim.Adam(forecaster.parameters(), 1e-2)

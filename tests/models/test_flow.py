@@ -1,4 +1,6 @@
-"""Flow matching against the published formulas (golden i), diffusers and closed forms; schedules (golden l)."""
+"""Flow matching against the published formulas (golden i), diffusers and closed forms; schedules
+(golden l).
+"""
 
 import json
 import math
@@ -10,7 +12,16 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from satjepa.models.flow import euler, from_image, guided, noisy, patch_noise, sample_sigmas, sigmas, velocity_target
+from satjepa.models.flow import (
+    euler,
+    from_image,
+    guided,
+    noisy,
+    patch_noise,
+    sample_sigmas,
+    sigmas,
+    velocity_target,
+)
 from satjepa.models.losses import flow_loss
 from satjepa.models.published.model import PublishedSatJepa
 from satjepa.training import schedules
@@ -29,11 +40,15 @@ class Toy:
     """The linear stand-ins of golden i, their weights as leaves: VAE, conditioner, velocity."""
 
     def __init__(self, g, c):
-        self.g, self.scale, self.shift = g, c["scaling_factor"], c["shift_factor"]
+        self.g = g
+        self.scale = c["scaling_factor"]
+        self.shift = c["shift_factor"]
         self.K, self.A = (g[name].clone().requires_grad_() for name in ("cond.K", "unet.A"))
 
     def encode(self, rgb):
-        z = torch.einsum("kc,bchw->bkhw", self.g["vae.E"], torch.nn.functional.avg_pool2d(2 * rgb - 1, 8))
+        z = torch.einsum(
+            "kc,bchw->bkhw", self.g["vae.E"], torch.nn.functional.avg_pool2d(2 * rgb - 1, 8)
+        )
         return (z - self.shift) * self.scale
 
     def decode(self, z):
@@ -41,7 +56,8 @@ class Toy:
         return ((rgb.repeat_interleave(8, 2).repeat_interleave(8, 3) + 1) / 2).clamp(0, 1)
 
     def velocity(self, tokens):
-        context, pooled = (tokens @ self.K).mean(1), tokens.mean(1) @ self.g["cond.Q"]
+        context = (tokens @ self.K).mean(1)
+        pooled = tokens.mean(1) @ self.g["cond.Q"]
         known = context @ self.g["unet.U"].T + pooled @ self.g["unet.P"].T  # (B,C)
 
         def velocity(z, sigma):
@@ -53,8 +69,10 @@ class Toy:
 
 def test_training_target_and_gradients_are_the_published_ones(shared):
     g, c = golden(shared, "i_flow_matching_and_sampling.safetensors")
-    toy, tokens, x0, noise, t = Toy(g, c), g["ijepa_tokens"].clone().requires_grad_(), *(
-        g[f"train.{name}"] for name in ("x0", "noise", "t")
+    toy, tokens, x0, noise, t = (
+        Toy(g, c),
+        g["ijepa_tokens"].clone().requires_grad_(),
+        *(g[f"train.{name}"] for name in ("x0", "noise", "t")),
     )
     z = noisy(x0, noise, t)
     close(z, g["train.noisy_latents"])
@@ -67,7 +85,9 @@ def test_training_target_and_gradients_are_the_published_ones(shared):
     close(toy.K.grad, g["train.grad_cond_K"])
     close(toy.A.grad, g["train.grad_unet_A"])
     error = (toy.velocity(tokens)(z, t) - velocity_target(x0, noise)).detach()
-    total, parts = PublishedSatJepa.flow_loss(SimpleNamespace(backbone=toy), error, t, x0, g["rgb_tp1"])
+    total, parts = PublishedSatJepa.flow_loss(
+        SimpleNamespace(backbone=toy), error, t, x0, g["rgb_tp1"]
+    )
     close(toy.decode(x0), g["train.vae_reconstruction"])
     close(parts["ssim"], g["train.ssim_loss"])
     close(total, g["train.total"])
@@ -75,9 +95,13 @@ def test_training_target_and_gradients_are_the_published_ones(shared):
 
 @torch.no_grad()
 def test_samplers_from_an_image_are_the_published_ones(shared):
-    """One step of length 0.35 (evaluation), K steps and the anchor (rollout): same calls, same images."""
+    """One step of length 0.35 (evaluation), K steps and the anchor (rollout): same calls, same
+    images.
+    """
     g, c = golden(shared, "i_flow_matching_and_sampling.safetensors")
-    toy, noise, asked = Toy(g, c), g["sample.noise"], []
+    toy = Toy(g, c)
+    noise = g["sample.noise"]
+    asked = []
 
     def sampled(tokens, rows, s, *how):
         asked.clear()
@@ -97,23 +121,33 @@ def test_samplers_from_an_image_are_the_published_ones(shared):
         close(1000 * sigma, g[name.replace("image", "timestep")])
     anchor = toy.encode(g["rgb_tp1"][:1])
     for name in (key for key in g if key.startswith("rollout.") and key.endswith(".image")):
-        steps, s, share = (float(part) for part in re.findall(r"(?:steps|noise|anchor)([\d.]*\d)", name))
+        steps, s, share = (
+            float(part) for part in re.findall(r"(?:steps|noise|anchor)([\d.]*\d)", name)
+        )
         z = sampled(g["rollout.tokens_after_layernorm"], 1, s, int(steps), anchor, share)
         close(toy.decode(z)[0], g[name])
         if (fed := name.replace("image", "latents_fed_to_model")) in g:
             close(torch.cat([z for z, _ in asked]), g[fed])
-            close(1000 * torch.cat([sigma for _, sigma in asked]), g[name.replace("image", "timesteps_fed_to_model")])
+            close(
+                1000 * torch.cat([sigma for _, sigma in asked]),
+                g[name.replace("image", "timesteps_fed_to_model")],
+            )
 
 
 def test_an_anchor_draws_by_its_share_and_none_leaves_the_latent_alone():
     z, noise, anchor = torch.randn(3, 1, 2, 2, 2, generator=torch.Generator().manual_seed(0))
     still = from_image(lambda z, s: 0 * z, z, noise, 0.35, 2)
     close(still, 0.65 * z + 0.35 * noise)
-    close(from_image(lambda z, s: 0 * z, z, noise, 0.35, 2, anchor, 0.25), 0.75 * still + 0.25 * anchor)
+    close(
+        from_image(lambda z, s: 0 * z, z, noise, 0.35, 2, anchor, 0.25),
+        0.75 * still + 0.25 * anchor,
+    )
 
 
 def test_noising_and_target_are_those_of_diffusers():
-    """diffusers' scheduler noises as `noisy` does, and its step with the exact velocity lands on x0, as ours does."""
+    """diffusers' scheduler noises as `noisy` does, and its step with the exact velocity lands on
+    x0, as ours does.
+    """
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     torch.manual_seed(0)
@@ -132,7 +166,8 @@ def test_noising_and_target_are_those_of_diffusers():
 def test_sampler_is_the_one_of_diffusers(shift):
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    steps, z = 5, torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(0))
+    steps = 5
+    z = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(0))
 
     def velocity(z, sigma):
         return torch.sin(z) * (0.3 + sigma[:, None, None, None])
@@ -159,33 +194,52 @@ def test_guidance_goes_along_the_difference_and_scale_one_never_asks_the_uncondi
         return z
 
     assert guided(lambda z, s: 3 * z, null, 1.0)(torch.ones(1), torch.ones(1)) == 3 and not asked
-    assert guided(lambda z, s: 3 * z, null, 2.5)(torch.ones(1), torch.ones(1)) == 1 + 2.5 * 2 and asked
+    assert (
+        guided(lambda z, s: 3 * z, null, 2.5)(torch.ones(1), torch.ones(1)) == 1 + 2.5 * 2 and asked
+    )
 
 
 def test_training_sigmas_are_logit_normal():
     s = sample_sigmas(20_000, 0.3, 0.8, torch.Generator().manual_seed(0))
     logit = torch.logit(s)
     assert s.shape == (20_000,) and s.min() > 0 and s.max() < 1
-    assert logit.mean() == pytest.approx(0.3, abs=0.02) and logit.std() == pytest.approx(0.8, abs=0.02)
+    assert logit.mean() == pytest.approx(0.3, abs=0.02) and logit.std() == pytest.approx(
+        0.8, abs=0.02
+    )
 
 
 def test_patch_noise_belongs_to_the_place_and_not_to_the_batch():
     place = {"preset": "strong", "region": "A", "year": 2020, "x": 0, "y": 64}
-    others = [place | change for change in ({"preset": "gentle"}, {"region": "B"}, {"year": 2021}, {"x": 64}, {"y": 0})]
+    others = [
+        place | change
+        for change in ({"preset": "gentle"}, {"region": "B"}, {"year": 2021}, {"x": 64}, {"y": 0})
+    ]
     batch = patch_noise([*others, place], 0, 7, (4, 8, 8))
     alone = patch_noise([place], 0, 7, (4, 8, 8))
     assert torch.equal(batch[5:], alone)
-    different = [*batch[:5], *patch_noise([place], 1, 7, (4, 8, 8)), *patch_noise([place], 0, 8, (4, 8, 8))]
+    different = [
+        *batch[:5],
+        *patch_noise([place], 1, 7, (4, 8, 8)),
+        *patch_noise([place], 0, 8, (4, 8, 8)),
+    ]
     assert not any(torch.equal(noise, alone[0]) for noise in different)
     assert batch.std() == pytest.approx(1, abs=0.05)
 
 
 def test_schedules_are_the_published_ones(shared):
     g, c = golden(shared, "l_schedules.safetensors")
-    per_epoch, steps = c["iterations_per_epoch"], c["steps"]
-    total, warm = int(c["ipe_scale"] * c["epochs"] * per_epoch), int(c["warmup_epochs"] * per_epoch)
-    lr = [schedules.warmup_cosine(i + 1, total, warm, c["start_lr"], c["lr"], c["final_lr"]) for i in range(steps)]
-    decay = [schedules.cosine(i + 1, total, c["weight_decay"], c["final_weight_decay"]) for i in range(steps)]
+    per_epoch = c["iterations_per_epoch"]
+    steps = c["steps"]
+    total = int(c["ipe_scale"] * c["epochs"] * per_epoch)
+    warm = int(c["warmup_epochs"] * per_epoch)
+    lr = [
+        schedules.warmup_cosine(i + 1, total, warm, c["start_lr"], c["lr"], c["final_lr"])
+        for i in range(steps)
+    ]
+    decay = [
+        schedules.cosine(i + 1, total, c["weight_decay"], c["final_weight_decay"])
+        for i in range(steps)
+    ]
     momentum = [schedules.linear(i, total, *c["ema"]) for i in range(steps)]
     for ours, theirs in ((lr, "lr"), (decay, "weight_decay"), (momentum, "ema_momentum")):
         np.testing.assert_allclose(ours, g[theirs].numpy(), rtol=1e-12)

@@ -25,12 +25,13 @@ def close(a, b):
 
 def golden(shared, name):
     with safe_open(shared / "reference" / "golden" / name, "pt") as f:
-        return {key: f.get_tensor(key) for key in f.keys()}, json.loads(f.metadata()["config"])  # noqa: SIM118
+        return ({key: f.get_tensor(key) for key in f.keys()},)
+        json.loads(f.metadata()["config"])  # noqa: SIM118
 
 
 RENAMED = {
-    "patch_embed.proj": "patches", "predictor_embed": "embed", "predictor_blocks": "blocks", "predictor_norm": "norm",
-    "predictor_proj": "proj", "mlp.fc1": "mlp.0", "mlp.fc2": "mlp.2",
+    "patch_embed.proj": "patches", "predictor_embed": "embed", "predictor_blocks": "blocks",
+    "predictor_norm": "norm", "predictor_proj": "proj", "mlp.fc1": "mlp.0", "mlp.fc2": "mlp.2",
 }  # fmt: skip
 
 
@@ -45,7 +46,10 @@ def ours(g, prefix):
             name = name.replace(theirs, mine)
         if ".qkv." in name:
             third = len(value) // 3
-            state[name.replace("qkv", "q")], state[name.replace("qkv", "kv")] = value[:third], value[third:]
+            state[name.replace("qkv", "q")], state[name.replace("qkv", "kv")] = (
+                value[:third],
+                value[third:],
+            )
         else:
             state[name] = value
     return state
@@ -55,7 +59,9 @@ def ours(g, prefix):
 def jepa(shared):
     g, c = golden(shared, "a_ijepa.safetensors")
     encoder = Encoder(c["img"], c["patch"], c["embed_dim"], c["depth"], c["heads"])
-    predictor = Predictor(c["img"] // c["patch"], c["embed_dim"], c["pred_dim"], c["pred_depth"], c["heads"])
+    predictor = Predictor(
+        c["img"] // c["patch"], c["embed_dim"], c["pred_dim"], c["pred_depth"], c["heads"]
+    )
     encoder.load_state_dict(ours(g, "encoder."))
     predictor.load_state_dict(ours(g, "predictor."))
     return g, encoder, predictor
@@ -74,11 +80,15 @@ def test_all_tokens_are_the_published_ones(jepa):
 @pytest.mark.parametrize("case", ["case0", "case1"])
 def test_masked_tokens_are_the_published_ones(jepa, case):
     g, encoder, predictor = jepa
-    context, target = g[f"{case}.masks_ctx"], g[f"{case}.masks_tgt"]
+    context = g[f"{case}.masks_ctx"]
+    target = g[f"{case}.masks_tgt"]
     tokens = encoder(g["x"], context)
     close(tokens, g[f"{case}.encoder"])
     close(predictor(tokens, context, target), g[f"{case}.predictor"])
-    close(gather_tokens(g[f"{case}.target_table"], target, repeat=len(context)), g[f"{case}.target_gathered"])
+    close(
+        gather_tokens(g[f"{case}.target_table"], target, repeat=len(context)),
+        g[f"{case}.target_gathered"],
+    )
 
 
 @torch.no_grad()
@@ -89,7 +99,8 @@ def test_seeded_targets_start_from_the_token_of_their_place():
     seeded.load_state_dict(bare.state_dict())
     for block in (*bare.blocks, *seeded.blocks):
         block.attn.proj.weight.zero_()
-    x, other = torch.randn(2, 16, 24), torch.randn(24)
+    x = torch.randn(2, 16, 24)
+    other = torch.randn(24)
     moved = x.clone()
     moved[:, 5] = other
     changed = (seeded(moved) - seeded(x)).abs().amax((0, 2)) > 0
@@ -117,7 +128,8 @@ def test_patch_means_are_the_published_targets(shared):
 
 
 def test_patch_mean_is_over_valid_pixels_only():
-    emb, valid = torch.randn(1, 3, 8, 8), torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    emb = torch.randn(1, 3, 8, 8)
+    valid = torch.ones(1, 1, 8, 8, dtype=torch.bool)
     valid[..., :4, :4], valid[..., 2, 6] = False, False
     emb[..., 2, 6] = 1e3
     means, weight = patch_mean(emb, 4, valid)
@@ -127,13 +139,17 @@ def test_patch_mean_is_over_valid_pixels_only():
 
 
 def test_cells_are_row_major_within_their_patch():
-    """8x8 pixels, patch 4, 2x2 cells a patch: cell (r, c) of patch (i, j) starts at pixel (4i+2r, 4j+2c)."""
+    """8x8 pixels, patch 4, 2x2 cells a patch: cell (r, c) of patch (i, j) starts at pixel (4i+2r,
+    4j+2c).
+    """
     emb = torch.randn(1, 5, 8, 8, generator=torch.Generator().manual_seed(0))
     valid = torch.ones(1, 1, 8, 8, dtype=torch.bool)
     valid[..., 4:6, 2:4] = False
     vectors, weight = patch_cells(emb, 4, 2, valid)
     assert vectors.shape == (1, 4, 4, 5)
-    close(vectors[0, 1, 2], layer_norm0(emb[0, :, 2:4, 4:6].mean((1, 2))))  # patch (0,1), cell (1,0)
+    close(
+        vectors[0, 1, 2], layer_norm0(emb[0, :, 2:4, 4:6].mean((1, 2)))
+    )  # patch (0,1), cell (1,0)
     assert (weight == 0).nonzero().tolist() == [[0, 2, 1]]  # patch (1,0), cell (0,1)
 
 
@@ -143,7 +159,8 @@ def test_projection_head_has_64_channels_a_cell():
 
 
 def test_ema_moves_by_one_minus_momentum():
-    average, value = [torch.zeros(3)], [torch.ones(3)]
+    average = [torch.zeros(3)]
+    value = [torch.ones(3)]
     ema_update(average, value, 0.75)
     ema_update(average, value, 0.75)
     close(average[0], torch.full((3,), 1 - 0.75**2))

@@ -1,4 +1,6 @@
-"""I-JEPA, caption and flow losses: published formulas (golden e, f) and what we added (validity, masks, silence)."""
+"""I-JEPA, caption and flow losses: published formulas (golden e, f) and what we added (validity,
+masks, silence).
+"""
 
 import json
 
@@ -23,19 +25,26 @@ def close(a, b):
 @pytest.mark.parametrize("ones", [False, True])
 def test_ijepa_loss_is_the_published_one(shared, name, ones):
     g, settings = golden(shared, "e_hybrid_ijepa_loss.safetensors")
-    w, given = settings[name]["weights"], settings[name]
+    w = settings[name]["weights"]
+    given = settings[name]
     rows = slice(0, 1) if given["first_sample_only"] else slice(None)
     pred, raw = (g[key][rows].clone().requires_grad_() for key in ("pred", "pred_raw"))
     feats = (raw, g["target_raw"][rows]) if given["raw_given"] else (None, None)
     weights = IJepaWeights(
-        w["l1_weight"], w["cosine_weight"], w["contrastive_weight"], w["spatial_var_weight"], w["feature_reg_weight"],
-        w["temperature"],
+        w["l1_weight"], w["cosine_weight"], w["contrastive_weight"], w["spatial_var_weight"],
+        w["feature_reg_weight"], w["temperature"],
     )  # fmt: skip
     weight = torch.ones(pred.shape[:2]) if ones else None
     loss, parts = ijepa_loss(pred, g["target"][rows], *feats, weight, weight, weights)
     loss.backward()
     close(loss.detach(), g[f"out.{name}.total"])
-    theirs = {"l1": "l1", "cosine": "cosine", "contrastive": "contr", "spatial": "spatial", "feature": "feat_reg"}
+    theirs = {
+        "l1": "l1",
+        "cosine": "cosine",
+        "contrastive": "contr",
+        "spatial": "spatial",
+        "feature": "feat_reg",
+    }
     for ours, their in theirs.items():
         close(parts[ours], g[f"out.{name}.{their}"])
     close(pred.grad, g[f"out.{name}.grad_pred"])
@@ -48,7 +57,8 @@ def test_default_weights_are_the_published_ones(shared):
     w = IJepaWeights()
     assert [w.l1, w.cosine, w.contrastive, w.spatial, w.feature, w.temperature] == [
         settings["published_yaml"]["weights"][key]
-        for key in ("l1_weight", "cosine_weight", "contrastive_weight", "spatial_var_weight", "feature_reg_weight",
+        for key in ("l1_weight", "cosine_weight", "contrastive_weight", "spatial_var_weight",
+        "feature_reg_weight",
                     "temperature")
     ]  # fmt: skip
 
@@ -77,15 +87,23 @@ def test_a_sample_with_nothing_valid_is_as_if_absent_and_a_batch_of_them_costs_n
     without, _ = ijepa_loss(*(t[:2] for t in (pred, target, raw, raw_target)), spatial="channel")
     close(loss, without)
     _, parts = ijepa_loss(pred, target, raw, raw_target, 0 * weight, 0 * weight, spatial="channel")
-    assert [float(parts[name]) for name in ("l1", "spatial", "contrastive", "feature")] == [0, 0, 0, 0]
+    assert [float(parts[name]) for name in ("l1", "spatial", "contrastive", "feature")] == [
+        0,
+        0,
+        0,
+        0,
+    ]
 
 
 def test_spatial_per_channel_sees_what_one_scalar_lets_cancel():
-    """Channel 0 too flat, channel 1 too rough by as much: the published scalar is 0, ours is not."""
+    """Channel 0 too flat, channel 1 too rough by as much: the published scalar is 0, ours is
+    not.
+    """
     torch.manual_seed(0)
     x = torch.randn(1, 64, 1)
     x = (x - x.mean()) / x.std()
-    pred, target = torch.cat([x, 3 * x], -1), torch.cat([2 * x, 2 * x], -1)
+    pred = torch.cat([x, 3 * x], -1)
+    target = torch.cat([2 * x, 2 * x], -1)
     _, scalar = ijepa_loss(pred, target, spatial="scalar")
     _, channel = ijepa_loss(pred, target, spatial="channel")
     assert scalar["spatial"] < 1e-9
@@ -98,13 +116,20 @@ def test_caption_loss_is_the_published_one(shared, name, masked):
     g, settings = golden(shared, "f_caption_forecast_loss.safetensors")
     w = settings[name]["weights"]
     rows = slice(0, 1) if settings[name]["first_sample_only"] else slice(None)
-    pred, target = g["pred"][rows].clone().requires_grad_(), g["target"][rows]
-    weights = CaptionWeights(w["mse_weight"], w["cosine_weight"], w["contrastive_weight"], w["temperature"])
+    pred = g["pred"][rows].clone().requires_grad_()
+    target = g["target"][rows]
+    weights = CaptionWeights(
+        w["mse_weight"], w["cosine_weight"], w["contrastive_weight"], w["temperature"]
+    )
     mask = torch.ones(pred.shape[:2], dtype=torch.bool) if masked else None
     loss, parts = caption_loss(pred, target, mask, weights=weights)
     loss.backward()
     close(loss.detach(), g[f"out.{name}.total"])
-    for part, theirs in (("mse", "caption_mse"), ("cosine", "caption_cos"), ("contrastive", "caption_contr")):
+    for part, theirs in (
+        ("mse", "caption_mse"),
+        ("cosine", "caption_cos"),
+        ("contrastive", "caption_contr"),
+    ):
         close(parts[part], g[f"out.{name}.{theirs}"])
     close(pred.grad, g[f"out.{name}.grad_pred"])
 

@@ -1,4 +1,6 @@
-"""Training of the whole model: what trains, what its loss is made of, and where each gradient goes."""
+"""Training of the whole model: what trains, what its loss is made of, and where each gradient
+goes.
+"""
 
 import pytest
 import torch
@@ -10,16 +12,21 @@ TRAINED_PARTS = {"encoder", "past", "predictor", "projection", "readout", "forec
 
 
 def test_what_trains_is_pinned(build):
-    """Ours but the target encoder, and LoRA on the four projections of each block: not one tensor of the backbone."""
+    """Ours but the target encoder, and LoRA on the four projections of each block: not one tensor
+    of the backbone.
+    """
     names = build().trainable_names()
     lora = {name for name in names if name.startswith("backbone.")}
     assert {name.split(".")[0] for name in set(names) - lora} == TRAINED_PARTS
     blocks = [f"backbone.transformer.transformer_blocks.{i}.attn.{layer}.lora_{m}.default.weight"
-              for i in (0, 1) for layer in ("to_q", "to_k", "to_v", "to_out.0") for m in "AB"]  # fmt: skip
+              for i in (0, 1) for layer in ("to_q", "to_k", "to_v",
+              "to_out.0") for m in "AB"]  # fmt: skip
     assert lora == set(blocks)
 
 
-def test_all_that_trains_gets_a_gradient_after_two_steps_and_nothing_frozen_moves(batch, build, step):
+def test_all_that_trains_gets_a_gradient_after_two_steps_and_nothing_frozen_moves(
+    batch, build, step
+):
     model = build()
     frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-2)
@@ -49,20 +56,28 @@ def test_loss_is_the_weighted_sum_of_its_named_parts(model, batch, step):
 def grads(model, loss):
     model.zero_grad()
     loss.backward()
-    return {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    return {
+        name.split(".")[0]
+        for name, p in model.named_parameters()
+        if p.grad is not None and p.grad.any()
+    }
 
 
 def test_where_each_gradient_goes(model, batch, step):
-    """Diffusion reaches I-JEPA; the caption loss stops at the forecaster; the readout reaches the tokens."""
+    """Diffusion reaches I-JEPA; the caption loss stops at the forecaster; the readout reaches the
+    tokens.
+    """
     weights = model.params.loss
     for name in ("ijepa", "sd", "caption", "readout"):
         setattr(weights, name, 0.0)
     assert grads(model, step(model, batch)[0]) == set()
     weights.readout = 1.0
     assert grads(model, step(model, batch)[0]) == {"readout", "encoder", "past", "predictor"}
-    weights.readout, weights.caption = 0.0, 1.0
+    weights.readout = 0.0
+    weights.caption = 1.0
     assert grads(model, step(model, batch)[0]) == {"forecaster"}
-    weights.caption, weights.sd = 0.0, 1.0
+    weights.caption = 0.0
+    weights.sd = 1.0
     expected = {"forecaster", "adapter", "backbone", "encoder", "past", "predictor", "projection"}
     assert grads(model, step(model, batch)[0]) == expected
 
@@ -71,7 +86,10 @@ def test_latents_of_the_store_are_those_that_would_be_encoded(model, batch, step
     with torch.no_grad():
         stored = batch | {"latent_tp1": model.backbone.encode(batch["rgb_tp1"])}
         assert step(model, batch)[0] == step(model, stored)[0]
-        assert step(model, batch)[0] != step(model, batch | {"latent_tp1": 0 * stored["latent_tp1"]})[0]
+        assert (
+            step(model, batch)[0]
+            != step(model, batch | {"latent_tp1": 0 * stored["latent_tp1"]})[0]
+        )
 
 
 def test_invalid_pixels_of_the_target_enter_no_ijepa_loss(model, batch, step):
@@ -81,10 +99,14 @@ def test_invalid_pixels_of_the_target_enter_no_ijepa_loss(model, batch, step):
     emb[1, :, 8:16, :8] = 9.0
     with torch.no_grad():
         (_, clean), (_, dirty) = (
-            step(model, batch | {"valid_tp1": v, "emb_tp1": e}) for v, e in ((valid, batch["emb_tp1"]), (valid, emb))
+            step(model, batch | {"valid_tp1": v, "emb_tp1": e})
+            for v, e in ((valid, batch["emb_tp1"]), (valid, emb))
         )
         _, seen = step(model, batch | {"emb_tp1": emb})
-    assert all(clean[f"ijepa.{name}"] == dirty[f"ijepa.{name}"] for name in ("l1", "cosine", "contrastive", "spatial"))
+    assert all(
+        clean[f"ijepa.{name}"] == dirty[f"ijepa.{name}"]
+        for name in ("l1", "cosine", "contrastive", "spatial")
+    )
     assert seen["ijepa.l1"] != clean["ijepa.l1"]
 
 
@@ -108,7 +130,9 @@ def test_averaged_weights_are_in_force_inside_and_gone_outside(model, batch):
     with torch.no_grad():
         model.adapter.stream += 1.0
     trained = model.adapter.stream.clone()
-    assert torch.equal(model.forecast(batch, 1), before)  # forecasts are made with the average, still the old weights
+    assert torch.equal(
+        model.forecast(batch, 1), before
+    )  # forecasts are made with the average, still the old weights
     model.average_weights(0.5)
     with model.averaged():
         torch.testing.assert_close(model.adapter.stream.data, trained - 0.5)
@@ -125,7 +149,9 @@ def test_state_holds_all_but_the_frozen_backbone_and_restores_the_forecast(model
     assert {name for name in names if name.startswith("backbone.")} == {
         name for name in model.trainable_names() if name.startswith("backbone.")
     }
-    assert {name.removeprefix("average.") for name in state.keys() - names} == set(model.trainable_names())
+    assert {name.removeprefix("average.") for name in state.keys() - names} == set(
+        model.trainable_names()
+    )
     assert any(name.startswith("target_encoder.") for name in names)
     other = build(seed=11)
     other.load_state(state)
@@ -146,4 +172,6 @@ def test_past_years_inform_the_tokens_where_they_exist(batch, trained):
     blank = batch | {"history_valid": torch.zeros_like(batch["history_valid"])}
     alone = model.predict(batch["rgb_t"], None)[0]
     assert torch.equal(model.predict(batch["rgb_t"], model.remember(blank))[0], alone)
-    assert not torch.allclose(model.predict(batch["rgb_t"], model.remember(batch))[0], alone, atol=1e-4)
+    assert not torch.allclose(
+        model.predict(batch["rgb_t"], model.remember(batch))[0], alone, atol=1e-4
+    )

@@ -1,7 +1,8 @@
-"""A miniature of Stable Diffusion 3.5 Medium in its own layout goes the way of the tiny SD 3, from disk to forecast.
+"""A miniature of Stable Diffusion 3.5 Medium in its own layout goes the way of the tiny SD 3, from
+disk to forecast.
 
-Unlike the tiny one it has dual attention in its first blocks, normalised queries and keys, patches of 2 x 2, a time
-shift of 3, a scaled and shifted latent, and weights in several files.
+Unlike the tiny one it has dual attention in its first blocks, normalised queries and keys, patches
+of 2 x 2, a time shift of 3, a scaled and shifted latent, and weights in several files.
 """
 
 import json
@@ -18,10 +19,10 @@ from satjepa.training.loop import train
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
 TINY = {
-    "data.patch": 32, "data.history": 2, "model.encoder": SMALL | {"patch": 8}, "model.predictor": SMALL,
-    "model.forecaster": {"dim": 16, "layers": 1, "heads": 2}, "model.adapter": {"dim": 16, "layers": 1, "heads": 2},
-    "train.steps": 2, "train.batch": 2, "train.log_every": 1, "sample.steps": 2, "backbone.layout": None,
-    "captions.max_length": 6,
+    "data.patch": 32, "data.history": 2, "model.encoder": SMALL | {"patch": 8},
+    "model.predictor": SMALL, "model.forecaster": {"dim": 16, "layers": 1, "heads": 2},
+    "model.adapter": {"dim": 16, "layers": 1, "heads": 2}, "train.steps": 2, "train.batch": 2,
+    "train.log_every": 1, "sample.steps": 2, "backbone.layout": None, "captions.max_length": 6,
 }  # fmt: skip
 
 
@@ -34,19 +35,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sd35")
     torch.manual_seed(0)
     transformer = SD3Transformer2DModel(
-        sample_size=8, patch_size=2, in_channels=16, out_channels=16, num_layers=3, attention_head_dim=16,
-        num_attention_heads=2, joint_attention_dim=128, caption_projection_dim=32, pooled_projection_dim=128,
-        pos_embed_max_size=12, dual_attention_layers=(0, 1), qk_norm="rms_norm",
+        sample_size=8, patch_size=2, in_channels=16, out_channels=16, num_layers=3,
+        attention_head_dim=16, num_attention_heads=2, joint_attention_dim=128,
+        caption_projection_dim=32, pooled_projection_dim=128, pos_embed_max_size=12,
+        dual_attention_layers=(0, 1), qk_norm="rms_norm",
     )  # fmt: skip
     torch.nn.init.normal_(transformer.proj_out.weight, std=0.1)
     transformer.save_pretrained(path / "transformer", max_shard_size="100KB")
     AutoencoderKL(
-        latent_channels=16, block_out_channels=(8, 8, 8, 8), down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4, layers_per_block=1, norm_num_groups=4, use_quant_conv=False,
-        use_post_quant_conv=False, scaling_factor=1.5305, shift_factor=0.0609,
+        latent_channels=16, block_out_channels=(8, 8, 8, 8),
+        down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
+        layers_per_block=1, norm_num_groups=4, use_quant_conv=False, use_post_quant_conv=False,
+        scaling_factor=1.5305, shift_factor=0.0609,
     ).save_pretrained(path / "vae")  # fmt: skip
     FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(path / "scheduler")
-    train_tokenizers(["Fields and a road.", "Forest in the north, water in the south.", "A growing town."], path)
+    train_tokenizers(
+        ["Fields and a road.", "Forest in the north, water in the south.", "A growing town."], path
+    )
     build_tiny_text_encoders(path, 0)
     T5EncoderModel.from_pretrained(path / "text_encoder_3").save_pretrained(
         path / "text_encoder_3", max_shard_size="100KB"
@@ -57,22 +62,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_miniature_has_the_layout_of_the_real_one(folder: Path):
     for part, name in (("transformer", "diffusion_pytorch_model"), ("text_encoder_3", "model")):
-        shards = json.loads((folder / part / f"{name}.safetensors.index.json").read_text())["weight_map"]
-        assert len(set(shards.values())) > 1 and not (folder / part / f"{name}.safetensors").exists()
+        shards = json.loads((folder / part / f"{name}.safetensors.index.json").read_text())[
+            "weight_map"
+        ]
+        assert (
+            len(set(shards.values())) > 1 and not (folder / part / f"{name}.safetensors").exists()
+        )
         assert any("attn2" in tensor for tensor in shards) == (part == "transformer")
     assert (folder / "tokenizer_3/tokenizer.json").is_file()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_from_disk_to_forecast(folder: Path, batch: dict, tmp_path: Path, dtype: str):
-    params = load_params(root() / "params.yaml", **TINY, **{"backbone.path": str(folder), "backbone.dtype": dtype})
+    params = load_params(
+        root() / "params.yaml", **TINY, **{"backbone.path": str(folder), "backbone.dtype": dtype}
+    )
     encoders = assemble.load_text_encoders(params)
     words = ["Fields.", "A road.", "Forest with water."]
     hidden, mask, pooled = encoders.embed_batch(words, params.captions.max_length)
     assert hidden.dtype == getattr(torch, dtype)
-    hidden, pooled = hidden.float(), pooled.float()
+    hidden = hidden.float()
+    pooled = pooled.float()
     for when in ("text_t", "text_tp1"):
-        batch[when] = {k: v.expand(4, *v.shape) for k, v in (("hidden", hidden), ("mask", mask), ("pooled", pooled))}
+        batch[when] = {
+            k: v.expand(4, *v.shape)
+            for k, v in (("hidden", hidden), ("mask", mask), ("pooled", pooled))
+        }
     model = assemble.build_model(params)
     assert model.backbone.shift == 3.0 and model.backbone.vae.config.scaling_factor == 1.5305
     adapted = [name for name in model.trainable_names() if name.startswith("backbone.")]
@@ -89,4 +104,6 @@ def test_from_disk_to_forecast(folder: Path, batch: dict, tmp_path: Path, dtype:
 
 
 def _one(value: object, i: int) -> object:
-    return {key: _one(item, i) for key, item in value.items()} if isinstance(value, dict) else value[i]
+    return (
+        {key: _one(item, i) for key, item in value.items()} if isinstance(value, dict) else value[i]
+    )

@@ -1,4 +1,6 @@
-"""Strict zero-RGB: what the sampler may see, and that a forecast belongs to a place and not to a batch."""
+"""Strict zero-RGB: what the sampler may see, and that a forecast belongs to a place and not to a
+batch.
+"""
 
 import pytest
 import torch
@@ -6,17 +8,22 @@ import torch
 from satjepa.models.adapter import Drops
 from satjepa.models.flow import noisy
 
-B, SIDE = 4, 32
+B = 4
+SIDE = 32
 
 
 def blinded(model, batch, monkeypatch, **sample):
-    """Forecast of a batch whose pixels of t turn into noise as soon as the conditions are computed."""
+    """Forecast of a batch whose pixels of t turn into noise as soon as the conditions are
+    computed.
+    """
     conditions = model.condition(batch)
     monkeypatch.setattr(model, "condition", lambda batch: conditions)
     vars(model.params.sample).update(sample)
     noise = torch.rand(batch["rgb_t"].shape, generator=torch.Generator().manual_seed(9))
     seen = model.forecast(batch, 1, seed=5)
-    return seen, model.forecast(batch | {"rgb_t": noise, "history": batch["history"].flip(-1)}, 1, seed=5)
+    return seen, model.forecast(
+        batch | {"rgb_t": noise, "history": batch["history"].flip(-1)}, 1, seed=5
+    )
 
 
 def test_no_pixel_of_t_reaches_the_sampler(model, batch, monkeypatch):
@@ -30,21 +37,29 @@ def test_the_image_initialised_mode_of_the_published_system_fails_that(model, ba
 
 
 def test_conditions_know_pixels_only_through_tokens_and_captions(model, batch, monkeypatch):
-    """With tokens and memory held, any image gives the same conditions; without holding them it does not."""
-    base, pixels = model.condition(batch), {name: torch.rand(batch[name].shape) for name in ("rgb_t", "history")}
+    """With tokens and memory held, any image gives the same conditions; without holding them it
+    does not.
+    """
+    base = model.condition(batch)
+    pixels = {name: torch.rand(batch[name].shape) for name in ("rgb_t", "history")}
     for name, value in pixels.items():
         changed = model.condition(batch | {name: value})
-        assert not torch.equal(changed.context, base.context) and not torch.equal(changed.pooled, base.pooled)
+        assert not torch.equal(changed.context, base.context) and not torch.equal(
+            changed.pooled, base.pooled
+        )
     memory = model.remember(batch)
     tokens = model.predict(batch["rgb_t"], memory)
     monkeypatch.setattr(model, "predict", lambda rgb, years: tokens)
     monkeypatch.setattr(model, "remember", lambda batch: memory)
-    assert all(torch.equal(a, b) for a, b in zip(base, model.condition(batch | pixels), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(base, model.condition(batch | pixels), strict=True)
+    )
 
 
 def test_the_coarse_rgb_ablation_does_carry_pixels(batch, monkeypatch, trained):
     model = trained(coarse_rgb=8)
-    base, other = model.condition(batch), batch | {"rgb_t": batch["rgb_t"].flip(-1)}
+    base = model.condition(batch)
+    other = batch | {"rgb_t": batch["rgb_t"].flip(-1)}
     tokens = model.predict(batch["rgb_t"], model.remember(batch))
     monkeypatch.setattr(model, "predict", lambda rgb, years: tokens)
     assert not torch.equal(base.context, model.condition(other).context)
@@ -53,17 +68,21 @@ def test_the_coarse_rgb_ablation_does_carry_pixels(batch, monkeypatch, trained):
 def test_nothing_of_the_target_year_is_read_for_a_forecast(model, batch):
     known = {"rgb_t", "valid_t", "text_t", "history", "history_valid", "meta"}
     full = model.forecast(batch, 1)
-    assert torch.equal(full, model.forecast({key: value for key, value in batch.items() if key in known}, 1))
+    assert torch.equal(
+        full, model.forecast({key: value for key, value in batch.items() if key in known}, 1)
+    )
 
 
 def test_the_null_conditions_know_nothing(model, batch, other_batch):
-    a, b = model.condition(batch), model.condition(other_batch)
+    a = model.condition(batch)
+    b = model.condition(other_batch)
     assert torch.equal(a.null_context, b.null_context) and torch.equal(a.null_pooled, b.null_pooled)
     assert not torch.equal(a.context, b.context)
 
 
 def test_a_start_latent_and_a_strength_below_one_come_together(model, batch):
-    conditions, z = model.condition(batch), torch.randn(B, 16, 4, 4)
+    conditions = model.condition(batch)
+    z = torch.randn(B, 16, 4, 4)
     with pytest.raises(ValueError, match="start_latent"):
         model.sample(conditions, z, 2, strength=0.35)
     with pytest.raises(ValueError, match="start_latent"):
@@ -76,7 +95,9 @@ def test_image_initialised_sampling_is_the_published_step(model, batch):
         c, (start, noise) = model.condition(batch), torch.randn(2, B, 16, 4, 4)
         z = noisy(start, noise, 0.35)
         expected = z - 0.35 * model.backbone(z, torch.full((B,), 0.35), c.context, c.pooled)
-        torch.testing.assert_close(model.sample(c, noise, 1, start_latent=start, strength=0.35), expected)
+        torch.testing.assert_close(
+            model.sample(c, noise, 1, start_latent=start, strength=0.35), expected
+        )
 
 
 def test_a_forecast_does_not_depend_on_batch_size_or_order(model, batch):
@@ -117,8 +138,14 @@ def test_arms_train_and_forecast_without_the_stream_they_lack(batch, arm, traine
     lost = "text" if "use_captions" in arm else "tokens"  # the arm is that drop for every sample
     named = Drops.all(batch["rgb_t"], False)._replace(**{lost: torch.ones(B) > 0})
     years = model.remember(batch)
-    told = (batch, *model.predict(batch["rgb_t"], years), model.foresee(batch, batch["rgb_t"].new_zeros(B, 16, 16)))
-    heard, dropped = (model.adapt(*told, drops, years)[0] for drops in (Drops.all(batch["rgb_t"], False), named))
+    told = (
+        batch,
+        *model.predict(batch["rgb_t"], years),
+        model.foresee(batch, batch["rgb_t"].new_zeros(B, 16, 16)),
+    )
+    heard, dropped = (
+        model.adapt(*told, drops, years)[0] for drops in (Drops.all(batch["rgb_t"], False), named)
+    )
     assert torch.equal(heard, dropped)
     if "use_jepa" in arm:  # the image of t then plays no part at all
         black = batch | {"rgb_t": 0 * batch["rgb_t"]}
@@ -132,5 +159,3 @@ def test_wrong_combinations_say_so(build):
         build(use_jepa=False, coarse_rgb=8)
     with pytest.raises(ValueError, match="9 locations"):
         build(positions=torch.zeros(9, 32))
-
-

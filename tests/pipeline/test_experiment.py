@@ -1,4 +1,6 @@
-"""An experiment: a second checkout with other parameters, the same cache, a clock, and its results carried home."""
+"""An experiment: a second checkout with other parameters, the same cache, a clock, and its results
+carried home.
+"""
 
 import json
 import math
@@ -18,30 +20,45 @@ from reach import REPO
 
 from satjepa.pipeline import experiment
 
-HOME = {"dvc.yaml": "stages: {}\n", "params.yaml": "seed: 0\n", "satjepa/a.py": "one", ".dvc/config": ""}
+HOME = {
+    "dvc.yaml": "stages: {}\n",
+    "params.yaml": "seed: 0\n",
+    "satjepa/a.py": "one",
+    ".dvc/config": "",
+}
 HOME |= {".gitignore": "/runs\n/.work\n"}
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small git repository as the current folder; half of it is not yet added."""
-    for name, text in (HOME | {"runs/x": "made", "reports/table.csv": "the demo's", "dvc.lock": "the demo's"}).items():
+    for name, text in (
+        HOME | {"runs/x": "made", "reports/table.csv": "the demo's", "dvc.lock": "the demo's"}
+    ).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     subprocess.run(["git", "add", "dvc.yaml", "params.yaml"], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(experiment, "load_params", lambda path: path.read_text())  # those here are a few lines
+    monkeypatch.setattr(
+        experiment, "load_params", lambda path: path.read_text()
+    )  # those here are a few lines
     return tmp_path
 
 
 def test_lay_out_copies_sources_and_keeps_results(home: Path):
     folder = home / "runs/there"
     experiment.lay_out(folder, "seed: 1\n")
-    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and ".git/" not in str(p)}
+    files = {
+        str(p.relative_to(folder))
+        for p in folder.rglob("*")
+        if p.is_file() and ".git/" not in str(p)
+    }
     assert files == {*HOME, ".dvc/config.local"}  # nothing that a run made here
     assert (folder / "params.yaml").read_text() == "seed: 1\n"
-    assert json.loads((folder / ".dvc/config.local").read_text().partition("dir = ")[2]) == str(home / ".dvc/cache")
+    assert json.loads((folder / ".dvc/config.local").read_text().partition("dir = ")[2]) == str(
+        home / ".dvc/cache"
+    )
     assert (folder / ".git").is_dir()
     (folder / "dvc.lock").write_text("the experiment's")
     (home / "satjepa/a.py").write_text("two")
@@ -63,7 +80,9 @@ def test_repro_gives_the_status_and_sets_the_scene(home: Path, monkeypatch: pyte
     assert experiment.repro(home) == 3
     arguments, environment = json.loads((home / "repro").read_text())
     assert arguments == ["repro"]
-    first, _ = json.loads((home / experiment.DATA).read_text())  # before all else, as the next test sees
+    first, _ = json.loads(
+        (home / experiment.DATA).read_text()
+    )  # before all else, as the next test sees
     assert first == ["repro", experiment.DATA] and (REPO / experiment.DATA).exists()
     assert "SATJEPA_PARAMS" not in environment
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
@@ -86,18 +105,24 @@ sys.exit(int(os.environ.get("STATUS", 0)) if "train@1" in sys.argv else 0)
 
 
 def test_workers_run_arms_side_by_side(home: Path, monkeypatch: pytest.MonkeyPatch):
-    """`train@0` ends only when it has seen `train@1` at work; what stands before and after runs alone."""
+    """`train@0` ends only when it has seen `train@1` at work; what stands before and after runs
+    alone.
+    """
     stand_in_for_dvc(home, WORKER)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert experiment.repro(home, workers=2) == 0
-    said = sorted((json.loads(path.read_text()) for path in home.glob("said-*")), key=lambda one: one[1])
+    said = sorted(
+        (json.loads(path.read_text()) for path in home.glob("said-*")), key=lambda one: one[1]
+    )
     side = [["--wait-for-lock", "repro", "--single-item", f"train@{seed}"] for seed in (0, 1)]
     alone = [["repro", experiment.DATA], ["repro", experiment.SHARED], ["repro"]]
     assert [one[0] for one in (*said[:2], said[-1])] == alone
     assert sorted(one[0] for one in said[2:4]) == side and len(said) == 5
     assert [one[2] for one in said[2:4]] == ["3", "3"]
     for arguments, *_ in said:
-        get_main_parser().parse_args(arguments)  # the real one exits where it does not know an option
+        get_main_parser().parse_args(
+            arguments
+        )  # the real one exits where it does not know an option
     monkeypatch.setenv("STATUS", "5")
     assert experiment.repro(home, workers=2) == 5
 
@@ -133,7 +158,9 @@ def seed_done(folder: Path, psnr: float, code: str = "abc", loss: float = 1) -> 
 
 
 def test_seeds_are_combined(tmp_path: Path):
-    """Mean and deviation of what was trained; what no seed changes has none; in the order of the seeds' numbers."""
+    """Mean and deviation of what was trained; what no seed changes has none; in the order of the
+    seeds' numbers.
+    """
     for seed, psnr in ((10, 20.0), (2, 21.0), (0, 25.0)):
         seed_done(tmp_path / f"seed-{seed}", psnr)
     assert experiment.combine(tmp_path) == [0, 2, 10]
@@ -145,26 +172,38 @@ def test_seeds_are_combined(tmp_path: Path):
     assert json.loads((tmp_path / "table.settings.json").read_text()) == {"data_range": 1.0}
 
 
-@pytest.mark.parametrize("other", [{"code": "abd"}, {"loss": 2}], ids=["another train.py", "another parameter"])
+@pytest.mark.parametrize(
+    "other", [{"code": "abd"}, {"loss": 2}], ids=["another train.py", "another parameter"]
+)
 def test_seeds_of_different_runs_are_not_combined(tmp_path: Path, other: dict[str, str]):
     seed_done(tmp_path / "seed-0", 20.0)
     seed_done(tmp_path / "seed-1", 21.0, **other)
-    with pytest.raises(experiment.ExperimentError, match=r"seed-1 and .*differ in (satjepa/training/loop.py|loss)$"):
+    with pytest.raises(
+        experiment.ExperimentError, match=r"seed-1 and .*differ in (satjepa/training/loop.py|loss)$"
+    ):
         experiment.combine(tmp_path)
     assert not (tmp_path / "table.csv").exists()
 
 
 def test_a_seed_alone():
     text = "a: 1 # why\nablate:\n  seeds: [0, 3]\n  steps: 2\n"
-    assert yaml.safe_load(experiment.with_seed(text, 3)) == {"a": 1, "ablate": {"seeds": [3], "steps": 2}}
-    with pytest.raises(experiment.ExperimentError, match=r"seed 1 is not one of ablate.seeds, \[0, 3\]"):
+    assert yaml.safe_load(experiment.with_seed(text, 3)) == {
+        "a": 1,
+        "ablate": {"seeds": [3], "steps": 2},
+    }
+    with pytest.raises(
+        experiment.ExperimentError, match=r"seed 1 is not one of ablate.seeds, \[0, 3\]"
+    ):
         experiment.with_seed(text, 1)
 
 
-def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.CaptureFixture, monkeypatch):
+def test_results_are_carried_home_when_all_is_done(
+    home: Path, capsys: pytest.CaptureFixture, monkeypatch
+):
     """Seed 0 needs three calls, as the clock and an error stop it; the third goes on to seed 1."""
     (home / "params.table.yaml").write_text("seed: 7\nablate: {seeds: [0, 1]}\n")
-    statuses, called = iter([experiment.NOT_DONE, 5, 0, 0]), []
+    statuses = iter([experiment.NOT_DONE, 5, 0, 0])
+    called = []
 
     def repro(folder: Path, minutes: float | None, workers: int) -> int:
         called.append(folder.name)
@@ -172,12 +211,16 @@ def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.Ca
             "dvc.lock": LOCK.format(place="x", code="abc", loss=1),
             "reports/table.csv": TABLE.format(20 + len(called)),
         }
-        for name, text in (made | {"reports/table.settings.json": "{}", "reports/figures/a.png": "a"}).items():
+        for name, text in (
+            made | {"reports/table.settings.json": "{}", "reports/figures/a.png": "a"}
+        ).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
         run = folder / "runs/baselines/unet-0"
         run.mkdir(parents=True, exist_ok=True)
-        (run / "timing.csv").write_text("model,preset,seconds_per_patch\nU-Net,a,0.5\nU-Net,b,0.25\n")
+        (run / "timing.csv").write_text(
+            "model,preset,seconds_per_patch\nU-Net,a,0.5\nU-Net,b,0.25\n"
+        )
         (run / "run.json").write_text('{"trained_parameters": 7, "seconds": 90}')
         return next(statuses)
 
@@ -191,7 +234,10 @@ def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.Ca
     assert called == ["table-0", "table-0", "table-0", "table-1"]
     assert "of seeds 0, 1" in capsys.readouterr().out
     first = target / "seed-0"
-    assert yaml.safe_load((first / "params.yaml").read_text()) == {"seed": 7, "ablate": {"seeds": [0]}}
+    assert yaml.safe_load((first / "params.yaml").read_text()) == {
+        "seed": 7,
+        "ablate": {"seeds": [0]},
+    }
     assert (first / "table.csv").read_text() == TABLE.format(23)
     assert (first / "dvc.lock").exists() and (first / "figures/a.png").exists()
     machine = yaml.safe_load((first / "machine.yaml").read_text())
@@ -203,7 +249,9 @@ def test_results_are_carried_home_when_all_is_done(home: Path, capsys: pytest.Ca
     assert (home / "reports/table.csv").read_text() == "the demo's"
 
 
-def test_older_seeds_may_be_of_other_code(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_older_seeds_may_be_of_other_code(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     """A table of two codes is never made; running the older seed anew, too, ends in one of both."""
     (home / "params.table.yaml").write_text("ablate: {seeds: [0, 1]}\n")
     target = home / "experiments/table"
@@ -217,29 +265,44 @@ def test_older_seeds_may_be_of_other_code(home: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(experiment, "run_seed", run_seed)
     assert experiment.main(["params.table.yaml", "--seeds", "0"]) == 1
-    assert "seed 0 is done; there is no table, as " in (said := capsys.readouterr().out) and "training/loop.py" in said
+    assert (
+        "seed 0 is done; there is no table, as " in (said := capsys.readouterr().out)
+        and "training/loop.py" in said
+    )
     assert not (target / "table.csv").exists()
     assert experiment.main(["params.table.yaml"]) == 0
     assert pd.read_csv(target / "table.csv")["psnr"].tolist() == [17.0, 22.0]
 
 
-def test_a_seed_that_the_file_does_not_have(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_a_seed_that_the_file_does_not_have(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     """One plain message as for any wrong argument, before the seeds that it has are run."""
     (home / "params.table.yaml").write_text("ablate: {seeds: [0, 1]}\n")
     monkeypatch.setattr(experiment, "run_seed", lambda *_: pytest.fail("a seed was run"))
     with pytest.raises(SystemExit) as stopped:
         experiment.main(["params.table.yaml", "--seeds", "0", "9"])
     assert stopped.value.code == 2
-    last = "python -m satjepa.pipeline.experiment: error: argument --seeds: seed 9 is not one of ablate.seeds, [0, 1]"
+    last = (
+        "python -m satjepa.pipeline.experiment: error: argument --seeds: seed 9 is not one of "
+        "ablate.seeds, [0, 1]"
+    )
     assert capsys.readouterr().err.splitlines()[-1] == last
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [(None, "params.table.yaml.*no such file"), ("seed: 0\ntrain: {stepz: 4}\n", "params.table.yaml.*(stepz|missing)")],
+    [
+        (None, "params.table.yaml.*no such file"),
+        ("seed: 0\ntrain: {stepz: 4}\n", "params.table.yaml.*(stepz|missing)"),
+    ],
 )
 def test_a_bad_params_file_is_one_line(
-    text: str | None, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    text: str | None,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ):
     """Before anything runs, and not from within a stage."""
     monkeypatch.chdir(tmp_path)
@@ -254,6 +317,8 @@ def test_a_bad_params_file_is_one_line(
 def test_one_seed_is_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch):
     (home / "params.table.yaml").write_text("ablate: {seeds: [0, 1, 2]}\n")
     asked = []
-    monkeypatch.setattr(experiment, "run_seed", lambda name, text, seed, left, workers: asked.append(seed) or 5)
+    monkeypatch.setattr(
+        experiment, "run_seed", lambda name, text, seed, left, workers: asked.append(seed) or 5
+    )
     assert experiment.main(["params.table.yaml", "--seeds", "1", "2"]) == 5
     assert asked == [1]

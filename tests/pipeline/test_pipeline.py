@@ -1,4 +1,6 @@
-"""The whole pipeline at smoke size, in a scratch checkout with a DVC cache of its own (`make smoke`)."""
+"""The whole pipeline at smoke size, in a scratch checkout with a DVC cache of its own (`make
+smoke`).
+"""
 
 import csv
 import json
@@ -40,19 +42,29 @@ class Scratch:
         """The output of a dvc command that must succeed."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         command = [sys.executable, "-m", "dvc", *arguments]
-        env = {name: value for name, value in os.environ.items() if name != "SATJEPA_PARAMS"} | {"PATH": path}
-        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"dvc {' '.join(arguments)}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+        env = {name: value for name, value in os.environ.items() if name != "SATJEPA_PARAMS"} | {
+            "PATH": path
+        }
+        done = subprocess.run(
+            command, cwd=self.folder, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (
+            f"dvc {' '.join(arguments)}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+        )
         return done.stdout
 
     def repro(self, *arguments: str) -> set[str]:
         """Run `dvc repro`; the stages that ran."""
-        return set(re.findall(r"^Running stage '(.+)':$", self.dvc("repro", *arguments), re.MULTILINE))
+        return set(
+            re.findall(r"^Running stage '(.+)':$", self.dvc("repro", *arguments), re.MULTILINE)
+        )
 
     def set(self, name: str, changes: dict) -> None:
         """Change dotted keys of a YAML file."""
         values = yaml.safe_load((self.folder / name).read_text())
-        (self.folder / name).write_text(yaml.safe_dump(with_keys(dict, values, changes), sort_keys=False))
+        (self.folder / name).write_text(
+            yaml.safe_dump(with_keys(dict, values, changes), sort_keys=False)
+        )
 
     def lock(self) -> str:
         """The bytes that dvc.lock promises."""
@@ -64,7 +76,9 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
     """The work tree laid out anew, at smoke size, nothing run yet."""
     checkout = Scratch(tmp_path_factory.mktemp("smoke") / "satjepa")
     lay_out(checkout.folder, (REPO / "params.yaml").read_text())
-    (checkout.folder / ".dvc/config.local").unlink()  # its own cache: here everything must be computed
+    (
+        checkout.folder / ".dvc/config.local"
+    ).unlink()  # its own cache: here everything must be computed
     for name, changes in SMOKE.items():
         checkout.set(name, changes)
     return checkout
@@ -115,13 +129,23 @@ def test_a_changed_arm_runs_that_arm_again_and_the_figures(scratch: Scratch):
         ("loss.caption", 0.25, {"train@0"} | ARMS | PUBLISHED),
         ("published.steps", 3, {"figures"} | PUBLISHED),
         ("captions.prompt_version", 2, {"captions"}),
-        ("captions.max_length", 40, {"embeddings", "train@0", "ablations", "figures", "claims"} | MATRIX),
-        ("backbone.lora_rank", 8, {"train@0", "figures", "claims"} | MATRIX),  # an arm may be SD 3.5 with LoRA
+        (
+            "captions.max_length",
+            40,
+            {"embeddings", "train@0", "ablations", "figures", "claims"} | MATRIX,
+        ),
+        (
+            "backbone.lora_rank",
+            8,
+            {"train@0", "figures", "claims"} | MATRIX,
+        ),  # an arm may be SD 3.5 with LoRA
         ("baselines.arms.unet.title", "A U-Net", {"baselines@unet-0", "figures"}),
         ("data.on_bad_scene", "exclude", {"data"}),
     ],
 )
-def test_a_changed_parameter_touches_what_reads_it(scratch: Scratch, key: str, value: object, stages: set[str]):
+def test_a_changed_parameter_touches_what_reads_it(
+    scratch: Scratch, key: str, value: object, stages: set[str]
+):
     """Directly; what stands after those stages follows by their outs."""
     kept = (scratch.folder / "params.yaml").read_text()
     scratch.set("params.yaml", {key: value})
@@ -133,7 +157,9 @@ def test_a_changed_parameter_touches_what_reads_it(scratch: Scratch, key: str, v
 
 
 def test_own_regions_take_the_same_way(scratch: Scratch, tmp_path: Path):
-    """Folders of GeoTIFFs in place of the demo world: reflectance, one preset, no truth, some without AlphaEarth."""
+    """Folders of GeoTIFFs in place of the demo world: reflectance, one preset, no truth, some
+    without AlphaEarth.
+    """
     own = Scratch(tmp_path / "own")
     lay_out(own.folder, (scratch.folder / "params.yaml").read_text())
     (own.folder / ".dvc/config.local").unlink()
@@ -146,12 +172,16 @@ def test_own_regions_take_the_same_way(scratch: Scratch, tmp_path: Path):
                 shutil.copy(path, regions / name)
     for path in regions.rglob("s2_rgb_*.tif"):
         with rasterio.open(path) as src:
-            profile, shown = src.profile, src.read()
+            profile = src.profile
+            shown = src.read()
         with rasterio.open(path, "w", **profile | {"dtype": "uint16"}) as dst:
             dst.write(np.rint(shown / 255 * 3558).astype(np.uint16))
-    own.set("params.yaml", {"data.root": str(regions), "data.presets": ["mine"], "data.val_regions": 1,
+    own.set("params.yaml", {"data.root": str(regions), "data.presets": ["mine"],
+    "data.val_regions": 1,
                             "data.test_regions": 1, "data.white": 0.3558})  # fmt: skip
     own.repro()
     with open(own.folder / "reports/table.csv") as file:
         rows = list(csv.DictReader(file))
-    assert {row["preset"] for row in rows} == {"mine"} and not any("Oracle" in row["model"] for row in rows)
+    assert {row["preset"] for row in rows} == {"mine"} and not any(
+        "Oracle" in row["model"] for row in rows
+    )

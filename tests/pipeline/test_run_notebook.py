@@ -1,4 +1,6 @@
-"""The notebook runner: canonical sources, scrubbed copies, this interpreter's kernel, the repository root."""
+"""The notebook runner: canonical sources, scrubbed copies, this interpreter's kernel, the
+repository root.
+"""
 
 import copy
 import json
@@ -60,7 +62,9 @@ def test_canonical_takes_out_what_a_session_left(tmp_path: Path):
     assert wanted.endswith("}\n")
 
 
-def executed(clock: str, cell_id: str, address: str, tree: str, pieces: list[str]) -> nbformat.NotebookNode:
+def executed(
+    clock: str, cell_id: str, address: str, tree: str, pieces: list[str]
+) -> nbformat.NotebookNode:
     """An executed notebook as papermill leaves it, with all that may differ from run to run."""
     book = notebook("seed = None", "seed = 0", "work()")
     book.metadata["papermill"] = {"start_time": clock, "duration": 1.5}
@@ -90,26 +94,50 @@ def test_scrub_makes_equal_runs_equal():
     assert stdout.text == "loss 1\nloss 2\n"
     first, second, third = result.data.pop("text/html").split()
     assert first == third != second
-    assert result.data == {"text/plain": "<object>", "image/png": "aGVsbG8=", "application/json": {"a": 1}}
-    assert tree.text == "code: satjepa/ tree of the commit whose dvc.lock lists this file\nruns/a and .\n"
+    assert result.data == {
+        "text/plain": "<object>",
+        "image/png": "aGVsbG8=",
+        "application/json": {"a": 1},
+    }
+    assert (
+        tree.text
+        == "code: satjepa/ tree of the commit whose dvc.lock lists this file\nruns/a and .\n"
+    )
 
 
 def test_results_survive_the_scrub():
-    assert executed("1", "a", "0x1", "0123abc", ["a", "b"]) != executed("1", "a", "0x1", "0123abc", ["a", "c"])
+    assert executed("1", "a", "0x1", "0123abc", ["a", "b"]) != executed(
+        "1", "a", "0x1", "0123abc", ["a", "c"]
+    )
 
 
 def test_a_notebook_runs_in_this_checkout_with_this_interpreter(checkout: Path):
-    kernel = checkout / "user/kernels/python3"  # what a user may have registered under the same name
+    kernel = (
+        checkout / "user/kernels/python3"
+    )  # what a user may have registered under the same name
     kernel.mkdir(parents=True)
-    (kernel / "kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "language": "python", "display_name": "x"}))
+    (kernel / "kernel.json").write_text(
+        json.dumps({"argv": ["/bin/false"], "language": "python", "display_name": "x"})
+    )
     source = checkout / "notebooks/01_a.ipynb"
     look = "import sys, os, satjepa\nprint([os.getcwd(), sys.executable, satjepa.__file__, seed, overrides])"
     nbformat.write(notebook("seed = None\noverrides = {}", look), source)
-    command = [sys.executable, "-m", "satjepa.pipeline.run_notebook", "01_a.ipynb", "../out/deep/01_a.ipynb", "-p", "seed", "3"]
+    command = [
+        sys.executable,
+        "-m",
+        "satjepa.pipeline.run_notebook",
+        "01_a.ipynb",
+        "../out/deep/01_a.ipynb",
+        "-p",
+        "seed",
+        "3",
+    ]
     command += ["-p", "overrides", "{train.steps: 4}"]
     env = os.environ | {"PYTHONPATH": str(checkout), "JUPYTER_DATA_DIR": str(checkout / "user")}
     env |= {"JUPYTER_PREFER_ENV_PATH": "0"}
-    done = subprocess.run(command, cwd=checkout / "notebooks", env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=checkout / "notebooks", env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     said = [checkout, sys.executable, checkout / "satjepa/__init__.py", 3, {"train.steps": 4}]
     assert str([str(item) if isinstance(item, Path) else item for item in said]) in done.stdout
@@ -119,12 +147,16 @@ def test_a_notebook_runs_in_this_checkout_with_this_interpreter(checkout: Path):
     assert nb.canonical(source)
 
 
-def test_a_failing_cell_is_named_and_fails_the_command(checkout: Path, capsys: pytest.CaptureFixture, monkeypatch):
+def test_a_failing_cell_is_named_and_fails_the_command(
+    checkout: Path, capsys: pytest.CaptureFixture, monkeypatch
+):
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     def fail(*args, **kwargs):
-        raise PapermillExecutionError(1, 2, "1 / 0", "ZeroDivisionError", "division by zero", ["the traceback"])
+        raise PapermillExecutionError(
+            1, 2, "1 / 0", "ZeroDivisionError", "division by zero", ["the traceback"]
+        )
 
     nbformat.write(notebook("seed = None", "1 / 0"), checkout / "a.ipynb")
     monkeypatch.setattr(papermill, "execute_notebook", fail)
@@ -135,7 +167,9 @@ def test_a_failing_cell_is_named_and_fails_the_command(checkout: Path, capsys: p
     assert "the traceback" in said
 
 
-def test_what_is_refused(checkout: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_refused(
+    checkout: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
     nbformat.write(notebook("seed = None"), checkout / "a.ipynb")
     for arguments, said in [
         (["a.ipynb", "out.ipynb", "-p", "sed", "1"], "a.ipynb has no parameter sed; it has seed"),

@@ -32,10 +32,15 @@ def captions(shared):
 
 @pytest.mark.parametrize("case", CASES)
 def test_images_are_scored_as_in_the_published_log_and_loss(images, case):
-    pred, target = images[f"{case}.pred"], images[f"{case}.target"]
+    pred = images[f"{case}.pred"]
+    target = images[f"{case}.target"]
     ours = train_metrics(pred, target)
-    assert ours == pytest.approx({n: images[f"out.train_metrics.{case}.batch.{n}"].item() for n in ours}, abs=1e-5)
-    assert ssim_loss(pred, target) == pytest.approx(images[f"out.sd_joint_loss.{case}.ssim_loss"].item(), abs=1e-5)
+    assert ours == pytest.approx(
+        {n: images[f"out.train_metrics.{case}.batch.{n}"].item() for n in ours}, abs=1e-5
+    )
+    assert ssim_loss(pred, target) == pytest.approx(
+        images[f"out.sd_joint_loss.{case}.ssim_loss"].item(), abs=1e-5
+    )
 
 
 def test_a_range_is_guessed_from_the_whole_tensor():
@@ -46,14 +51,16 @@ def test_a_range_is_guessed_from_the_whole_tensor():
 
 
 def test_the_two_published_gssims_are_different_quantities(images):
-    pred, target = images["structured_shift.pred"], images["structured_shift.target"]
+    pred = images["structured_shift.pred"]
+    target = images["structured_shift.target"]
     of_gradients = metrics.gssim(pred, target, per_tensor=True).mean().item()
     assert abs(train_metrics(pred, target)["gssim"] - of_gradients) > 0.01
 
 
 @pytest.mark.parametrize("kind", ["whitespace", "treebank_like"])
 def test_captions_are_scored_as_published(captions, kind):
-    pairs, known = captions["pairs_pred_ref"], captions[kind]["per_pair"]
+    pairs = captions["pairs_pred_ref"]
+    known = captions[kind]["per_pair"]
     tokens = {}
     for (pred, ref), row in zip(pairs, known, strict=True):
         tokens |= {pred: row["pred_tokens"], ref: row["ref_tokens"]}
@@ -73,4 +80,6 @@ def test_captions_are_cut_at_white_space_by_default_and_nothing_scores_zero(capt
 def test_bleu_is_of_one_order_with_a_penalty_for_brevity():
     scores = pair_scores(["a", "a", "b"], ["a", "b", "c", "d"])
     penalty = math.exp(1 - 4 / 3)
-    assert [scores[f"bleu_{n}"] for n in (1, 2, 3, 4)] == pytest.approx([penalty * 2 / 3, penalty / 2, 0, 0])
+    assert [scores[f"bleu_{n}"] for n in (1, 2, 3, 4)] == pytest.approx(
+        [penalty * 2 / 3, penalty / 2, 0, 0]
+    )

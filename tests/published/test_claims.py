@@ -17,8 +17,9 @@ from satjepa.published import claims
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
 TINY = {
-    "data.patch": 32, "model.encoder": SMALL | {"patch": 8}, "model.predictor": SMALL, "sample.guidance": 1.0,
-    "model.forecaster": {"dim": 16, "layers": 1, "heads": 2}, "model.adapter": {"dim": 16, "layers": 1, "heads": 2},
+    "data.patch": 32, "model.encoder": SMALL | {"patch": 8}, "model.predictor": SMALL,
+    "sample.guidance": 1.0, "model.forecaster": {"dim": 16, "layers": 1, "heads": 2},
+    "model.adapter": {"dim": 16, "layers": 1, "heads": 2},
 }  # fmt: skip
 
 
@@ -45,20 +46,34 @@ def test_only_ours_heeds_the_number_of_steps(models):
 
 def test_only_ours_starts_as_the_identity(models):
     made, params = models
-    table = claims.forecaster_at_start({name: model.train() for name, model in made.items()}, params)
-    ours, theirs = table.loc["satjepa"], table.loc["published"]
+    table = claims.forecaster_at_start(
+        {name: model.train() for name, model in made.items()}, params
+    )
+    ours = table.loc["satjepa"]
+    theirs = table.loc["published"]
     assert ours.tolist() == pytest.approx([1, 1, 0], abs=1e-6)
     assert abs(theirs["cosine to the input"]) < 0.5 and theirs["size, of the input's"] < 0.3
     assert 0 < theirs["change with other tokens"] < 0.5
 
 
-def test_a_perfect_forecaster_has_no_error_and_repetition_has(models, batch, monkeypatch: pytest.MonkeyPatch):
+def test_a_perfect_forecaster_has_no_error_and_repetition_has(
+    models, batch, monkeypatch: pytest.MonkeyPatch
+):
     made, params = models
-    monkeypatch.setattr(claims, "_semantic", lambda model, batch, shift=0: batch["text_tp1"]["hidden"][:, 2])
+    monkeypatch.setattr(
+        claims, "_semantic", lambda model, batch, shift=0: batch["text_tp1"]["hidden"][:, 2]
+    )
     table = claims.forecast_captions({"perfect": made["satjepa"]}, params)
-    assert table.loc["perfect", "cosine"] == pytest.approx(1, abs=1e-6) and table.loc["perfect", "MSE"] == 0
+    assert (
+        table.loc["perfect", "cosine"] == pytest.approx(1, abs=1e-6)
+        and table.loc["perfect", "MSE"] == 0
+    )
     repeated = table.loc["caption of t, repeated"]
-    assert repeated["cosine"] < 0.99 and repeated["MSE"] > 0.01 and repeated["captions"] == len(batch["meta"])
+    assert (
+        repeated["cosine"] < 0.99
+        and repeated["MSE"] > 0.01
+        and repeated["captions"] == len(batch["meta"])
+    )
 
 
 def test_only_the_published_temporal_attention_is_idle(models):
@@ -68,17 +83,24 @@ def test_only_the_published_temporal_attention_is_idle(models):
     temporal = sum(p.numel() for p in made["published"].adapter.temporal_attn.parameters())
     assert theirs.loc["adapter", "without gradient"] == temporal > 0
     assert theirs.drop("adapter")["share"].max() == 0 and ours["share"].max() == 0
-    assert all(torch.equal(state[name], p) and p.grad is None for name, p in made["published"].named_parameters())
+    assert all(
+        torch.equal(state[name], p) and p.grad is None
+        for name, p in made["published"].named_parameters()
+    )
 
 
 def test_random_patches_leak_and_regions_do_not():
     years = list(range(2017, 2023))
     cubes = [
-        xr.Dataset(coords={"year": years, "y": np.arange(64), "x": np.arange(64)}, attrs={"region": f"R{i}"})
+        xr.Dataset(
+            coords={"year": years, "y": np.arange(64), "x": np.arange(64)},
+            attrs={"region": f"R{i}"},
+        )
         for i in range(16)
     ]
     table = claims.leak(cubes, make_split(cubes, "region"), 32)
-    random, whole = table.loc["random patches"], table.loc["by region"]
+    random = table.loc["random patches"]
+    whole = table.loc["by region"]
     assert random["test samples"] == round(0.2 * 16 * 5 * 4) and whole["test samples"] == 8 * 5 * 4
     assert random["place"] > 0.95 and 0.4 < random["target"] < 0.8 and 0.4 < random["input"] < 0.8
     assert whole[["place", "target", "input"]].tolist() == [0, 0, 0]

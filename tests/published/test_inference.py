@@ -1,4 +1,6 @@
-"""The card's inference command: native resolution, captions that are found, years on, and as published."""
+"""The card's inference command: native resolution, captions that are found, years on, and as
+published.
+"""
 
 import json
 from dataclasses import replace
@@ -19,18 +21,32 @@ from satjepa.data.splits import Split
 from satjepa.data.stack import ForecastError
 from satjepa.published import card as api
 from satjepa.published import inference
-from satjepa.published.inference import Captioned, How, find_captions, held_out, place_of, run_inference
+from satjepa.published.inference import (
+    Captioned,
+    How,
+    find_captions,
+    held_out,
+    place_of,
+    run_inference,
+)
 
 REPO = Path(__file__).resolve().parents[2]
-HEIGHT, WIDTH = 70, 100
+HEIGHT = 70
+WIDTH = 100
 THREE = Captions("Forest 50 percent.", "One river.", "A forest by a river.")
 OTHER = Captions("Town 50 percent.", "Many roads.", "A town.")
 
 
 def tile(path: Path, seed: int = 0, dtype: str = "uint8", shift: float = 0.0) -> Path:
-    """A tile of coarse blocks with some noise, larger than one patch of 64 pixels in one direction or both."""
+    """A tile of coarse blocks with some noise, larger than one patch of 64 pixels in one direction
+    or both.
+    """
     rng = np.random.default_rng(seed)
-    values = 0.2 + 0.5 * rng.random((3, 7, 10)).repeat(10, 1).repeat(10, 2) + 0.02 * rng.random((3, HEIGHT, WIDTH))
+    values = (
+        0.2
+        + 0.5 * rng.random((3, 7, 10)).repeat(10, 1).repeat(10, 2)
+        + 0.02 * rng.random((3, HEIGHT, WIDTH))
+    )
     data = (255 * values).astype(np.uint8) if dtype == "uint8" else (values / 4).astype(np.float32)
     where = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 3e5 + shift, 0, -10, 5e6)}
     shape = {"count": 3, "height": HEIGHT, "width": WIDTH, "dtype": data.dtype}
@@ -63,26 +79,54 @@ def read(path: Path) -> np.ndarray:
         return src.read()
 
 
-def test_the_card_s_command_writes_forecast_picture_and_scores(file: Path, scene: Path, tmp_path: Path) -> None:
+def test_the_card_s_command_writes_forecast_picture_and_scores(
+    file: Path, scene: Path, tmp_path: Path
+) -> None:
     truth = tile(tmp_path / "s2_rgb_Aland_2022_10km.tif", seed=1)
-    args = ("--checkpoint", file, "--output_dir", tmp_path / "out", "--diffusion_steps", 2, "--noise_strength", 0.35)
+    args = (
+        "--checkpoint",
+        file,
+        "--output_dir",
+        tmp_path / "out",
+        "--diffusion_steps",
+        2,
+        "--noise_strength",
+        0.35,
+    )
     result = run(*args, "--input_tif", scene, "--gt_tif", truth)
     assert result.exit_code == 0, result.output
     assert "from noise 0.35 in 2 steps, at its own resolution" in result.output
     out = tmp_path / "out" / "s2_rgb_Aland_2021_10km_2022.tif"
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == [out.name, "s2_rgb_Aland_2021_10km_metrics.json", "s2_rgb_Aland_2021_10km_panel.png"]
+    assert names == [
+        out.name,
+        "s2_rgb_Aland_2021_10km_metrics.json",
+        "s2_rgb_Aland_2021_10km_panel.png",
+    ]
     with rasterio.open(out) as dst, rasterio.open(scene) as src:
-        assert (dst.shape, dst.crs, dst.transform, dst.count) == (src.shape, src.crs, src.transform, 6)
-        tags, forecast = dst.tags(), dst.read()[:3] / 255
-    assert (tags["YEAR"], tags["STEPS"], tags["STRENGTH"], tags["AS_PUBLISHED"]) == ("2022", "2", "0.35", "False")
+        assert (dst.shape, dst.crs, dst.transform, dst.count) == (
+            src.shape,
+            src.crs,
+            src.transform,
+            6,
+        )
+        tags = dst.tags()
+        forecast = dst.read()[:3] / 255
+    assert (tags["YEAR"], tags["STEPS"], tags["STRENGTH"], tags["AS_PUBLISHED"]) == (
+        "2022",
+        "2",
+        "0.35",
+        "False",
+    )
     report = json.loads((tmp_path / "out" / names[1]).read_text())
     assert report["settings"]["steps"] == 2 and report["settings"]["white"] == 1.0
     (row,) = report["years"]
     assert row["year"] == "2022" and row["file"] == out.name
     difference = np.abs(forecast - read(truth) / 255.0)
     assert row["forecast"]["l1"] == pytest.approx(difference.mean(), abs=1e-4)
-    assert row["persistence"]["l1"] == pytest.approx(np.abs(read(scene) / 255.0 - read(truth) / 255.0).mean(), abs=1e-4)
+    assert row["persistence"]["l1"] == pytest.approx(
+        np.abs(read(scene) / 255.0 - read(truth) / 255.0).mean(), abs=1e-4
+    )
     assert row["forecast"].keys() == {"l1", "psnr", "ssim"}
     again = run(*args[:2], "--output", tmp_path / "b", *args[4:], "--input", scene)
     assert again.exit_code == 0 and np.array_equal(read(tmp_path / "b" / out.name), read(out))
@@ -90,20 +134,32 @@ def test_the_card_s_command_writes_forecast_picture_and_scores(file: Path, scene
 
 def test_years_follow_one_from_the_other(model: object, scene: Path, tmp_path: Path) -> None:
     truths = [tile(tmp_path / f"truth_{year}.tif", seed=year) for year in (2022, 2023)]
-    report = json.loads(run_inference(model, scene, tmp_path / "o", How(1, multi_step=3), truths, log=str).read_text())
+    report = json.loads(
+        run_inference(
+            model, scene, tmp_path / "o", How(1, multi_step=3), truths, log=str
+        ).read_text()
+    )
     files = [tmp_path / "o" / row["file"] for row in report["years"]]
     assert [row["year"] for row in report["years"]] == ["2022", "2023", "2024"]
     assert ["forecast" in row for row in report["years"]] == [True, True, False]
-    first, second = read(files[0])[:3] / 255, read(files[1])[:3] / 255
+    first = read(files[0])[:3] / 255
+    second = read(files[1])[:3] / 255
     chained = tmp_path / "s2_rgb_Aland_2022_10km.tif"
-    with rasterio.open(scene) as src, rasterio.open(chained, "w", **src.profile | {"dtype": "float32"}) as dst:
+    with (
+        rasterio.open(scene) as src,
+        rasterio.open(chained, "w", **src.profile | {"dtype": "float32"}) as dst,
+    ):
         dst.write(first.clip(0, 1).astype(np.float32))
     run_inference(model, chained, tmp_path / "chained", How(1, seed=1), log=str)
-    np.testing.assert_allclose(read(tmp_path / "chained" / "s2_rgb_Aland_2022_10km_2023.tif")[:3], second, atol=1e-4)
+    np.testing.assert_allclose(
+        read(tmp_path / "chained" / "s2_rgb_Aland_2022_10km_2023.tif")[:3], second, atol=1e-4
+    )
     assert np.abs(first - second).mean() > 1e-3
 
 
-def test_given_captions_are_heard_by_the_nearest_patch(model: object, scene: Path, tmp_path: Path) -> None:
+def test_given_captions_are_heard_by_the_nearest_patch(
+    model: object, scene: Path, tmp_path: Path
+) -> None:
     heard: list = []
 
     def embed(captions: list) -> dict:
@@ -134,7 +190,8 @@ def test_given_captions_are_heard_by_the_nearest_patch(model: object, scene: Pat
 
 
 def test_captions_of_the_pipeline_are_found(tmp_path: Path) -> None:
-    rgb, mask = np.full((3, 64, 64), 0.3, np.float32), np.ones((64, 64), bool)
+    rgb = np.full((3, 64, 64), 0.3, np.float32)
+    mask = np.ones((64, 64), bool)
     keys = [PatchKey("strong", "Aland", year, x, 0) for year in (2020, 2021) for x in (0, 64)]
     captioner = lambda image, valid: caption(image, valid, encoding="display")  # noqa: E731
     patches = [(key, rgb, mask) for key in keys]
@@ -145,7 +202,9 @@ def test_captions_of_the_pipeline_are_found(tmp_path: Path) -> None:
     assert find_captions(tmp_path, "Aland", 2021)[None] == THREE
 
 
-def test_as_published_shrinks_the_tile_and_takes_one_step(model: object, scene: Path, tmp_path: Path) -> None:
+def test_as_published_shrinks_the_tile_and_takes_one_step(
+    model: object, scene: Path, tmp_path: Path
+) -> None:
     from PIL import Image
 
     truth = tile(tmp_path / "truth.tif", seed=1)
@@ -153,8 +212,12 @@ def test_as_published_shrinks_the_tile_and_takes_one_step(model: object, scene: 
     how = {steps: How(steps, multi_step=2, as_published=True) for steps in (1, 50)}
     images = {}
     for steps, chosen in how.items():
-        report = run_inference(model, scene, tmp_path / f"{steps}", chosen, [truth], log=said.append)
-        images[steps] = [np.asarray(Image.open(p)) for p in sorted((tmp_path / f"{steps}").glob("*_202?.png"))]
+        report = run_inference(
+            model, scene, tmp_path / f"{steps}", chosen, [truth], log=said.append
+        )
+        images[steps] = [
+            np.asarray(Image.open(p)) for p in sorted((tmp_path / f"{steps}").glob("*_202?.png"))
+        ]
     assert "one step, the tile shrunk, as published" in said[0]
     assert [image.shape for image in images[1]] == [(64, 64, 3)] * 2
     assert all(np.array_equal(a, b) for a, b in zip(*images.values(), strict=True))
@@ -171,21 +234,32 @@ def test_as_published_shrinks_the_tile_and_takes_one_step(model: object, scene: 
     folder = tmp_path / "captions"
     folder.mkdir()
     (folder / "Aland_2021_x0000_y0000.json").write_text(json.dumps(THREE._asdict()))
-    for name, same in (("patch", True), ("tile", False)):  # only the name of the whole tile is looked for
+    for name, same in (
+        ("patch", True),
+        ("tile", False),
+    ):  # only the name of the whole tile is looked for
         run_inference(model, scene, tmp_path / name, how[1], caption_dir=folder, log=str)
         image = np.asarray(Image.open(tmp_path / name / "s2_rgb_Aland_2021_10km_2022.png"))
         assert np.array_equal(image, images[1][0]) is same
         (folder / "Aland_2021.json").write_text(json.dumps(THREE._asdict()))
 
 
-def test_white_is_that_of_the_published_code_for_its_checkpoint(model: object, tmp_path: Path, monkeypatch) -> None:
+def test_white_is_that_of_the_published_code_for_its_checkpoint(
+    model: object, tmp_path: Path, monkeypatch
+) -> None:
     dark = tile(tmp_path / "Aland 2021.tif", dtype="float32")  # reflectance
     settings = {}
-    for name, imported, white in (("published", True, None), ("ours", False, None), ("given", True, 0.5)):
+    for name, imported, white in (
+        ("published", True, None),
+        ("ours", False, None),
+        ("given", True, 0.5),
+    ):
         monkeypatch.setattr(model, "reads_padding", imported)
         report = run_inference(model, dark, tmp_path / name, How(1, white=white), log=str)
         settings[name] = json.loads(report.read_text())["settings"]["white"]
-    monkeypatch.setattr(model, "params", replace(model.params, data=replace(model.params.data, white=0.3)))
+    monkeypatch.setattr(
+        model, "params", replace(model.params, data=replace(model.params.data, white=0.3))
+    )
     monkeypatch.setattr(model, "reads_padding", False)
     report = run_inference(model, dark, tmp_path / "trained", How(1), log=str)
     assert json.loads(report.read_text())["settings"]["white"] == 0.3
@@ -197,12 +271,16 @@ def test_white_is_that_of_the_published_code_for_its_checkpoint(model: object, t
     assert inference.label(None, 2) == "t+2"
 
 
-def test_without_an_input_the_held_out_regions_are_forecast(file: Path, tmp_path: Path, monkeypatch) -> None:
+def test_without_an_input_the_held_out_regions_are_forecast(
+    file: Path, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(inference, "root", lambda: tmp_path)
     monkeypatch.setenv("SATJEPA_PARAMS", str(REPO / "params.yaml"))
     args = ("--checkpoint", file, "--output_dir", tmp_path / "out", "--diffusion_steps", 1)
     result = run(*args)
-    assert result.exit_code == 2 and "no scenes in" in result.output and "--input_tif" in result.output
+    assert (
+        result.exit_code == 2 and "no scenes in" in result.output and "--input_tif" in result.output
+    )
     for region, years in (
         ("Aland", (2019, 2020, 2022)),
         ("Bland", (2020, 2021)),
@@ -236,12 +314,22 @@ def test_without_an_input_the_held_out_regions_are_forecast(file: Path, tmp_path
         (("--diffusion_steps", "0"), "0 steps from noise strength 0.35"),
         (("--noise_strength", "1.2"), "noise strength 1.2: at least 1, and above 0 up to 1"),
         (("--caption_dir", "{folder}"), "no captions of Aland 2021 in"),
-        (("--caption_dir", "{bad}"), "expected a JSON object with the texts informative, geometric, semantic"),
+        (
+            ("--caption_dir", "{bad}"),
+            "expected a JSON object with the texts informative, geometric, semantic",
+        ),
         (("--backbone", "{folder}"), "cannot load `transformer` of backbone"),
     ],
 )
-def test_what_a_user_can_mend_is_one_message(words, says: str, file: Path, scene: Path, tmp_path: Path, model) -> None:
-    places = {"scene": scene, "folder": tmp_path / "folder", "bad": tmp_path / "bad", "moved": tmp_path / "moved.tif"}
+def test_what_a_user_can_mend_is_one_message(
+    words, says: str, file: Path, scene: Path, tmp_path: Path, model
+) -> None:
+    places = {
+        "scene": scene,
+        "folder": tmp_path / "folder",
+        "bad": tmp_path / "bad",
+        "moved": tmp_path / "moved.tif",
+    }
     places["folder"].mkdir(), places["bad"].mkdir()
     tile(places["moved"], shift=40)
     (places["bad"] / "Aland_2021_x0000_y0000.json").write_text('{"informative": "x"}')

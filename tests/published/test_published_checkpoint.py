@@ -18,14 +18,19 @@ from satjepa.training.checkpoint import CheckpointError
 
 def meta(tensors: dict) -> dict:
     """Tensors without content from the rows of checkpoint_layout.json."""
-    return {n: torch.empty(t["shape"], dtype=getattr(torch, t["dtype"]), device="meta") for n, t in tensors.items()}
+    return {
+        n: torch.empty(t["shape"], dtype=getattr(torch, t["dtype"]), device="meta")
+        for n, t in tensors.items()
+    }
 
 
 @pytest.mark.parametrize("branch", ["caption", "coarse", "without captions"])
 def test_the_layout_is_the_published_one_at_full_size(shared: Path, branch: str) -> None:
     layout = json.loads((shared / "reference/checkpoint_layout.json").read_text())
     assert list(KEYS) == layout["key_order_as_saved"]
-    found = {name: meta(part) for name, part in layout["state_dicts"].items() if isinstance(part, dict)}
+    found = {
+        name: meta(part) for name, part in layout["state_dicts"].items() if isinstance(part, dict)
+    }
     found["target_encoder"] = dict(found["encoder"])
     if branch != "caption":
         del found["caption_forecaster"]
@@ -37,9 +42,15 @@ def test_the_layout_is_the_published_one_at_full_size(shared: Path, branch: str)
     check(found, wanted)
     assert wanted.keys() == found.keys()
     for section, shapes in wanted.items():
-        assert list(shapes.items()) == [(name, tuple(t.shape)) for name, t in found[section].items()], section
-    assert sum(map(prod, wanted["cond_adapter"].values())) == {"coarse": 166100480}.get(branch, 232181252)
-    assert dims.coarse == (32 if branch == "coarse" else 0) and dims.lora_rank == (8 if branch == "coarse" else 16)
+        assert list(shapes.items()) == [
+            (name, tuple(t.shape)) for name, t in found[section].items()
+        ], section
+    assert sum(map(prod, wanted["cond_adapter"].values())) == {"coarse": 166100480}.get(
+        branch, 232181252
+    )
+    assert dims.coarse == (32 if branch == "coarse" else 0) and dims.lora_rank == (
+        8 if branch == "coarse" else 16
+    )
 
 
 def test_names_translate_both_ways() -> None:
@@ -52,7 +63,9 @@ def test_names_translate_both_ways() -> None:
     assert ours["encoder.blocks.0.mlp.2.bias"] is made["encoder"]["blocks.0.mlp.fc2.bias"]
     assert "predictor.embed.weight" in to_ours("predictor", made["predictor"])
     for section in ("encoder", "predictor", "target_encoder", "proj_head", "cond_adapter", LORA):
-        back = to_published(section, to_ours(section, made[section]) | {"backbone.transformer.frozen": qkv})
+        back = to_published(
+            section, to_ours(section, made[section]) | {"backbone.transformer.frozen": qkv}
+        )
         assert not difference(made[section], back)
 
 
@@ -67,7 +80,9 @@ def test_round_trip_is_bit_equal(tmp_path: Path, dims: object, half: bool) -> No
     assert not difference(made, read.content)
     shuffled = dict(reversed(read.content.items()))
     out = write_published(shuffled, tmp_path / "sub" / "b.pth.tar")
-    assert list(torch.load(out, weights_only=True)) == list(made)  # the published order, whatever the order given
+    assert list(torch.load(out, weights_only=True)) == list(
+        made
+    )  # the published order, whatever the order given
     assert not difference(made, read_published(out).content)
     assert write_published(made, tmp_path / "c.pth.tar").read_bytes() == out.read_bytes()
     assert [p.name for p in (tmp_path / "sub").iterdir()] == ["b.pth.tar"]
@@ -87,10 +102,22 @@ def test_tensors_are_the_mapped_file_and_no_copies(tmp_path: Path) -> None:
 
 def test_wrapped_names_and_missing_extras_are_read_alike(tmp_path: Path) -> None:
     made = content(optimizer=False)
-    for key in ("config", "scaler", "epoch", "best_val_loss", "use_lora", "prompt_embeds", "pooled_prompt_embeds"):
+    for key in (
+        "config",
+        "scaler",
+        "epoch",
+        "best_val_loss",
+        "use_lora",
+        "prompt_embeds",
+        "pooled_prompt_embeds",
+    ):
         del made[key]
     plain = read_published(saved(made, tmp_path / "plain.pth.tar"))
-    wrapped = {key: {f"module.{n}": t for n, t in part.items()} for key, part in made.items() if key != LORA}
+    wrapped = {
+        key: {f"module.{n}": t for n, t in part.items()}
+        for key, part in made.items()
+        if key != LORA
+    }
     read = read_published(saved(wrapped | {LORA: made[LORA]}, tmp_path / "wrapped.pth.tar"))
     assert not difference(made, plain.content) and not difference(made, read.content)
 
@@ -105,12 +132,16 @@ def test_no_token_passes(tmp_path: Path) -> None:
     assert config["meta"]["lora_alpha"] == 8 and config["optimization"] == CONFIG["optimization"]
     written = write_published(content(), tmp_path / "b.pth.tar")
     assert TOKEN.encode() not in written.read_bytes()
-    assert without_tokens({"api_key": "x", "tokens": 3, "token": "y", "path": Path("z")}) == {"tokens": 3, "path": "z"}
+    assert without_tokens({"api_key": "x", "tokens": 3, "token": "y", "path": Path("z")}) == {
+        "tokens": 3,
+        "path": "z",
+    }
 
 
 def edits() -> dict:
     """What is done to a good content, and what the message must say of it."""
-    norm, qkv = "blocks.1.norm1.weight", "blocks.0.attn.qkv.weight"
+    norm = "blocks.1.norm1.weight"
+    qkv = "blocks.0.attn.qkv.weight"
     first = "base_model.model.transformer_blocks.1.attn.to_q.lora_A.default.weight"
 
     def put(section: str, name: str, tensor: object):
@@ -190,19 +221,25 @@ def test_the_first_difference_is_named(tmp_path: Path, case: str) -> None:
 
 @pytest.fixture(scope="module")
 def blob(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return saved(content(optimizer=False), tmp_path_factory.mktemp("good") / "a.pth.tar").read_bytes()
+    return saved(
+        content(optimizer=False), tmp_path_factory.mktemp("good") / "a.pth.tar"
+    ).read_bytes()
 
 
 def test_a_cut_or_damaged_file_is_refused(tmp_path: Path, blob: bytes) -> None:
     path = tmp_path / "a.pth.tar"
     for length in (4, 100, len(blob) // 2, len(blob) - 30, len(blob) - 1):
         path.write_bytes(blob[:length])
-        with pytest.raises(PublishedError, match="truncated: it has the beginning of an archive and no end"):
+        with pytest.raises(
+            PublishedError, match="truncated: it has the beginning of an archive and no end"
+        ):
             read_published(path)
     bad = bytearray(blob)
     bad[len(blob) // 2] ^= 1  # one bit of a weight
     path.write_bytes(bad)
-    with pytest.raises(PublishedError, match=r"record `a\.pth/data/\d+` is damaged \(wrong checksum\)"):
+    with pytest.raises(
+        PublishedError, match=r"record `a\.pth/data/\d+` is damaged \(wrong checksum\)"
+    ):
         read_published(path)
     path.write_bytes(blob)
     assert read_published(path).dims == DIMS
@@ -254,12 +291,16 @@ def test_code_is_named_and_never_run(tmp_path: Path) -> None:
         made = content(optimizer=False)
         made[place] = dict(made[place]) | {"blocks.0.norm1.weight": Evil(f"touch {tmp_path}/ran")}
         path = saved(made, tmp_path / "evil.pth.tar")
-        with pytest.raises(PublishedError, match=r"it holds `posix\.system`, which is code and not weights"):
+        with pytest.raises(
+            PublishedError, match=r"it holds `posix\.system`, which is code and not weights"
+        ):
             read_published(path)
     assert [p.name for p in tmp_path.iterdir()] == ["evil.pth.tar"]
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.pth.tar"
     path.write_bytes(b"old")
 

@@ -1,4 +1,6 @@
-"""Checkpoints: atomic under a kill at any line, exact round trip, no pickle, and errors that say what differs."""
+"""Checkpoints: atomic under a kill at any line, exact round trip, no pickle, and errors that say
+what differs.
+"""
 
 import copy
 import json
@@ -19,7 +21,16 @@ from satjepa.training import checkpoint, provenance
 from satjepa.training.checkpoint import CheckpointError
 from satjepa.training.state import optimizer_tensors, restore_optimizers, rng_state, set_rng_state
 
-OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree"}
+OPERATIONS = {
+    "open",
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.listdir",
+    "os.scandir",
+    "shutil.rmtree",
+}
 CONFIG = {
     "seed": 0,
     "data": {"root": "data", "patch": 64},
@@ -39,7 +50,10 @@ def header(split: str = "s" * 64, backbone: str = "b" * 64, **dotted: object) ->
 
 
 def write(folder: Path, value: float) -> Path:
-    tensors = {"w": torch.full((3, 2), value), "half": torch.full((4,), value, dtype=torch.bfloat16)}
+    tensors = {
+        "w": torch.full((3, 2), value),
+        "half": torch.full((4,), value, dtype=torch.bfloat16),
+    }
     optimizer = {"w/exp_avg": torch.full((3, 2), value)}
     return checkpoint.save(folder, tensors, header(), {"step": int(value)}, optimizer)
 
@@ -54,11 +68,24 @@ def consistent(folder: Path) -> float:
 
 
 def test_round_trip_is_bit_equal_and_plain(tmp_path: Path) -> None:
-    tensors = {"b": torch.randn(5, 3).to(torch.bfloat16), "a": torch.randn(7).double(), "n": torch.tensor(3)}
-    checkpoint.save(tmp_path / "m", tensors, header(), {"step": 4, "position": [1, 2]}, {"x/step": torch.tensor(2.0)})
+    tensors = {
+        "b": torch.randn(5, 3).to(torch.bfloat16),
+        "a": torch.randn(7).double(),
+        "n": torch.tensor(3),
+    }
+    checkpoint.save(
+        tmp_path / "m",
+        tensors,
+        header(),
+        {"step": 4, "position": [1, 2]},
+        {"x/step": torch.tensor(2.0)},
+    )
     found = checkpoint.load(tmp_path / "m", with_optimizer=True)
     assert found.tensors.keys() == tensors.keys()
-    assert all(torch.equal(found.tensors[k], v) and found.tensors[k].dtype == v.dtype for k, v in tensors.items())
+    assert all(
+        torch.equal(found.tensors[k], v) and found.tensors[k].dtype == v.dtype
+        for k, v in tensors.items()
+    )
     assert torch.equal(found.optimizer["x/step"], torch.tensor(2.0))
     assert found.state["step"] == 4 and found.state["position"] == [1, 2]
     assert found.header["split"] == "s" * 64 and found.header["config"]["train"]["lr"] == 1e-3
@@ -71,16 +98,21 @@ def test_round_trip_is_bit_equal_and_plain(tmp_path: Path) -> None:
 
 
 def test_equal_contents_give_equal_bytes(tmp_path: Path) -> None:
-    a, b = write(tmp_path / "a", 1.0), write(tmp_path / "b", 1.0)
+    a = write(tmp_path / "a", 1.0)
+    b = write(tmp_path / "b", 1.0)
     for name in (checkpoint.MODEL, checkpoint.OPTIMIZER, checkpoint.STATE):
         assert (a / name).read_bytes() == (b / name).read_bytes()
-    with open(a / checkpoint.MODEL, "rb") as file:  # more than one metadata entry would come in random order
+    with open(
+        a / checkpoint.MODEL, "rb"
+    ) as file:  # more than one metadata entry would come in random order
         head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     assert list(head["__metadata__"]) == ["satjepa"]
 
 
 def killed_at(point: int, folder: Path) -> int:
-    """Save value 2 in a child killed before its `point`-th operation on files (open, rename, ...); its status."""
+    """Save value 2 in a child killed before its `point`-th operation on files (open, rename, ...);
+    its status.
+    """
     child = os.fork()
     if child == 0:
         left = point
@@ -100,8 +132,12 @@ def killed_at(point: int, folder: Path) -> int:
 
 @pytest.mark.parametrize("gap", [False, True])
 def test_a_kill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path, gap: bool) -> None:
-    """gap: the save before was itself killed between its two renames, so only m.previous is there."""
-    first, seen, between = write(tmp_path / "first", 1.0), set(), 0
+    """gap: the save before was itself killed between its two renames, so only m.previous is
+    there.
+    """
+    first = write(tmp_path / "first", 1.0)
+    seen = set()
+    between = 0
     for point in range(100):
         folder = tmp_path / f"{point}"
         shutil.copytree(first, tmp_path / f"{point}.previous" if gap else folder)
@@ -120,9 +156,16 @@ def test_a_kill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path, gap: 
     assert seen == {1.0, 2.0} and between > 0
 
 
-def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, calls, fsync, replace = write(tmp_path / "m", 1.0), [], os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(Path(os.readlink(f"/proc/self/fd/{fd}"))), fsync(fd)))
+def test_everything_is_on_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path / "m", 1.0)
+    calls = []
+    fsync = os.fsync
+    replace = os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (calls.append(Path(os.readlink(f"/proc/self/fd/{fd}"))), fsync(fd))
+    )
     monkeypatch.setattr(os, "replace", lambda a, b: (calls.append((a.name, b.name)), replace(a, b)))
     write(folder, 2.0)
     new = tmp_path / "m.tmp"
@@ -131,7 +174,8 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monke
 
 
 def test_a_failing_disk_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, real = write(tmp_path / "m", 1.0), os.replace
+    folder = write(tmp_path / "m", 1.0)
+    real = os.replace
     for fail in ("fsync", "replace-1", "replace-2"):
         calls = iter(range(10))
 
@@ -147,7 +191,9 @@ def test_a_failing_disk_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.Mo
         assert [p.name for p in tmp_path.iterdir()] == ["m"], fail
 
 
-def test_a_bad_write_is_noticed_before_the_old_one_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_write_is_noticed_before_the_old_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write(tmp_path / "m", 1.0)
 
     def flips_a_bit(path: Path) -> None:
@@ -155,7 +201,10 @@ def test_a_bad_write_is_noticed_before_the_old_one_goes(tmp_path: Path, monkeypa
         blob[-1] ^= 1
         (path / checkpoint.MODEL).write_bytes(blob)
 
-    with monkeypatch.context() as patch, pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"),
+    ):
         patch.setattr(checkpoint, "_sync_folder", flips_a_bit)
         write(folder, 2.0)
     assert consistent(folder) == 1.0
@@ -207,15 +256,25 @@ def test_a_run_knows_nothing_of_the_baselines() -> None:
 
 def test_another_run_is_named_setting_by_setting(tmp_path: Path) -> None:
     found = checkpoint.load(write(tmp_path / "m", 1.0))
-    nothing = {"ablate": {"steps": 9, "seeds": [0], "arms": {}}}  # the lists of arms have no part in a run
+    nothing = {
+        "ablate": {"steps": 9, "seeds": [0], "arms": {}}
+    }  # the lists of arms have no part in a run
     nothing |= {"published": {"steps": 9, "arms": {}}}
     assert found.header["config"] == json.loads(json.dumps(CONFIG)) | nothing
     provenance.require_same(found, header())
-    harmless = header(sample__steps=5, train__log_every=1, eval__batch=1, data__root="x", ablate__steps=4)
+    harmless = header(
+        sample__steps=5, train__log_every=1, eval__batch=1, data__root="x", ablate__steps=4
+    )
     provenance.require_same(found, harmless)  # none of it changes a trained weight
-    assert harmless["config_digest"] == found.header["config_digest"] != header(train__lr=2e-3)["config_digest"]
+    assert (
+        harmless["config_digest"]
+        == found.header["config_digest"]
+        != header(train__lr=2e-3)["config_digest"]
+    )
     with pytest.raises(CheckpointError) as error:
-        provenance.require_same(found, header(split="t" * 64, train__lr=2e-3, model__use_jepa=False))
+        provenance.require_same(
+            found, header(split="t" * 64, train__lr=2e-3, model__use_jepa=False)
+        )
     assert str(error.value).splitlines()[1:] == [
         "  model.use_jepa: (absent) in the checkpoint, False here",
         "  train.lr: 0.001 in the checkpoint, 0.002 here",
@@ -234,7 +293,10 @@ def test_hash_changes_with_any_bit_and_only_then() -> None:
     frozen = provenance.hash_module(module, frozen_only=True)
     with torch.no_grad():
         module[0].bias.add_(1)  # trained: the hash of the frozen part stays
-    assert provenance.hash_module(module) != before and provenance.hash_module(module, frozen_only=True) == frozen
+    assert (
+        provenance.hash_module(module) != before
+        and provenance.hash_module(module, frozen_only=True) == frozen
+    )
     with torch.no_grad():
         module[0].weight.view(-1)[5:6].view(torch.int16).bitwise_xor_(1)
     assert provenance.hash_module(module, frozen_only=True) != frozen
@@ -254,10 +316,17 @@ def test_optimizer_and_random_generators_come_back_exactly() -> None:
     named, optimizer = make()
     step(named, optimizer)
     random.gauss(0, 1), np.random.randn()  # both keep half a pair in hand
-    tensors, states = optimizer_tensors([optimizer], named), rng_state()
+    tensors = optimizer_tensors([optimizer], named)
+    states = rng_state()
     weights = {k: p.detach().clone() for k, p in named.items()}
     step(named, optimizer)
-    expected = [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.rand(1).item()]
+    expected = [
+        random.gauss(0, 1),
+        random.random(),
+        np.random.randn(),
+        np.random.rand(),
+        torch.rand(1).item(),
+    ]
     other, again = make()
     for name, p in other.items():
         p.data.copy_(weights[name])
@@ -265,7 +334,13 @@ def test_optimizer_and_random_generators_come_back_exactly() -> None:
     set_rng_state(states)
     step(other, again)
     assert all(torch.equal(named[k], other[k]) for k in named)
-    assert [random.gauss(0, 1), random.random(), np.random.randn(), np.random.rand(), torch.rand(1).item()] == expected
+    assert [
+        random.gauss(0, 1),
+        random.random(),
+        np.random.randn(),
+        np.random.rand(),
+        torch.rand(1).item(),
+    ] == expected
     with pytest.raises(CheckpointError, match="has 'bias', which this model does not train"):
         restore_optimizers([again], {"weight": other["weight"]}, tensors)
 
@@ -278,19 +353,29 @@ def test_the_digest_of_the_code_follows_what_trains_and_nothing_else(
     before = provenance.code_digest()
     (package / "metrics/pixels.py").write_text("# of no matter to training")
     assert provenance.code_digest() == before and len(before) == 64
-    for name in ("models/adapter.py", "models/losses.py", "models/published/model.py", "training/loop.py"):
+    for name in (
+        "models/adapter.py",
+        "models/losses.py",
+        "models/published/model.py",
+        "training/loop.py",
+    ):
         (package / name).write_text((package / name).read_text() + "\n")
         assert provenance.code_digest() != before
         before = provenance.code_digest()
 
 
 def test_settings_from_before_a_key_was_there_are_completed() -> None:
-    """With what its absence meant; a checkpoint of today differs from one of then only where it does something else."""
+    """With what its absence meant; a checkpoint of today differs from one of then only where it
+    does something else.
+    """
     today = load_params(REPO / "params.yaml", **{"train.jepa_share": 0.0}).as_dict()
     then = copy.deepcopy(today)
     del then["train"]["jepa_share"]
     old, new = (provenance.make_header(config, "s", "b") for config in (then, today))
-    assert "jepa_share" not in old["config"]["train"] and from_dict(provenance.settings_of(old)).train.jepa_share == 0
+    assert (
+        "jepa_share" not in old["config"]["train"]
+        and from_dict(provenance.settings_of(old)).train.jepa_share == 0
+    )
     assert provenance.differences(old, new) == []
     today["train"]["jepa_share"] = 0.5
     (line,) = provenance.differences(old, provenance.make_header(today, "s", "b"))

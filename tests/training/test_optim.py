@@ -16,16 +16,33 @@ def test_decay_is_for_the_weights_of_layers_only(backbone: Backbone) -> None:
     model = build(backbone, tiny())
     names = {id(p): n for n, p in model.named_parameters()}
     groups = parameter_groups(model)
-    assert {n: g["decays"] for n, g in groups.items()} == {"hidden": True, "decay": True, "no_decay": False}
-    hidden, decay, free = ({names[id(p)] for p in groups[name]["params"]} for name in ("hidden", "decay", "no_decay"))
+    assert {n: g["decays"] for n, g in groups.items()} == {
+        "hidden": True,
+        "decay": True,
+        "no_decay": False,
+    }
+    hidden, decay, free = (
+        {names[id(p)] for p in groups[name]["params"]} for name in ("hidden", "decay", "no_decay")
+    )
     decayed = hidden | decay
     assert decayed | free == set(model.trainable_names())
     assert len(hidden) + len(decay) + len(free) == len(model.trainable_names())
     assert {n.split(".")[0] for n in hidden} == {"encoder", "predictor", "forecaster", "adapter"}
     assert all(n.endswith("weight") for n in hidden) and "encoder.blocks.0.attn.q.weight" in hidden
-    assert all(n.endswith("weight") and "norm" not in n for n in decayed) and any("lora_A" in n for n in decayed)
-    assert {"predictor.mask_token", "adapter.null", "adapter.streams", "forecaster.positions"} <= free
-    assert "encoder.patches.weight" in decayed and "encoder.norm.weight" in free and "encoder.patches.bias" in free
+    assert all(n.endswith("weight") and "norm" not in n for n in decayed) and any(
+        "lora_A" in n for n in decayed
+    )
+    assert {
+        "predictor.mask_token",
+        "adapter.null",
+        "adapter.streams",
+        "forecaster.positions",
+    } <= free
+    assert (
+        "encoder.patches.weight" in decayed
+        and "encoder.norm.weight" in free
+        and "encoder.patches.bias" in free
+    )
 
 
 def test_muon_moves_the_hidden_matrices_and_adamw_the_rest(backbone: Backbone) -> None:
@@ -41,11 +58,14 @@ def test_muon_moves_the_hidden_matrices_and_adamw_the_rest(backbone: Backbone) -
 
 
 def test_rates_and_decay_follow_their_lines(backbone: Backbone) -> None:
-    how = tiny(train__steps=9, train__warmup=0.2, train__lr=0.1, train__muon_lr=0.5, train__lr_ends=(0.5, 0.2),
+    how = tiny(train__steps=9, train__warmup=0.2, train__lr=0.1, train__muon_lr=0.5,
+    train__lr_ends=(0.5, 0.2),
                train__weight_decay=(0.04, 0.4)).train  # fmt: skip
     stepping = make_stepping(build(backbone, tiny()), how)
     rates = [stepping.set_rates(step) for step in range(9)]
-    assert rates[0] == pytest.approx(0.1 * (0.5 + 0.5 / 1.8)) and max(rates) == pytest.approx(0.1, rel=0.01)
+    assert rates[0] == pytest.approx(0.1 * (0.5 + 0.5 / 1.8)) and max(rates) == pytest.approx(
+        0.1, rel=0.01
+    )
     groups = [group for optimizer in stepping.optimizers for group in optimizer.param_groups]
     assert rates[-1] == pytest.approx(0.1 * (0.2 + 0.4 * (1 + math.cos(math.pi * 7.2 / 8.2))))
     assert {group["weight_decay"] for group in groups if group["decays"]} == {0.4}

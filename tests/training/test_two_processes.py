@@ -41,9 +41,18 @@ torch.distributed.destroy_process_group()
 
 
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
-    """Of either variant; the published one has weights without a gradient, which a gradient reducer must be told of."""
+    """Of either variant; the published one has weights without a gradient, which a gradient reducer
+    must be told of.
+    """
     (tmp_path / "worker.py").write_text(WORKER.format(tests=str(Path(__file__).parent)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     done = subprocess.run(
         [*command, tmp_path / "worker.py", tmp_path],
         env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
@@ -52,4 +61,6 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     for variant in ("satjepa", "published"):
         saved = checkpoint.load(tmp_path / variant / "model")
-        assert saved.state["step"] == 2 and any(name.startswith("average.") for name in saved.tensors)
+        assert saved.state["step"] == 2 and any(
+            name.startswith("average.") for name in saved.tensors
+        )

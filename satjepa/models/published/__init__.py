@@ -1,1 +1,3 @@
-"""The variant `published`: the networks of the released Sat-JEPA-Diff, with the names of its checkpoints."""
+"""The variant `published`: the networks of the released Sat-JEPA-Diff, with the names of its
+checkpoints.
+"""

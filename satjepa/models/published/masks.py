@@ -1,4 +1,6 @@
-"""Multi-block masks of I-JEPA (Assran et al. 2023) as the published system draws them: what is seen, what is asked."""
+"""Multi-block masks of I-JEPA (Assran et al. 2023) as the published system draws them: what is
+seen, what is asked.
+"""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +14,8 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Blocks:
-    """Ranges of the share of the image that a block covers and of the target's rows/columns; how many blocks of each.
+    """Ranges of the share of the image that a block covers and of the target's rows/columns; how
+    many blocks of each.
 
     The defaults are the published ones. min_keep: a block is meant to have more patches than that.
     """
@@ -31,8 +34,8 @@ BLOCKS = Blocks()
 def block_sizes(call: int, grid: int, blocks: Blocks = BLOCKS) -> tuple[Size, Size]:
     """Sizes of the target and the context blocks in call number ``call`` for grid x grid patches.
 
-    The number of the call alone decides. One draw for each kind sets area and aspect, so that small targets are always
-    wide and large ones tall; no block reaches the full side (both published).
+    The number of the call alone decides. One draw for each kind sets area and aspect, so that small
+    targets are always wide and large ones tall; no block reaches the full side (both published).
     """
     generator = torch.Generator().manual_seed(call)
     sizes = []
@@ -46,21 +49,33 @@ def block_sizes(call: int, grid: int, blocks: Blocks = BLOCKS) -> tuple[Size, Si
 
 
 def sample_masks(
-    call: int, batch: int, grid: int, blocks: Blocks = BLOCKS, generator: torch.Generator | None = None
+    call: int,
+    batch: int,
+    grid: int,
+    blocks: Blocks = BLOCKS,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Masks of a batch: patch numbers seen (contexts, batch, K) and asked (targets, batch, M), int64, ascending.
+    """Masks of a batch: patch numbers seen (contexts, batch, K) and asked (targets, batch, M),
+    int64, ascending.
 
-    Patches are numbered row by row. Where a block lies is drawn for each sample from ``generator`` (the global one by
-    default), but never so that it touches the last row or column (published), so those are never trained on. Context
-    and target may overlap, and mostly do. All blocks of a kind have one size, so no mask of a batch has to be cut.
+    Patches are numbered row by row. Where a block lies is drawn for each sample from ``generator``
+    (the global one by default), but never so that it touches the last row or column (published), so
+    those are never trained on. Context and target may overlap, and mostly do. All blocks of a kind
+    have one size, so no mask of a batch has to be cut.
     """
     target, context = block_sizes(call, grid, blocks)
     asked = _placed(target, (blocks.targets, batch), grid, generator)
     return _placed(context, (blocks.contexts, batch), grid, generator), asked
 
 
-def _placed(size: Size, shape: tuple[int, int], grid: int, generator: torch.Generator | None) -> Tensor:
+def _placed(
+    size: Size, shape: tuple[int, int], grid: int, generator: torch.Generator | None
+) -> Tensor:
     rows, columns = size
-    top, left = (torch.randint(0, grid - side, (*shape, 1, 1), generator=generator) for side in size)
-    patches = (top + torch.arange(rows)[:, None]) * grid + left + torch.arange(columns)  # (*shape,rows,columns)
+    top, left = (
+        torch.randint(0, grid - side, (*shape, 1, 1), generator=generator) for side in size
+    )
+    patches = (
+        (top + torch.arange(rows)[:, None]) * grid + left + torch.arange(columns)
+    )  # (*shape,rows,columns)
     return patches.flatten(-2)

@@ -22,10 +22,14 @@ def golden(shared):
 @pytest.fixture
 def below():
     """below(tensors, prefix) -> those whose name starts with the prefix, without it."""
-    return lambda g, prefix: {name.removeprefix(prefix): v for name, v in g.items() if name.startswith(prefix)}
+    return lambda g, prefix: {
+        name.removeprefix(prefix): v for name, v in g.items() if name.startswith(prefix)
+    }
 
 
 @pytest.fixture
 def close():
     """close(a, b, tolerance): assert |a - b| <= tolerance (1 + |b|)."""
-    return lambda a, b, tol=1e-5: torch.testing.assert_close(a, b, atol=tol, rtol=tol, check_dtype=False)
+    return lambda a, b, tol=1e-5: torch.testing.assert_close(
+        a, b, atol=tol, rtol=tol, check_dtype=False
+    )

@@ -1,4 +1,6 @@
-"""Golden m: three optimiser steps of the whole published objective, with toy stand-ins for SD 3 and its VAE."""
+"""Golden m: three optimiser steps of the whole published objective, with toy stand-ins for SD 3 and
+its VAE.
+"""
 
 from types import SimpleNamespace
 
@@ -13,18 +15,25 @@ from satjepa.training.published_optim import Schedule, clip_each_group, paramete
 
 NAMES = ("informative", "geometric", "semantic")
 SECTIONS = {"encoder": "encoder", "predictor": "predictor", "target_encoder": "target_encoder",
-            "proj_head": "proj_head", "adapter": "cond_adapter", "forecaster": "caption_forecaster"}  # fmt: skip
+            "proj_head": "proj_head", "adapter": "cond_adapter",
+            "forecaster": "caption_forecaster"}  # fmt: skip
 
 
 class Toy(nn.Module):
-    """The linear SD 3 and VAE of the vectors: encode = 8x8 means, channel matrix; v = A z + U mean(e) + P q + tau w."""
+    """The linear SD 3 and VAE of the vectors: encode = 8x8 means, channel matrix; v = A z + U
+    mean(e) + P q + tau w.
+    """
 
     def __init__(self, g, config, scale, shift):
         super().__init__()
         for name in "APUw":
             self.register_parameter(name, nn.Parameter(g[f"init.unet.{name}"].clone()))
-        self.E, self.D, self.scale, self.shift = g["vae.E"], g["vae.D"], scale, shift
-        self.joint_dim, self.pooled_dim = config["cross_attn"], config["pooled"]
+        self.E = g["vae.E"]
+        self.D = g["vae.D"]
+        self.scale = scale
+        self.shift = shift
+        self.joint_dim = config["cross_attn"]
+        self.pooled_dim = config["pooled"]
 
     @torch.no_grad()
     def encode(self, rgb):
@@ -42,30 +51,42 @@ class Toy(nn.Module):
 
 
 def space(**named):
-    return SimpleNamespace(**{k: space(**v) if isinstance(v, dict) else v for k, v in named.items()})
+    return SimpleNamespace(
+        **{k: space(**v) if isinstance(v, dict) else v for k, v in named.items()}
+    )
 
 
 def loaded(module, state):
     """Strict: the names are the published ones; only fixed tables are not part of a state."""
-    state = {name.split(".", 1)[1]: value for name, value in state.items() if not name.endswith("positions")}
+    state = {
+        name.split(".", 1)[1]: value
+        for name, value in state.items()
+        if not name.endswith("positions")
+    }
     module.load_state_dict(state)
 
 
 def build(g, c, scale, shift, below):
     w = c["hybrid_weights"]
-    loss = {"l1": w["l1_weight"], "cosine": w["cosine_weight"], "contrastive": w["contrastive_weight"],
-            "spatial": w["spatial_var_weight"], "feature": w["feature_reg_weight"], "temperature": 0.1,
-            "ijepa": 1.0, "sd": c["sd_loss_weight"], "caption": c["caption_forecast_weight"]}  # fmt: skip
+    loss = {"l1": w["l1_weight"], "cosine": w["cosine_weight"],
+    "contrastive": w["contrastive_weight"],
+            "spatial": w["spatial_var_weight"], "feature": w["feature_reg_weight"],
+            "temperature": 0.1, "ijepa": 1.0, "sd": c["sd_loss_weight"],
+            "caption": c["caption_forecast_weight"]}  # fmt: skip
     params = space(
         data={"patch": c["img"]}, loss=loss,
         model={"variant": "published", "use_jepa": True, "use_captions": True, "coarse_rgb": 0,
-               "encoder": {"patch": c["patch"], "dim": c["dim"], "depth": c["depth"], "heads": c["heads"]},
-               "predictor": {"dim": c["pred_dim"], "depth": c["pred_depth"], "heads": c["heads"]},
-               "adapter": {"dim": c["adapter_hidden"], "layers": 1, "heads": c["temporal_heads"]},
-               "forecaster": {"dim": c["forecaster_hidden"], "layers": c["forecaster_layers"],
+               "encoder": {"patch": c["patch"], "dim": c["dim"], "depth": c["depth"],
+               "heads": c["heads"]}, "predictor": {"dim": c["pred_dim"], "depth": c["pred_depth"],
+               "heads": c["heads"]}, "adapter": {"dim": c["adapter_hidden"], "layers": 1,
+               "heads": c["temporal_heads"]}, "forecaster": {"dim": c["forecaster_hidden"],
+               "layers": c["forecaster_layers"],
                               "heads": c["forecaster_heads"]}},
     )  # fmt: skip
-    empty = {"hidden": torch.zeros(c["tokens_L"], c["text"]), "pooled": torch.zeros(c["text_pooled"])}
+    empty = {
+        "hidden": torch.zeros(c["tokens_L"], c["text"]),
+        "pooled": torch.zeros(c["text_pooled"]),
+    }
     model = PublishedSatJepa(params, Toy(g, c, scale, shift), empty)
     model.projection = nn.Linear(c["dim"], c["emb_channels"])
     model.adapter = CaptionAdapter(
@@ -82,7 +103,9 @@ def batch_of(g, prefix):
     def read(name):
         return g[f"{prefix}.in.{name}"]
 
-    hidden, pooled = (torch.stack([read(f"{name}_{what}") for name in NAMES], 1) for what in ("hidden", "pooled"))
+    hidden, pooled = (
+        torch.stack([read(f"{name}_{what}") for name in NAMES], 1) for what in ("hidden", "pooled")
+    )
     later = torch.zeros_like(hidden)
     later[:, 2] = read("semantic_tp1_hidden")
     ok = torch.ones_like(read("rgb_tp1")[:, :1], dtype=torch.bool)
@@ -93,7 +116,15 @@ def batch_of(g, prefix):
 
 
 def schedule_of(c):
-    names = ("epochs", "warmup_epochs", "start_lr", "lr", "final_lr", "weight_decay", "final_weight_decay")
+    names = (
+        "epochs",
+        "warmup_epochs",
+        "start_lr",
+        "lr",
+        "final_lr",
+        "weight_decay",
+        "final_weight_decay",
+    )
     last = {"momentum": tuple(c["ema"]), "scale": c.get("ipe_scale", 1.0)}
     return Schedule(c["iterations_per_epoch"], **{name: c[name] for name in names}, **last)
 
@@ -103,11 +134,15 @@ def test_schedule_is_the_published_one(golden):
     c = meta["config"]
     schedule = schedule_of(c)
     rates = [schedule.at(step) for step in range(c["steps"])]
-    for name, values in zip(("lr", "weight_decay", "ema_momentum"), zip(*rates, strict=True), strict=True):
+    for name, values in zip(
+        ("lr", "weight_decay", "ema_momentum"), zip(*rates, strict=True), strict=True
+    ):
         assert values == pytest.approx(g[name].tolist(), rel=1e-12)
 
 
-@pytest.mark.parametrize("arm", [{}, {"use_captions": False, "coarse_rgb": 8}], ids=["captions", "coarse"])
+@pytest.mark.parametrize(
+    "arm", [{}, {"use_captions": False, "coarse_rgb": 8}], ids=["captions", "coarse"]
+)
 def test_every_parameter_that_trains_is_in_one_group(build_published, arm):
     model = build_published(**arm)
     groups = parameter_groups(model)
@@ -115,20 +150,24 @@ def test_every_parameter_that_trains_is_in_one_group(build_published, arm):
     grouped = [names[id(p)] for group in groups for p in group["params"]]
     assert sorted(grouped) == sorted(model.trainable_names())
     spared = [names[id(p)] for group in groups if not group["decays"] for p in group["params"]]
-    assert {"encoder.norm.weight", "predictor.proj.bias"} <= set(spared) and "predictor.mask_token" not in spared
+    assert {"encoder.norm.weight", "predictor.proj.bias"} <= set(
+        spared
+    ) and "predictor.mask_token" not in spared
     assert {name.split(".")[0] for name in spared} == {"encoder", "predictor"}
     assert clip_each_group(torch.optim.AdamW(groups), 1.0) == [0.0] * 7
 
 
 def test_three_steps_are_the_published_ones(golden, below, close):
     g, meta = golden("m_joint_training_steps")
-    c, toy = meta["config"], golden("i_flow_matching_and_sampling")[1]["config"]
+    c = meta["config"]
+    toy = golden("i_flow_matching_and_sampling")[1]["config"]
     model = build(g, c, toy["scaling_factor"], toy["shift_factor"], below)
     schedule = schedule_of(c)
     optimizer = torch.optim.AdamW(parameter_groups(model))
     idle = {name: p.clone() for name, p in model.adapter.temporal_attn.named_parameters()}
     for step in range(c["steps"]):
-        rates, out = schedule.at(step), below(g, f"step{step}.out.")
+        rates = schedule.at(step)
+        out = below(g, f"step{step}.out.")
         batch, noise, t, masks = batch_of(g, f"step{step}")
         tokens = model.predictor(model.encoder(batch["rgb_t"], masks[0]), *masks)
         close(nn.functional.layer_norm(tokens, tokens.shape[-1:]), out["z_norm"])
@@ -139,16 +178,25 @@ def test_three_steps_are_the_published_ones(golden, below, close):
         norms = clip_each_group(optimizer, 1.0)
         optimizer.step()
         model.update_target(rates.momentum)
-        theirs = {"ijepa.contrastive": "ijepa.contr", "ijepa.feature": "ijepa.feat_reg", "loss": "total"}
+        theirs = {
+            "ijepa.contrastive": "ijepa.contr",
+            "ijepa.feature": "ijepa.feat_reg",
+            "loss": "total",
+        }
         theirs |= {f"ijepa.{name}": f"ijepa.{name}" for name in ("l1", "cosine", "spatial")}
         theirs |= {"flow.mse": "velocity_mse", "flow.ssim": "ssim_loss"}
         for name, their in theirs.items():
             close(parts[name], out[their].to(parts[name].dtype))
-        caption = sum(scale * parts[f"caption.{n}"] for n, scale in (("mse", 1), ("cosine", 0.5), ("contrastive", 0.1)))
+        caption = sum(
+            scale * parts[f"caption.{n}"]
+            for n, scale in (("mse", 1), ("cosine", 0.5), ("contrastive", 0.1))
+        )
         close(caption, out["loss_caption"])
         wanted = out["grad_norm_per_group_before_clip"].tolist()
         assert [float(norm) for norm in norms] == pytest.approx(wanted, rel=1e-5)
-        assert rates == pytest.approx([out[name].item() for name in ("lr", "weight_decay", "ema_momentum")], rel=1e-9)
+        assert rates == pytest.approx(
+            [out[name].item() for name in ("lr", "weight_decay", "ema_momentum")], rel=1e-9
+        )
     state = model.state_dict()
     for name, section in SECTIONS.items():
         expected = below(g, f"final.{name}.")
@@ -158,4 +206,6 @@ def test_three_steps_are_the_published_ones(golden, below, close):
             close(got[key], value, 3e-4)
     for name in "APUw":
         close(getattr(model.backbone, name).data, g[f"final.unet.{name}"], 3e-4)
-    assert all(torch.equal(idle[name], p) for name, p in model.adapter.temporal_attn.named_parameters())
+    assert all(
+        torch.equal(idle[name], p) for name, p in model.adapter.temporal_attn.named_parameters()
+    )

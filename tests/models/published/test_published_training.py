@@ -17,10 +17,10 @@ from satjepa.training.run import Interrupted
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
 TINY = {
-    "model.variant": "published", "data.patch": 32, "model.encoder": SMALL | {"patch": 8}, "model.predictor": SMALL,
-    "model.forecaster": {"dim": 16, "layers": 1, "heads": 2}, "model.adapter": {"dim": 16, "layers": 1, "heads": 2},
-    "train.steps": 4, "train.batch": 2, "train.log_every": 2, "train.muon_lr": None,
-    "sample.guidance": 1.0,
+    "model.variant": "published", "data.patch": 32, "model.encoder": SMALL | {"patch": 8},
+    "model.predictor": SMALL, "model.forecaster": {"dim": 16, "layers": 1, "heads": 2},
+    "model.adapter": {"dim": 16, "layers": 1, "heads": 2}, "train.steps": 4, "train.batch": 2,
+    "train.log_every": 2, "train.muon_lr": None, "sample.guidance": 1.0,
 }  # fmt: skip
 
 
@@ -45,7 +45,9 @@ def setting(parts, batch):
     return build, [sample(batch, i) for i in range(len(batch["meta"]))]
 
 
-@pytest.mark.parametrize("arm", [{}, {"model.use_captions": False, "model.coarse_rgb": 8}], ids=["captions", "coarse"])
+@pytest.mark.parametrize(
+    "arm", [{}, {"model.use_captions": False, "model.coarse_rgb": 8}], ids=["captions", "coarse"]
+)
 def test_the_loop_trains_stops_and_goes_on_exactly(setting, tmp_path, arm):
     build, data = setting
     params, (whole, parts) = params_of(**arm), (tmp_path / "whole", tmp_path / "parts")
@@ -59,11 +61,14 @@ def test_the_loop_trains_stops_and_goes_on_exactly(setting, tmp_path, arm):
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
     found = checkpoint.load(whole / "model")
     assert found.tensors["mask_calls"] == 4
-    start, idle = build(params), [name for name in found.tensors if name.startswith("adapter.temporal_attn.")]
+    start = build(params)
+    idle = [name for name in found.tensors if name.startswith("adapter.temporal_attn.")]
     assert idle and all(torch.equal(found.tensors[name], start.state()[name]) for name in idle)
     restored = provenance.restore(found, start)
     batch = {name: torch.stack([sample[name] for sample in data]) for name in ("rgb_t",)}
-    text = {name: torch.stack([sample["text_t"][name] for sample in data]) for name in data[0]["text_t"]}
+    text = {
+        name: torch.stack([sample["text_t"][name] for sample in data]) for name in data[0]["text_t"]
+    }
     batch |= {"text_t": text, "meta": [sample["meta"] for sample in data]}
     assert torch.equal(restored.forecast(batch), model.forecast(batch))
 
@@ -71,18 +76,24 @@ def test_the_loop_trains_stops_and_goes_on_exactly(setting, tmp_path, arm):
 def test_it_steps_as_published(setting):
     """Seven groups, each clipped by itself, decay that grows; Muon it has not."""
     build, _ = setting
-    params = params_of(**{"train.weight_decay": [0.04, 0.4], "train.lr_ends": [0.2, 0.01], "train.grad_clip": 1e-3})
+    params = params_of(
+        **{"train.weight_decay": [0.04, 0.4], "train.lr_ends": [0.2, 0.01], "train.grad_clip": 1e-3}
+    )
     model = build(params)
     stepping = make_stepping(model, params.train)
     wanted = [params.train.lr * share for share in (0.154982, 0.01)]
     assert [stepping.set_rates(step) for step in (2, 3)] == pytest.approx(wanted, rel=1e-4)
     groups = stepping.optimizers[0].param_groups
-    assert [group["weight_decay"] for group in groups] == [pytest.approx(0.4 * group["decays"]) for group in groups]
+    assert [group["weight_decay"] for group in groups] == [
+        pytest.approx(0.4 * group["decays"]) for group in groups
+    ]
     for p in model.parameters():
         p.grad = torch.ones_like(p) if p.requires_grad else None
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert stepping.clip().item() == pytest.approx(count**0.5, rel=1e-5)
-    norms = [torch.stack([p.grad.norm() for p in group["params"]]).norm().item() for group in groups]
+    norms = [
+        torch.stack([p.grad.norm() for p in group["params"]]).norm().item() for group in groups
+    ]
     assert norms == [pytest.approx(1e-3, rel=1e-2)] * 7
     with pytest.raises(ValueError, match="AdamW alone"):
         make_stepping(model, params_of(**{"train.muon_lr": 0.1}).train)
@@ -98,10 +109,15 @@ def test_the_variant_is_chosen_in_params(monkeypatch, parts):
         def embed_batch(self, texts, length):
             return tuple(empty[name][None] for name in ("hidden", "mask", "pooled"))
 
-    monkeypatch.setattr(assemble, "load_backbone", lambda params: Backbone(copy.deepcopy(parts[0]), parts[1]))
+    monkeypatch.setattr(
+        assemble, "load_backbone", lambda params: Backbone(copy.deepcopy(parts[0]), parts[1])
+    )
     monkeypatch.setattr(assemble, "load_text_encoders", lambda params: Encoders())
     for variant, kind in (("published", PublishedSatJepa), ("satjepa", SatJepa)):
         params = params_of(**{"model.variant": variant, "backbone.layout": None})
-        model, same = assemble.build_model(params), assemble.build_model(params)
+        model = assemble.build_model(params)
+        same = assemble.build_model(params)
         assert type(model) is kind
-        assert all(torch.equal(p, q) for p, q in zip(model.parameters(), same.parameters(), strict=True))
+        assert all(
+            torch.equal(p, q) for p, q in zip(model.parameters(), same.parameters(), strict=True)
+        )
