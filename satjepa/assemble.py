@@ -244,7 +244,6 @@ def embedder(model: JointModel, encoders: TextEncoders | None = None) -> Embed:
 
 @cache
 def _encoders(path: str, revision: str | None) -> TextEncoders:
-    from satjepa.assemble import local
     from satjepa.captions.embeddings import TextEncoders
 
     return TextEncoders.from_pretrained(local(path), revision)

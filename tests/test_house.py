@@ -3,24 +3,20 @@ pickles.
 """
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from reach import REPO, for_types_only
+from reach import REPO, for_types_only, tree_of
 
 FILES = sorted((REPO / "satjepa").rglob("*.py"))
 TESTS = sorted((REPO / "tests").rglob("*.py"))
-# The floors, from the ground up; what is not named is on the floor of train, forecast and evaluate.
-FLOORS = {
-    **dict.fromkeys(["config", "config_baselines", "typed", "paths", "nb", "parallel"], 0),
-    "data": 1,
-    "captions": 2,
-    **dict.fromkeys(["models", "flow", "losses", "masks", "schedules", "metrics", "perceptual"], 3),
-    **dict.fromkeys(
-        ["captions.run"], 4
-    ),  # a stage's work: it opens data sets as the stages after it do
-    **dict.fromkeys(["notebook", "cli"], 5),
-}
+# The wings of the package, from the ground up: what stands in one may import its own wing and those before it. Every
+# entry of satjepa/ stands here; nothing has a place by default.
+WINGS = (
+    "paths", "contracts", "config", "metrics", "data", "captions", "models", "training", "demo",
+    "assemble", "baselines", "evaluation", "figures", "forecast", "published", "pipeline", "cli",
+)  # fmt: skip
 LOOPS = {
     ("train.py", "train"): 75,
     ("fit.py", "fit"): 50,
@@ -124,22 +120,46 @@ def runtime_imports(path: Path) -> list[tuple[str, int]]:
     return found
 
 
-def floor_of(dotted: str) -> int:
-    """The floor of a name below satjepa: that of its longest prefix in FLOORS."""
-    parts = dotted.split(".")
-    known = [".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in FLOORS]
-    return FLOORS[known[0]] if known else 4
+def wing_of(path: Path) -> str:
+    """The wing that a file of the package stands in."""
+    return path.relative_to(REPO / "satjepa").with_suffix("").parts[0]
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.name != "__init__.py"], **IDS)
-def test_imports_go_down_only(path: Path):
-    own = floor_of(".".join(path.relative_to(REPO / "satjepa").with_suffix("").parts))
-    reached = [
-        name.removeprefix("satjepa.")
-        for name, _ in runtime_imports(path)
-        if name.startswith("satjepa.")
+def reached_from(path: Path) -> list[str]:
+    """The modules of satjepa that a file imports, wherever in it, for types or not; "data.cube" for one."""
+    tree, found = ast.parse(path.read_text()), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            for name in (f"{node.module}.{alias.name}" for alias in node.names):
+                found.append(name if tree_of(name) else node.module)
+    return [name.removeprefix("satjepa.") for name in found if name.startswith("satjepa.")]
+
+
+def test_every_entry_of_the_package_is_a_wing():
+    folder = REPO / "satjepa"
+    names = [f.stem for f in folder.glob("*.py")] + [
+        f.parent.name for f in folder.glob("*/__init__.py")
     ]
-    assert not [name for name in reached if floor_of(name) > own]
+    assert sorted(names) == sorted(["__init__", *WINGS])
+    assert len(names) <= 20
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if wing_of(p) != "__init__"], **IDS)
+def test_imports_go_down_only(path: Path):
+    below = WINGS[: WINGS.index(wing_of(path)) + 1]
+    assert not [name for name in reached_from(path) if name.split(".")[0] not in below]
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """A door (`__init__.py`) apart, which imports what stands behind it."""
+    arrows = {
+        ".".join(path.relative_to(REPO / "satjepa").with_suffix("").parts): set(reached_from(path))
+        for path in FILES
+        if path.name != "__init__.py"
+    }
+    TopologicalSorter(arrows).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize("path", FILES, **IDS)
