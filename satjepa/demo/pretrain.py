@@ -8,8 +8,7 @@ shipped in `assets/tiny_sd3`.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,24 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-Log = Callable[[int, dict[str, float]], None]
-
-
-class Average:
-    """Exponential moving average of a module's parameters, with a short memory at the start."""
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
-        self.decay = decay
-        self.steps = 0
-        self.pairs = [list(self.module.parameters()), list(module.parameters())]
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Move the average towards the module's present parameters."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.pairs[0], self.pairs[1], 1 - decay)
+from satjepa.demo.pretrain_steps import Average, Log, take_step, to_signed
 
 
 class Crops:
@@ -105,23 +87,6 @@ def corpus(
             rgb[i, j] = year.rgb
             embedding[i, j] = year.embedding.reshape(BANDS, size // 4, 4, size // 4, 4).mean((2, 4))
     return rgb, embedding
-
-
-def to_signed(image: torch.Tensor) -> torch.Tensor:
-    """uint8 [0, 255] -> float32 [-1, 1], the range of diffusers' VAEs."""
-    return image.float() / 127.5 - 1
-
-
-def take_step(
-    loss: torch.Tensor, parameters: Iterable[nn.Parameter], optimizers: list, schedules: list
-) -> None:
-    """One step of optimisers and schedules along the gradients of a loss, clipped to norm 1."""
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(parameters, 1.0)
-    for each in (*optimizers, *schedules):
-        each.step()
 
 
 def layout_cells(embedding: torch.Tensor, cells: int = 2) -> torch.Tensor:

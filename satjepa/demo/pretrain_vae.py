@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from satjepa.demo.pretrain import Average, Crops, Log, take_step, to_signed
+from satjepa.demo.pretrain import Crops
+from satjepa.demo.pretrain_steps import Average, Log, take_step, to_signed
 
 
 def vae_loss(vae: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:

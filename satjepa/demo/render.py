@@ -15,7 +15,8 @@ import yaml
 from scipy.ndimage import gaussian_filter
 
 from satjepa.data.parallel import in_threads
-from satjepa.demo.world import CLASSES, INDEX, Climate, Land, fractal, process_of_change, stream
+from satjepa.demo.terrain import fractal, stream
+from satjepa.demo.world import CLASSES, INDEX, Climate, Land, process_of_change
 
 # of each class: red, green, blue as displayed (1.0 = reflectance 0.3558, the white of Sentinel-2
 # true-colour images); how they move in an early (+) or late (-) year; how rough the surface looks
