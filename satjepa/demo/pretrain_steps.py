@@ -15,20 +15,24 @@ Log = Callable[[int, dict[str, float]], None]
 
 
 class Average:
-    """Exponential moving average of a module's parameters, with a short memory at the start."""
+    """Exponential moving average of a module's parameters, with a short memory at the start.
+
+    decay: of the average once the memory is long, after about 10 / (1 - decay) steps.
+    """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self.decay = decay
         self.steps = 0
-        self.pairs = [list(self.module.parameters()), list(module.parameters())]
+        self.averages = list(self.module.parameters())
+        self.trained = list(module.parameters())
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the module's present parameters."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.pairs[0], self.pairs[1], 1 - decay)
+        torch._foreach_lerp_(self.averages, self.trained, 1 - decay)
 
 
 def to_signed(image: torch.Tensor) -> torch.Tensor:
@@ -44,5 +48,7 @@ def take_step(
         optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(parameters, 1.0)
-    for each in (*optimizers, *schedules):
-        each.step()
+    for optimizer in optimizers:
+        optimizer.step()
+    for schedule in schedules:
+        schedule.step()

@@ -13,36 +13,43 @@ from scipy.spatial import cKDTree
 
 
 def stream(*key: object) -> np.random.Generator:
-    """A random generator that depends on nothing but its key (PCG64 seeded by the SHA-256 of the
-    key's text).
+    """A random generator that depends on nothing but its key.
+
+    PCG64, seeded by the SHA-256 of the key's text.
     """
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
 
 def fractal(rng: np.random.Generator, size: int, beta: float) -> np.ndarray:
-    """A (size, size) field of zero mean and unit deviation with power spectrum k^-beta (k: cycles
-    per pixel).
+    """A (size, size) field of zero mean and unit deviation with power spectrum k^-beta.
+
+    k: cycles per pixel.
     """
     f = np.fft.fftfreq(size)
     k = np.hypot(*np.meshgrid(f, f))
-    k[0, 0] = 1.0
-    z = np.fft.ifft2(np.fft.fft2(rng.standard_normal((size, size))) * k ** (-beta / 2)).real
+    k[0, 0] = 1.0  # the mean, which is taken off below; 0 has no negative power
+    white = np.fft.fft2(rng.standard_normal((size, size)))
+    z = np.fft.ifft2(white * k ** (-beta / 2)).real
     return (z - z.mean()) / z.std()
 
 
 def cells(points: np.ndarray, size: int, warp: np.ndarray | None = None) -> np.ndarray:
-    """Voronoi cell (index of the nearest point) of each pixel, (size, size) int; `warp` (2, size,
-    size) bends the borders.
+    """Voronoi cell (index of the nearest point) of each pixel, (size, size) int.
+
+    points (n, 2); `warp` (2, size, size) bends the borders.
     """
-    grid = np.stack(np.mgrid[:size, :size]).astype(float)
-    grid = grid if warp is None else grid + warp
-    return cKDTree(points).query(grid.reshape(2, -1).T)[1].reshape(size, size)
+    grid = np.stack(np.mgrid[:size, :size]).astype(float)  # (2, size, size)
+    if warp is not None:
+        grid = grid + warp
+    _, numbers = cKDTree(points).query(grid.reshape(2, -1).T)
+    return numbers.reshape(size, size)
 
 
 def parcels(rng: np.random.Generator, size: int) -> tuple[np.ndarray, int]:
-    """Field number of each pixel: districts, each cut into staggered strips of its own direction
-    and width.
+    """Field number of each pixel, (size, size) int, and how many there are.
+
+    The land is districts, each cut into staggered strips of its own direction and width.
     """
     y, x = np.mgrid[:size, :size].astype(float)
     districts = rng.integers(3, 7)
@@ -75,9 +82,9 @@ def roads(rng: np.random.Generator, size: int, town: np.ndarray) -> np.ndarray:
         for side in (0.0, np.pi):
             y = town[0] + along * np.sin(angle + side) + sway * np.sin(along / 40) * np.cos(angle)
             x = town[1] + along * np.cos(angle + side) - sway * np.sin(along / 40) * np.sin(angle)
-            ok = (y >= 0) & (y < size - 1) & (x >= 0) & (x < size - 1)
-            yi = y[ok].astype(int)
-            xi = x[ok].astype(int)
+            inside = (y >= 0) & (y < size - 1) & (x >= 0) & (x < size - 1)
+            yi = y[inside].astype(int)
+            xi = x[inside].astype(int)
             road[yi, xi] = road[yi, xi + 1] = road[yi + 1, xi] = True
     return road
 
@@ -87,7 +94,8 @@ def river(rng: np.random.Generator, size: int) -> np.ndarray:
     if rng.random() > 0.6:
         return np.zeros((size, size), bool)
     y, x = np.mgrid[:size, :size].astype(float)
-    angle, (cy, cx) = rng.uniform(0, np.pi), rng.uniform(0.25 * size, 0.75 * size, 2)
+    angle = rng.uniform(0, np.pi)
+    cy, cx = rng.uniform(0.25 * size, 0.75 * size, 2)
     along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
     across = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle)
     meander = gaussian_filter(rng.standard_normal(1024), 30)

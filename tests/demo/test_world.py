@@ -19,7 +19,7 @@ RECIPE = read_recipe(root() / "assets/demo/world.yaml")
 
 
 def climate(preset: str = "strong") -> Climate:
-    return Climate(**{k: v for k, v in RECIPE["presets"][preset].items() if k != "parts"})
+    return Climate.of(RECIPE["presets"][preset])
 
 
 @pytest.fixture(scope="module")
