@@ -26,15 +26,8 @@ from satjepa.published.checkpoint import (
     without_tokens,
     write_published,
 )
-from satjepa.published.layout import (
-    Dims,
-    PublishedError,
-    Sections,
-    check,
-    expected,
-    lora_targets,
-    read_dims,
-)
+from satjepa.published.dims import Dims, PublishedError, Sections, read_dims
+from satjepa.published.layout import check, expected, lora_targets
 from satjepa.published.names import LORA, SECTIONS, Tensors, to_published
 from satjepa.training import checkpoint, provenance
 
