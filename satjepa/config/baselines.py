@@ -108,7 +108,7 @@ class MCVDSizes:
     mask: Share
     sampler: Literal["ddpm", "ddim"]
     steps: Count
-    denoise: Literal["off", "fixed", "reference"]
+    denoise: Literal["none", "fixed", "reference"]
     clip: bool
 
 

@@ -171,7 +171,7 @@ class Train:
     token_dropout: Share
     timestep_mean: float
     timestep_std: Positive
-    precision: Literal["no", "bf16"]
+    precision: Literal["float32", "bf16"]
     log_every: Count
     checkpoint_every: Count
 
