@@ -27,6 +27,7 @@ ABSENT = {
     "train": {"jepa_share": 0.0},
     "data": {"white": None},
 }  # two are younger than the format
+PRECISIONS = {"no": "float32"}  # words of older headers: YAML 1.1 reads `no` as false
 
 
 def make_header(config: Json, split: str, backbone: str) -> Json:
@@ -52,11 +53,15 @@ def make_header(config: Json, split: str, backbone: str) -> Json:
 
 def settings_of(header: Json) -> Json:
     """What `satjepa.config.params.from_dict` takes: the settings of a header, with those that it
-    has not.
+    has not, each in the words that params.yaml takes.
     """
-    return header["config"] | {
+    settings = header["config"] | {
         name: values | header["config"].get(name, {}) for name, values in ABSENT.items()
     }
+    word = settings["train"].get("precision")
+    if word in PRECISIONS:
+        settings["train"] |= {"precision": PRECISIONS[word]}
+    return settings
 
 
 def _compared(config: Json) -> Json:

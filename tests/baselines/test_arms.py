@@ -38,7 +38,7 @@ TINY = {
         "mcvd": {"kind": "mcvd", "model": {
             "width": 8, "mult": [1, 2], "blocks": 1, "attention": [8], "spade_dim": 0,
             "dropout": 0.0, "steps": 2, "mask_embedding": False, "history": 0, "mask": 0.0,
-            "sampler": "ddim", "denoise": "off", "clip": True,
+            "sampler": "ddim", "denoise": "none", "clip": True,
         }},
     },
 }  # fmt: skip

@@ -12,7 +12,7 @@ REPO = Path(__file__).resolve().parents[2]
 MCVD = {
     "width": 8, "mult": [1, 1, 2], "blocks": 1, "attention": [16], "spade_dim": 0, "dropout": 0.0,
     "history": 0, "mask_embedding": False, "mask": 0.0, "sampler": "ddim", "steps": 10,
-    "denoise": "off", "clip": True,
+    "denoise": "none", "clip": True,
 }  # fmt: skip
 PREDRNN = {
     "hidden": 8, "layers": 2, "kernel": 5, "patch": 4, "layer_norm": False, "decouple": 0.1,
