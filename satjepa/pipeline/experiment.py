@@ -26,8 +26,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from satjepa.config import ConfigError, load_params
-from satjepa.config.yaml12 import dumps, loads
 from satjepa.paths import root
 
 NOT_DONE = 75  # EX_TEMPFAIL: run the same command again
@@ -51,18 +52,18 @@ class ExperimentError(RuntimeError):
 
 def seeds_of(params: str) -> list[int]:
     """`ablate.seeds` of the text of a params file."""
-    return list(loads(params)["ablate"]["seeds"])
+    return list(yaml.safe_load(params)["ablate"]["seeds"])
 
 
 def with_seed(params: str, seed: int) -> str:
     """The text of a params file with `ablate.seeds` cut down to one, its comments gone.
     ExperimentError for another.
     """
-    values = loads(params)
+    values = yaml.safe_load(params)
     if seed not in (known := values["ablate"]["seeds"]):
         raise ExperimentError(f"seed {seed} is not one of ablate.seeds, {known}")
     values["ablate"]["seeds"] = [seed]
-    return dumps(values)
+    return yaml.safe_dump(values, sort_keys=False)
 
 
 def lay_out(folder: Path, params: str) -> None:
@@ -194,7 +195,7 @@ def collect(folder: Path, target: Path, seconds: list[float], workers: int) -> N
         "minutes": round(sum(seconds) / 60, 1),
         "parts": len(seconds),
     }
-    (target / "machine.yaml").write_text(dumps(machine))
+    (target / "machine.yaml").write_text(yaml.safe_dump(machine, sort_keys=False))
 
 
 def costs(folder: Path) -> list[dict[str, str | float | None]]:
@@ -253,7 +254,7 @@ def _made_with(folder: Path) -> dict[str, Any]:
 
     Not what made text embeddings and latents: their last bits differ from machine to machine.
     """
-    stages = loads((folder / "dvc.lock").read_text())["stages"].items()
+    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"].items()
     matrix = [stage for name, stage in stages if "@" in name]
     files = {
         dep["path"]: dep["md5"]
