@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from reach import as_checkout
 from typer.testing import CliRunner, Result
 
 from satjepa import assemble, cli
@@ -200,8 +201,7 @@ def test_what_a_user_can_mend_is_one_message(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "dvc.yaml").touch()
-    monkeypatch.chdir(tmp_path)  # a checkout where nothing has run
+    monkeypatch.chdir(as_checkout(tmp_path))  # a checkout where nothing has run
     places = {"scene": scene, "out": tmp_path / "o.tif", "trained": trained, "folder": tmp_path}
     result = run(*(word.format(**places) for word in words))
     assert result.exit_code == 2 and says.format(**places) in result.output, result.output

@@ -27,7 +27,6 @@ ABSENT = {
     "train": {"jepa_share": 0.0},
     "data": {"white": None},
 }  # two are younger than the format
-PRECISIONS = {"no": "float32"}  # words of older headers: YAML 1.1 reads `no` as false
 
 
 def make_header(config: Json, split: str, backbone: str) -> Json:
@@ -58,9 +57,8 @@ def settings_of(header: Json) -> Json:
     settings = header["config"] | {
         name: values | header["config"].get(name, {}) for name, values in ABSENT.items()
     }
-    word = settings["train"].get("precision")
-    if word in PRECISIONS:
-        settings["train"] |= {"precision": PRECISIONS[word]}
+    if settings["train"].get("precision") == "no":  # the word for float32 in older headers
+        settings["train"] |= {"precision": "float32"}
     return settings
 
 

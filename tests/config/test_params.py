@@ -1,16 +1,14 @@
 """params.yaml is read strictly: what is accepted, what is refused, and how the refusal reads."""
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from reach import as_checkout
 
 from satjepa.config import Params, digest, from_dict, load_params
 from satjepa.config.typed import ConfigError, valid_keys
-from satjepa.paths import root
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -183,8 +181,7 @@ def test_overrides_come_last_and_are_checked():
 def test_the_environment_chooses_the_file(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write({"seed": 11})
     write({"seed": 12}, "params.table.yaml")
-    (tmp_path / "dvc.yaml").touch()
-    (tmp_path / "notebooks").mkdir()
+    (as_checkout(tmp_path) / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     monkeypatch.delenv("SATJEPA_PARAMS", raising=False)
     assert load_params().seed == 11
@@ -206,23 +203,3 @@ def test_valid_keys_are_those_of_the_file():
     keys = set(valid_keys(Params))
     assert {"seed", "model", "model.encoder.dim", "ablate.arms"} <= keys
     assert {key for key in keys if "." not in key} == set(values)
-
-
-def test_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "dvc.yaml").touch()
-    (tmp_path / "a/b").mkdir(parents=True)
-    assert root(tmp_path / "a/b") == root(str(tmp_path)) == tmp_path
-    monkeypatch.chdir(tmp_path / "a")
-    assert root() == tmp_path
-    (tmp_path / "dvc.yaml").unlink()
-    assert root() == REPO  # the checkout this package is imported from
-    with pytest.raises(FileNotFoundError, match=r"dvc\.yaml"):
-        root(tmp_path)
-
-
-def test_reading_parameters_does_not_import_torch():
-    code = (
-        "import sys, satjepa.config.params, satjepa.pipeline.run_notebook; sys.exit(any(m in "
-        "sys.modules for m in ('torch', 'papermill')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == 0
