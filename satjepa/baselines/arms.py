@@ -124,7 +124,10 @@ def train_arm(
         {name: value for name, value in batch.items() if name not in UNUSED}
         for batch in batches(pairs_of(arm, params, "val"), arm.train.batch, arm.train.val_patches)
     ]
-    return fit(model, data, validation, arm.train, run, header, params.seed, progress, max_seconds)
+    return fit(
+        model, data, validation, arm.train, run, header, params.seed, progress, max_seconds,
+        params.train.workers,
+    )  # fmt: skip
 
 
 def load_arm(arm: Arm, params: Params, folder: str | Path) -> Forecaster:

@@ -172,6 +172,7 @@ class Train:
     timestep_mean: float
     timestep_std: Positive
     precision: Literal["no", "bf16"]
+    workers: Whole
     log_every: Count
     checkpoint_every: Count
 

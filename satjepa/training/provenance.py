@@ -20,13 +20,14 @@ TRAINING_CODE = ("models", "training")  # folders whose code decides what traini
 # What changes no trained weight; of another split its hash tells.
 NOT_TRAINING = (
     "sample.", "eval.", "ablate.", "published.", "train.log_every", "train.checkpoint_every",
+    "train.workers",
     "data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_",
 )  # fmt: skip
 ABSENT = {
     "baselines": {},
-    "train": {"jepa_share": 0.0},
+    "train": {"jepa_share": 0.0, "workers": 0},
     "data": {"white": None},
-}  # two are younger than the format
+}  # three are younger than the format
 
 
 def make_header(config: Json, split: str, backbone: str) -> Json:
