@@ -22,7 +22,7 @@ from satjepa.contracts import Captions
 from satjepa.data.cube import open_cube
 from satjepa.data.pairs import PairDataset, collate, spread_evenly
 from satjepa.data.splits import Split, UnknownSplit
-from satjepa.paths import root
+from satjepa.paths import ARTIFACTS, root, run_folder
 
 if TYPE_CHECKING:
     from satjepa.captions.embeddings import TextEncoders
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from satjepa.models.caption_forecaster import Caption
     from satjepa.models.joint import JointModel
     from satjepa.training.checkpoint import Checkpoint
-
-ARTIFACTS = "artifacts"
 
 
 def local(path: str) -> str:
@@ -167,30 +165,39 @@ def load_model(folder: str | Path) -> JointModel:
     return from_checkpoint(found, the_device(), trained_on(found))
 
 
+def load_run(params: Params, arm: str, seed: int) -> JointModel:
+    """The trained model of an arm of params.yaml; it forecasts by the `sample` section of `params`."""
+    from satjepa.training import checkpoint
+
+    saved = checkpoint.load(run_folder(arm, seed) / "model")
+    sample = params.sample.model_dump()
+    return from_checkpoint(saved, the_device(), trained_on(saved), sample=sample)
+
+
 def from_checkpoint(
     found: Checkpoint, device: str | torch.device, split: Split | UnknownSplit | None = None,
     backbone: str | None = None, sample: Mapping[str, Any] | None = None,
 ) -> JointModel:  # fmt: skip
     """The trained model of a checkpoint on a device, in evaluation mode, built with the settings in
-    its header.
+    its header; those of the sampler come from params.yaml, where the checkpoint is one of a run.
 
     split: what `trained_on` is set to; None lets nothing be scored. backbone: a diffusers folder or
-    hub id, instead of
-    the checkpoint's own. sample: other values for its `sample` section, where not None.
+    hub id, instead of the checkpoint's own. sample: other values of the `sample` section, where not
+    None.
 
     Raises ConfigError for a value that does not fit, CheckpointError for another backbone than it
     was trained on.
     """
-    from satjepa.config import from_dict
-    from satjepa.config.typed import with_keys
+    from satjepa.config import from_dict, load_params
+    from satjepa.config.files import with_keys
     from satjepa.training import provenance
 
     changed = {f"sample.{key}": value for key, value in (sample or {}).items() if value is not None}
     changed |= {"backbone.path": backbone} if backbone else {}
-    config = with_keys(Params, provenance.settings_of(found.header), changed)
-    found = replace(
-        found, header=found.header | {"config": config}
-    )  # an error names the backbone that was taken
+    settings = provenance.settings_of(found.header, load_params().as_dict())
+    config = with_keys(settings, changed)
+    # an error names the backbone that was taken
+    found = replace(found, header=found.header | {"config": config})
     model = provenance.restore(found, build_model(from_dict(config)))
     model.trained_on = split or UnknownSplit()
     return model.to(device)

@@ -4,6 +4,15 @@ shell.
 
 from pathlib import Path
 
+# Of the stages before training: scenes, cubes, split, captions, text, latents.
+ARTIFACTS = "artifacts"
+RUNS = "runs"
+
+
+def run_folder(arm: str, seed: int) -> Path:
+    """Where an arm of params.yaml, ours or a baseline, leaves its model, log and scores."""
+    return root() / RUNS / f"{arm}-{seed}"
+
 
 def root(start: str | Path | None = None) -> Path:
     """The nearest folder at or above `start` (default: the current folder) that holds dvc.yaml.

@@ -260,7 +260,7 @@ class MCVD(nn.Module):
         self, side: int, width: int = 128, mult: Sequence[int] = (1, 1, 2, 3, 4), blocks: int = 2,
         attention: Sequence[int] = (32, 16, 8), spade_dim: int = 0, dropout: float = 0.0,
         mask_embedding: bool = False, history: int = 0, mask: float = 0.0, sampler: Literal["ddpm",
-        "ddim"] = "ddpm", steps: int = 100, denoise: Literal["off", "fixed", "reference"] = "off",
+        "ddim"] = "ddpm", steps: int = 100, denoise: Literal["none", "fixed", "reference"] = "none",
         clip: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()

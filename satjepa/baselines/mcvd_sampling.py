@@ -37,7 +37,7 @@ def sample(
     steps: int,
     noise: Noise | None,
     clip: bool = True,
-    denoise: Literal["off", "fixed", "reference"] = "off",
+    denoise: Literal["none", "fixed", "reference"] = "none",
 ) -> Tensor:
     """From noise x (B,C,H,W) to an image, about in [-1, 1], by `steps` calls of ``eps(x, level)``.
 
@@ -66,6 +66,6 @@ def sample(
         x = after**0.5 * b / (1 - a) * x0 + (1 - b) ** 0.5 * (1 - after) / (1 - a) * x
         if i < steps - 1:
             x = x + ((1 - after) / (1 - a) * b) ** 0.5 * noise(i)
-    if denoise != "off":
+    if denoise != "none":
         x = x - (1 - path[-2]) ** 0.5 * eps(x, levels[-1] if denoise == "fixed" else steps - 1)
     return x
