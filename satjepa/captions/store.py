@@ -75,7 +75,7 @@ class TextBuffer:
 class TextStore:
     """Embeddings of texts in a folder of safetensors files that describe themselves.
 
-    Each file holds hidden (sum of L, D), pooled (N, P) and, as its metadata, the N texts and their
+    Each file holds hidden (sum of L, D), pooled (N, P) and, in its metadata, the N texts and their
     lengths. Files are memory-mapped, written beside and renamed, and never changed: an interrupted
     `write` goes on where it stopped, and what is no longer asked for may stay.
     """
@@ -95,13 +95,13 @@ class TextStore:
     def _map(self, file: Path) -> None:
         from safetensors import safe_open
 
+        about = _about(file)
         with safe_open(file, "pt") as shard:
-            about = shard.metadata()
             hidden = shard.get_tensor("hidden")
             pooled = shard.get_tensor("pooled")
-        for text in json.loads(about["texts"]):
+        for text in about["texts"]:
             self.numbers[text] = len(self.numbers)
-        self.hidden += hidden.split(json.loads(about["lengths"]))
+        self.hidden += hidden.split(about["lengths"])
         self.pooled += pooled
 
     @classmethod
@@ -201,12 +201,11 @@ class TextStore:
 
 
 def _about(file: Path) -> dict[str, Any]:
-    """Which encoders wrote a file, and its texts."""
+    """Which encoders wrote a file, its texts and their lengths in tokens."""
     from safetensors import safe_open
 
     with safe_open(file, "pt") as shard:
-        about = shard.metadata()
-    return {"encoders": about["encoders"], "texts": json.loads(about["texts"])}
+        return json.loads(shard.metadata()["about"])
 
 
 def _clear(path: Path, key: str) -> None:
@@ -243,14 +242,12 @@ def _write_shard(
             hidden.append(h.bfloat16().cpu())
             pooled.append(p.bfloat16().cpu())
         bar.update(len(part))
-    about = {
-        "encoders": key,
-        "texts": json.dumps(texts),
-        "lengths": json.dumps([len(h) for h in hidden]),
-    }
-    name = hashlib.sha256((key + about["texts"]).encode()).hexdigest()[:16]
+    about = {"encoders": key, "texts": texts, "lengths": [len(h) for h in hidden]}
+    name = hashlib.sha256(json.dumps([key, texts]).encode()).hexdigest()[:16]
     unfinished = path / f"{name}.part"
-    save_file({"hidden": torch.cat(hidden), "pooled": torch.stack(pooled)}, unfinished, about)
+    tensors = {"hidden": torch.cat(hidden), "pooled": torch.stack(pooled)}
+    # one key of metadata: safetensors writes several in any order, and equal runs give equal bytes
+    save_file(tensors, unfinished, {"about": json.dumps(about)})
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())  # the name must not outlive the bytes
     os.replace(unfinished, path / f"{name}.safetensors")
