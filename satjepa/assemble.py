@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from satjepa.captions.embeddings import Embed, caption_embedder, encode_caption_batch
+from satjepa.captions.table import folder_of
 from satjepa.config import Params
-from satjepa.contracts import Captions
+from satjepa.contracts import CAPTION_KINDS, Captions
 from satjepa.data.cube import cube_paths, open_cube
 from satjepa.data.pairs import PairDataset, collate, spread_evenly
 from satjepa.data.splits import Split, UnknownSplit
@@ -49,6 +50,21 @@ def open_split() -> Split:
     return Split.load(root() / ARTIFACTS / "split.json")
 
 
+def captions_file(params: Params) -> Path:
+    """The table of the captioner and prompt version of params.yaml."""
+    return _of_captioner(params, "captions") / "captions.parquet"
+
+
+def text_folder(params: Params) -> Path:
+    """The store of the embeddings of that table's texts."""
+    return _of_captioner(params, "text")
+
+
+def _of_captioner(params: Params, kind: str) -> Path:
+    c = params.captions
+    return folder_of(root() / ARTIFACTS / kind, c.captioner, c.prompt_version)
+
+
 def dataset(
     params: Params,
     part: str,
@@ -65,18 +81,19 @@ def dataset(
     Training windows overlap and are turned and mirrored; the others are neither. Truth layers come
     along outside training.
     """
-    from satjepa.captions.embeddings import TextStore
-    from satjepa.captions.table import read_table
+    from satjepa.captions.store import TextStore
+    from satjepa.captions.table import lookup
     from satjepa.models.latents import LatentStore
 
     d = params.data
     home = root() / ARTIFACTS
     training = part == "train"
-    words = (
-        {"captions": read_table(home / "captions.parquet"), "text": TextStore.open(home / "text")}
-        if text
-        else {}
-    )
+    words: dict[str, Any] = {}
+    if text:
+        c = params.captions
+        words["captions"] = lookup(captions_file(params), c.captioner, c.prompt_version)
+        words["text"] = TextStore.open(text_folder(params))
+        words["lengths"] = (c.max_length,) * len(CAPTION_KINDS)
     cubes = cubes_of(preset or d.presets[0])
     return PairDataset(
         cubes if emb else [cube.drop_vars("emb", errors="ignore") for cube in cubes],
@@ -86,7 +103,6 @@ def dataset(
         d.history,
         augment=training,
         truth=not training,
-        max_length=params.captions.max_length,
         latents=LatentStore(home / "latents") if latents else None,
         **words,
     )

@@ -25,7 +25,7 @@ TINY = {
     "model.predictor": SMALL, "model.forecaster": {"dim": 16, "layers": 1, "heads": 2},
     "model.adapter": {"dim": 16, "layers": 1, "heads": 2}, "train.steps": 6,
     "train.jepa_share": 0.5, "train.batch": 2, "train.log_every": 2, "train.checkpoint_every": 2,
-    "train.precision": "no", "sample.steps": 2, "baselines": {},
+    "train.precision": "float32", "sample.steps": 2,
 }  # fmt: skip
 
 

@@ -143,7 +143,10 @@ def train_arm(
     validation = []
     for batch in batches(pairs_of(name, params, "val"), settings.batch, settings.val_patches):
         validation.append({key: value for key, value in batch.items() if key not in UNUSED})
-    return fit(model, data, validation, settings, run, header, params.seed, progress, max_seconds)
+    return fit(
+        model, data, validation, settings, run, header, params.seed, progress, max_seconds,
+        params.train.workers,
+    )  # fmt: skip
 
 
 def load_arm(name: str, params: Params, folder: str | Path) -> Forecaster:

@@ -165,6 +165,7 @@ class Train(Section):
     timestep_mean: float
     timestep_std: Positive
     precision: Literal["float32", "bf16"]
+    workers: Whole
     log_every: Count
     checkpoint_every: Count
 

@@ -22,11 +22,11 @@ NOT_OF_A_RUN = ("seeds", "arms", "baselines", "pretrain", "sample", "eval")
 # Keys of the other sections that decide none; of another split its hash tells.
 NOT_COMPARED = (
     *(f"{section}." for section in NOT_OF_A_RUN), "ablate.", "published.",
-    "train.log_every", "train.checkpoint_every",
+    "train.log_every", "train.checkpoint_every", "train.workers",
     "data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_",
 )  # fmt: skip
 # What the absence of keys that are younger than the format means.
-ABSENT = {"train": {"jepa_share": 0.0}, "data": {"white": None}}
+ABSENT = {"train": {"jepa_share": 0.0, "workers": 0}, "data": {"white": None}}
 
 
 def make_header(config: Json, split: str, backbone: str, sample: Json | None = None) -> Json:
