@@ -294,7 +294,9 @@ def test_without_an_input_the_held_out_regions_are_forecast(
             tile(folder / f"s2_rgb_{region}_{year}_10km.tif", seed=year)
     split = Split("region", 0, ("Train",), (), ("Aland", "Bland", "Once"))
     monkeypatch.setattr(assemble, "open_split", lambda: split)
-    pairs = [(tif.name, [truth.name for truth in truths]) for tif, truths in held_out(load_params())]
+    pairs = [
+        (tif.name, [truth.name for truth in truths]) for tif, truths in held_out(load_params())
+    ]
     assert pairs == [
         ("s2_rgb_Aland_2019_10km.tif", ["s2_rgb_Aland_2020_10km.tif"]),
         ("s2_rgb_Bland_2020_10km.tif", ["s2_rgb_Bland_2021_10km.tif"]),
