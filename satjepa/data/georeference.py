@@ -115,6 +115,7 @@ class Georeference:
         the raster; in the axes of the CRS where the earth cannot be reached from it.
         """
         from rasterio import transform, warp
+        from rasterio._err import CPLE_BaseError  # what `warp.transform` lets through
         from rasterio.errors import CRSError, RasterioError
 
         rows = self.height / 2 + np.array([0, 0, 1])
@@ -135,7 +136,8 @@ class Georeference:
         crs = "EPSG:4326" if self.rpcs and self.crs is None else self.crs
         try:
             lon, lat = (np.array(values) for values in warp.transform(crs, "EPSG:4326", x, y))
-        except (CRSError, RasterioError):  # no CRS, or a local one: its axes are all there is
+        except (CRSError, RasterioError, CPLE_BaseError):
+            # no CRS, a local one, or one of another planet: its axes are all there is
             return np.stack([x[1:] - x[0], y[1:] - y[0]], axis=1)
         east = ((lon[1:] - lon[0] + 180) % 360 - 180) * np.cos(np.deg2rad(lat[0]))
         return np.stack([east, lat[1:] - lat[0]], axis=1)

@@ -136,5 +136,8 @@ def _apart(values: np.ndarray, nodata: float) -> np.ndarray:
     """
     if not math.isfinite(nodata):
         return values
-    step = np.float32(max(float(np.spacing(np.float32(abs(nodata)))), 1e-6))
-    return np.where(values == np.float32(nodata), values + (step if nodata <= 0 else -step), values)
+    number = np.float32(nodata)
+    moved = number + np.float32(1e-6 if nodata <= 0 else -1e-6)
+    if moved == number:  # so large that 1e-6 is lost
+        moved = np.nextafter(number, np.float32(0))
+    return np.where(values == number, moved, values)
