@@ -6,6 +6,7 @@ and how to fix it. Nothing that could not be read is ever replaced by zeros.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -194,7 +195,7 @@ def facts(path: str | Path, bands: int) -> Facts:
     """
     path = Path(path).absolute()
     beside = [path.with_name(path.name + ending) for ending in (".msk", ".aux.xml")]
-    stats = [path.stat(), *(file.stat() for file in beside if file.exists())]
+    stats = [path.stat(), *(file.stat() for file in beside if os.path.exists(file))]
     return _inspect(path, bands, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
 
 
