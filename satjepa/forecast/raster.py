@@ -64,10 +64,8 @@ def forecast_raster(
             f"overlap {overlap}: at least 0 and less than the patch of {patch} pixels"
         )
     if not isinstance(paths, Request):
-        images = [paths] if isinstance(paths, str | Path) else paths
-        paths = check_files(images, out, years)
-    request = paths
-    stack = _read(request, white, trained_white, history, log)
+        paths = check_files([paths] if isinstance(paths, str | Path) else paths, out, years)
+    stack = _read(paths, white, trained_white, history, log)
     stack, boxes = cover(stack, patch, overlap)
     log(
         f"{len(boxes)} tiles of {patch}x{patch} px, overlap at least {overlap}; {samples} samples, "
@@ -75,13 +73,21 @@ def forecast_raster(
     )
     draw = {"history": history, "embed": embed, "samples": samples, "seed": seed, "batch": batch}
     mean, spread = blended(stack, forecaster, boxes, **draw)
-    year = "unknown" if request.years[-1] is None else str(request.years[-1] + 1)
-    notes = {"YEAR": year, "SEED": str(seed), "SAMPLES": str(samples), "WHITE": f"{stack.white:g}"}
-    notes |= {"INPUTS": ", ".join(path.name for path in request.images), **(tags or {})}
-    write_forecast(out, request.place, stack, mean, spread, notes)
+    notes = {"SEED": str(seed), "SAMPLES": str(samples)} | _notes(paths, stack) | (tags or {})
+    write_forecast(out, paths.place, stack, mean, spread, notes)
     seconds = time.perf_counter() - started
-    log(f"wrote {out}: forecast of year {year}, mean and spread, in {seconds:.1f} s")
+    log(f"wrote {out}: forecast of year {notes['YEAR']}, mean and spread, in {seconds:.1f} s")
     return Path(out)
+
+
+def _notes(request: Request, stack: Stack) -> dict[str, str]:
+    """What the file says of its inputs."""
+    last = request.years[-1]
+    return {
+        "YEAR": "unknown" if last is None else str(last + 1),
+        "WHITE": f"{stack.white:g}",
+        "INPUTS": ", ".join(path.name for path in request.images),
+    }
 
 
 def _read(
