@@ -10,6 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Of the stages before training: scenes, cubes, split, captions, text, latents.
+ARTIFACTS = "artifacts"
+RUNS = "runs"
+
+
+def run_folder(arm: str, seed: int) -> Path:
+    """Where an arm of params.yaml, ours or a baseline, leaves its model, log and scores."""
+    return root() / RUNS / f"{arm}-{seed}"
+
+
 CHECKOUT = ("dvc.yaml", "satjepa/paths.py")  # the pipeline, and the package that it runs
 
 

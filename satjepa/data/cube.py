@@ -71,6 +71,13 @@ def build_cube(
     return open_cube(out)
 
 
+def cube_paths(folder: str | Path) -> list[Path]:
+    """The cubes of a folder in the order of their names; hidden files, such as those that macOS
+    lays beside others, are none.
+    """
+    return sorted(Path(folder).glob("[!.]*.zarr"))
+
+
 def open_cube(path: str | Path) -> xr.Dataset:
     """Open a cube lazily: values are read when first used, then kept.
 
