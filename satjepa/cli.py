@@ -201,20 +201,12 @@ def caption(
     """Describe an image by rule: what covers it, how it is laid out, what it is."""
     from satjepa.captions.rules import caption
     from satjepa.data.display import display_white
-    from satjepa.data.grid import upright
-    from satjepa.data.rasters import facts
-    from satjepa.data.remarks import remarks
     from satjepa.data.stack import read_stack
 
     white, why = display_white(image, white)
     typer.echo(f"white {white:g}, {why}")
-    for line in remarks([image]):
-        typer.echo(line)
     stack = read_stack([image], [None], white)
-    turn = facts(image, bands=3).grid.turn  # words are of the map, not of the file's rows
-    rgb = upright(stack.rgb[0], turn)
-    valid = upright(stack.valid[0], turn)
-    for name, text in caption(rgb, valid, encoding="display")._asdict().items():
+    for name, text in caption(stack.rgb[0], stack.valid[0], encoding="display")._asdict().items():
         typer.echo(f"{name:12s} {text}")
 
 

@@ -30,7 +30,6 @@ from satjepa.captions.rules import caption
 from satjepa.contracts import Forecaster
 from satjepa.data.display import display_white
 from satjepa.data.rasters import rgb_scale
-from satjepa.data.remarks import remarks
 from satjepa.data.stack import ForecastError, Stack, read_stack, years_of
 
 BANDS = ("mean red", "mean green", "mean blue", "spread red", "spread green", "spread blue")
@@ -187,8 +186,6 @@ def forecast_raster(
         )
     known = check_files(paths, Path(out), years)
     white, why = display_white(paths[-1], white, trained_white)
-    for line in remarks(paths):
-        log(line)
     stack = read_stack(paths, known, white)
     log(_seen(stack, paths[-1].name, history))
     log(f"white {white:g}, {why}; {stack.saturated:.1%} of the pixels are brighter and clipped")
