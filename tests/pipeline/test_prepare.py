@@ -1,5 +1,7 @@
 """The data stage on a folder of one's own regions: what is in, what is not, and why."""
 
+import os
+import stat
 from functools import partial
 
 import numpy as np
@@ -76,3 +78,16 @@ def test_hidden_files_beside_and_in_the_cubes_are_none(own, tmp_path):
     (cubes / "A.zarr/rgb/c/0/._0").write_bytes(b"\0\5\26\7")
     assert [cube.attrs["region"] for cube in cubes_of("mine")] == ["A", "B", "C"]
     assert open_cube(cubes / "A.zarr")["rgb"].values.max() > 0
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002])
+def test_what_is_written_has_the_mode_that_the_umask_says(own, tmp_path, mask):
+    for region in ("A", "B", "C"):
+        write(tmp_path / "mine", region, [2020, 2021])
+    before = os.umask(mask)
+    try:
+        prepare.prepare(own(), progress=False)
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o666 & ~mask}
