@@ -38,7 +38,8 @@ from sd35_medium import BLOCKS, DUAL, WIDTH, transformer
 from satjepa.models.backbone import Backbone
 from satjepa.published.checkpoint import read_published, write_published
 from satjepa.published.convert import from_folder, model_of, params_of, to_folder
-from satjepa.published.layout import KEYS, Dims, expected
+from satjepa.published.dims import Dims
+from satjepa.published.layout import KEYS, expected
 from satjepa.published.names import LORA
 
 FULL = Dims(

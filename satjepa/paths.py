@@ -10,23 +10,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Of the stages before training: scenes, cubes, split, captions, text, latents.
+ARTIFACTS = "artifacts"
+RUNS = "runs"
+
+
+def run_folder(arm: str, seed: int) -> Path:
+    """Where an arm of params.yaml, ours or a baseline, leaves its model, log and scores."""
+    return root() / RUNS / f"{arm}-{seed}"
+
+
+CHECKOUT = ("dvc.yaml", "satjepa/paths.py")  # the pipeline, and the package that it runs
+
+
+def is_checkout(folder: Path) -> bool:
+    """Whether a folder is a checkout of satjepa: another project has a dvc.yaml, too."""
+    return all((folder / name).is_file() for name in CHECKOUT)
+
 
 def root(start: str | Path | None = None) -> Path:
-    """The nearest folder at or above `start` (default: the current folder) that holds dvc.yaml.
+    """The nearest folder at or above `start` (default: the current folder) that is a checkout of
+    satjepa.
 
-    With no `start` and no dvc.yaml above the current folder, the checkout this package is imported
-    from is meant: so `satjepa forecast` works from any folder. Raises FileNotFoundError where
-    neither holds a dvc.yaml.
+    With no `start` and no checkout above the current folder, the one this package is imported from
+    is meant: so `satjepa forecast` works from any folder, that of another DVC project, too. Raises
+    FileNotFoundError where neither is one.
     """
     here = Path.cwd() if start is None else Path(start).resolve()
     candidates = [here, *here.parents]
     if start is None:
         candidates.append(Path(__file__).resolve().parents[1])
     for folder in candidates:
-        if (folder / "dvc.yaml").is_file():
+        if is_checkout(folder):
             return folder
     raise FileNotFoundError(
-        f"no dvc.yaml in {here} or above it; run this inside a checkout of satjepa"
+        f"neither {here} nor a folder above it is a checkout of satjepa, with {' and '.join(CHECKOUT)};"
+        " run this inside one"
     )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from satjepa.published.layout import KEYS, Dims, expected
+from satjepa.published.dims import Dims
+from satjepa.published.layout import KEYS, expected
 from satjepa.published.names import LORA
 
 WIDTH = 160  # of assets/tiny_sd3

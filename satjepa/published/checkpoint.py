@@ -22,15 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from satjepa.published.layout import (
-    KEYS,
-    Dims,
-    PublishedError,
-    Sections,
-    check,
-    expected,
-    read_dims,
-)
+from satjepa.published.dims import Dims, PublishedError, Sections, read_dims
+from satjepa.published.layout import KEYS, check, expected
 from satjepa.published.names import LORA, SECTIONS, Tensors, to_ours
 
 PROMPTS = ("prompt_embeds", "pooled_prompt_embeds")

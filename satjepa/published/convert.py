@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from satjepa.config import Params, from_dict, load_params
-from satjepa.config.typed import with_keys
+from satjepa.config.files import with_keys
 from satjepa.data.splits import UnknownSplit
 from satjepa.models.jepa import sincos_2d
 from satjepa.published.checkpoint import (
@@ -26,15 +26,8 @@ from satjepa.published.checkpoint import (
     without_tokens,
     write_published,
 )
-from satjepa.published.layout import (
-    Dims,
-    PublishedError,
-    Sections,
-    check,
-    expected,
-    lora_targets,
-    read_dims,
-)
+from satjepa.published.dims import Dims, PublishedError, Sections, read_dims
+from satjepa.published.layout import check, expected, lora_targets
 from satjepa.published.names import LORA, SECTIONS, Tensors, to_published
 from satjepa.training import checkpoint, provenance
 
@@ -80,7 +73,9 @@ def params_of(published: Published, backbone: str | None = None) -> Params:
         dotted["backbone.path"] = backbone
     if OURS in config:
         return from_dict(
-            with_keys(Params, provenance.settings_of({"config": config[OURS]}), dotted)
+            with_keys(
+                provenance.settings_of({"config": config[OURS]}, load_params().as_dict()), dotted
+            )
         )
     vit = VIT_HEADS.get(d.token_dim, max(1, d.token_dim // 64))
     heads = {"encoder": vit, "predictor": vit, "adapter": HEADS, "forecaster": HEADS}
@@ -96,7 +91,7 @@ def params_of(published: Published, backbone: str | None = None) -> Params:
         assumed["captions.max_length"] = published.content[PROMPTS[0]].shape[1]
     if d.joint_dim == 4096:
         assumed["backbone.path"] = SD35
-    return from_dict(with_keys(Params, load_params().as_dict(), assumed | dotted))
+    return from_dict(with_keys(load_params().as_dict(), assumed | dotted))
 
 
 def _find(config: Any, key: str) -> Any:
@@ -124,7 +119,9 @@ def to_folder(published: Published, folder: str | Path, backbone: str | None = N
         notes["moments"] = list(
             dict.fromkeys(name for moments in optimizer["state"].values() for name in moments)
         )
-    header = provenance.make_header(params.as_dict(), checkpoint.UNKNOWN, checkpoint.UNKNOWN)
+    config = params.as_dict()
+    unknown = checkpoint.UNKNOWN
+    header = provenance.make_header(config, unknown, unknown, config["sample"])
     return checkpoint.save(
         folder, published.state(), header, {"step": 0, "published": without_tokens(notes)}, beside
     )
@@ -140,7 +137,7 @@ def from_folder(folder: str | Path) -> dict[str, Any]:
     PublishedError for the variant `satjepa`.
     """
     found = checkpoint.load(folder, with_optimizer=True)
-    params = from_dict(provenance.settings_of(found.header))
+    params = from_dict(provenance.settings_of(found.header, load_params().as_dict()))
     if params.model.variant != "published":
         has = f"{folder} holds the variant {params.model.variant!r}"
         raise PublishedError(

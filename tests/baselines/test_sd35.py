@@ -137,7 +137,7 @@ def test_strength_is_above_0_and_at_most_1(strength):
 )
 def test_latents_in_latents_out_as_the_pipeline(backbone, pipeline, steps, strength, guidance):
     model = SD35(backbone, img2img_path(steps, strength, SHIFT), text(2), guidance=guidance)
-    hidden, pooled = model.told(make_batch())
+    hidden, pooled = model.caption(make_batch())
     start = torch.randn(3, 16, 4, 4)
     known = options(hidden, pooled, text(2), guidance)
     theirs = pipeline(image=start, strength=strength, num_inference_steps=steps,
@@ -156,7 +156,7 @@ def test_one_step_from_a_stated_noise_level_as_the_pipeline(backbone, pipeline):
     """
     model = SD35(backbone, sigmas(1, SHIFT, 0.35), text(2))
     assert model.path.tolist() == pytest.approx([0.35, 0])
-    hidden, pooled = model.told(make_batch())
+    hidden, pooled = model.caption(make_batch())
     start = torch.randn(3, 16, 4, 4)
     unshifted = 0.35 / (SHIFT - (SHIFT - 1) * 0.35)
     known = options(hidden, pooled, text(2), 1.0)
@@ -178,7 +178,7 @@ def test_a_forecast_is_the_image_of_the_pipeline(backbone, pipeline, monkeypatch
         [torch.randn(16, 4, 4, generator=torch.Generator().manual_seed(i)) for i in range(3)]
     )
     monkeypatch.setattr(sd35, "patch_noise", lambda *_: noise)
-    hidden, pooled = model.told(batch)
+    hidden, pooled = model.caption(batch)
     theirs = pipeline(image=backbone.encode(batch["rgb_t"]), strength=0.6, num_inference_steps=5,
     output_type="pt",
                       generator=generators, **options(hidden, pooled, text(2),
@@ -217,7 +217,7 @@ def test_it_hears_the_semantic_caption_or_the_prompt(backbone):
         assert torch.equal(captioned.forecast(batch), captioned.forecast(other)) != heard
         assert torch.equal(prompted.forecast(batch), prompted.forecast(other))
     del batch["text_t"]  # a prompt needs no captions
-    hidden, pooled = prompted.told(batch)
+    hidden, pooled = prompted.caption(batch)
     assert all(torch.equal(row, text(5)["hidden"]) for row in hidden) and torch.equal(
         pooled[2], text(5)["pooled"]
     )

@@ -23,7 +23,7 @@ from satjepa.published.convert import (
     params_of,
     to_folder,
 )
-from satjepa.published.layout import PublishedError
+from satjepa.published.dims import PublishedError
 from satjepa.published.names import LORA
 from satjepa.training import checkpoint, provenance
 from satjepa.training.checkpoint import CheckpointError

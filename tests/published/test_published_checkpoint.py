@@ -11,7 +11,8 @@ import torch
 from published_files import COARSE, CONFIG, DIMS, TOKEN, content, difference, saved
 
 from satjepa.published.checkpoint import read_published, without_tokens, write_published
-from satjepa.published.layout import KEYS, PublishedError, check, expected, read_dims
+from satjepa.published.dims import PublishedError, read_dims
+from satjepa.published.layout import KEYS, check, expected
 from satjepa.published.names import LORA, to_ours, to_published
 from satjepa.training.checkpoint import CheckpointError
 

@@ -1,12 +1,10 @@
 """How the weights of the real model at tiny size are stepped: groups, optimisers, rates."""
 
-# ruff: noqa: F811 (the fixture that is imported is an argument, too)
-
 import math
 
 import pytest
 import torch
-from test_loop import backbone, build, tiny  # noqa: F401 (a fixture)
+from tiny_run import build, tiny
 
 from satjepa.models.backbone import Backbone
 from satjepa.training.optim import make_optimizers, make_stepping, parameter_groups

@@ -12,10 +12,9 @@ import sys
 import torch
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from test_loop import SAMPLES, build, make_backbone, sample, tiny
+from tiny_run import SAMPLES, build, make_backbone, sample, tiny
 from satjepa.models.published.model import PublishedSatJepa
 from satjepa.training.loop import train
-
 
 
 def trained(variant: str, run: Path) -> torch.Tensor:

@@ -1,0 +1,104 @@
+"""The dimensions of a published checkpoint, read off the shapes of its tensors."""
+
+from __future__ import annotations
+
+import re
+from math import isqrt
+from statistics import mode
+from typing import NamedTuple
+
+from satjepa.published.names import LORA, Tensors
+from satjepa.training.checkpoint import CheckpointError
+
+Sections = dict[str, Tensors]
+
+COARSE_PATCH = 4
+COARSE = "coarse_pos_embed"  # the adapter that has it is the coarse-RGB one of the main branch
+
+
+class PublishedError(CheckpointError):
+    """A file is not the published checkpoint, or not whole; the message names the first thing that
+    differs.
+    """
+
+
+class Dims(NamedTuple):
+    """What the shapes of a file tell of its architecture. coarse: side of the shrunk image, 0 = the
+    caption adapter.
+
+    forecaster_layers: 0 without captions.
+    """
+
+    patch: int
+    grid: int
+    token_dim: int
+    depth: int
+    predictor_dim: int
+    predictor_depth: int
+    joint_dim: int
+    pooled_dim: int
+    adapter_dim: int
+    coarse: int
+    forecaster_dim: int
+    forecaster_layers: int
+    lora_rank: int
+
+
+def read_dims(found: Sections) -> Dims:
+    """Read the dimensions off a file's tensors, each off several where there are several: one wrong
+    shape is outvoted, and then named by `check`. PublishedError names a section without any tensor
+    that tells.
+    """
+    vit = {
+        f"{part}.{name}": t
+        for part in ("encoder", "target_encoder")
+        for name, t in found[part].items()
+    }
+    predictor = found["predictor"]
+    adapter = found["cond_adapter"]
+    forecaster = found.get("caption_forecaster", {})
+    lora = {name: t.T if "lora_B" in name and t.ndim == 2 else t for name, t in found[LORA].items()}
+    coarse = (
+        COARSE_PATCH * isqrt(_size("cond_adapter", adapter, COARSE, 1)) if COARSE in adapter else 0
+    )
+    norm = r".*norm\d?\.(weight|bias)"
+    layer = r"cross_attn_layers\.(\d+)\..*"
+    return Dims(
+        patch=_size("encoder", vit, r".*patch_embed\.proj\.weight", -1),
+        grid=isqrt(_size("encoder", vit | predictor, ".*pos_embed", 1)),
+        token_dim=_size("encoder", vit, norm),
+        depth=_count("encoder", vit, r"\w+\.blocks\.(\d+)\..*"),
+        predictor_dim=_size("predictor", predictor, norm),
+        predictor_depth=_count("predictor", predictor, r"predictor_blocks\.(\d+)\..*"),
+        joint_dim=_size(
+            "cond_adapter", adapter, r"temporal_attn\.(norm_q|norm_kv|post_proj\.1)\.(weight|bias)"
+        ),
+        pooled_dim=_size("cond_adapter", adapter, r"(ijepa_)?pool_proj\.2\.(weight|bias)"),
+        adapter_dim=_size("cond_adapter", adapter, r"(ijepa_)?token_proj\.[0134]\.(weight|bias)"),
+        coarse=coarse,
+        forecaster_dim=_size("caption_forecaster", forecaster, norm) if forecaster else 0,
+        forecaster_layers=_count("caption_forecaster", forecaster, layer) if forecaster else 0,
+        lora_rank=_size(LORA, lora, r".*lora_[AB]\..*"),
+    )
+
+
+def _size(section: str, tensors: Tensors, pattern: str, axis: int = 0) -> int:
+    """The most frequent size along an axis of the tensors whose name has a pattern."""
+    sizes = [
+        t.shape[axis]
+        for name, t in tensors.items()
+        if re.fullmatch(pattern, name) and t.ndim > max(axis, 0)
+    ]
+    if not sizes:
+        raise PublishedError(f"{section} has no tensor `{pattern}`")
+    return mode(sizes)
+
+
+def _count(section: str, tensors: Tensors, pattern: str) -> int:
+    """How many different numbers stand in the names that have a pattern (not the highest, which a
+    file can invent).
+    """
+    numbers = {match[1] for name in tensors if (match := re.fullmatch(pattern, name))}
+    if not numbers:
+        raise PublishedError(f"{section} has no tensor `{pattern}`")
+    return len(numbers)
