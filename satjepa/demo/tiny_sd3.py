@@ -194,3 +194,4 @@ def save_layout(folder: Path, layout: nn.Module) -> None:
             tensor = tensor.to(torch.bfloat16)
         state[name] = tensor.contiguous()
     save_file(state, folder / "layout.safetensors")
+    readable(folder)
