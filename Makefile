@@ -60,7 +60,9 @@ test: setup  ## the tests, a few minutes
 smoke: setup  ## the whole pipeline at smoke size in a scratch clone
 	$(PY) -m pytest tests/pipeline -m pipeline
 
-# Jupyter refuses root unless told; in a container one is root.
+# Jupyter refuses root unless told; in a container one is root. The kernels of .venv come first,
+# whatever JUPYTER_PATH holds.
+lab: export JUPYTER_PATH := $(CURDIR)/$(VENV)/share/jupyter:$(JUPYTER_PATH)
 lab: setup  ## Jupyter Lab on the notebooks, in the same environment
 	$(PY) -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 

@@ -4,7 +4,6 @@ shell.
 
 from pathlib import Path
 
-
 CHECKOUT = ("dvc.yaml", "satjepa/paths.py")  # the pipeline, and the package that it runs
 
 

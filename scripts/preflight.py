@@ -231,6 +231,16 @@ def repository_lacks(home):
         )
 
 
+def name_lacks(home):
+    """A line where the folder's name has a sign that PATH or DVC's progress bars trip over."""
+    odd = [sign for sign in "{}:" if sign in home]
+    if odd:
+        yield "the folder %s has %s in its name, at which tools stumble: rename it" % (
+            home,
+            " and ".join(odd),
+        )
+
+
 def lacks(task, home=HERE):
     """All that is missing for a task: setup, repro, or verify, in the order in which to mend it."""
     fresh = not os.path.exists(os.path.join(home, ".venv", ".ok"))
@@ -240,6 +250,8 @@ def lacks(task, home=HERE):
     if fresh and not wrong_python and not os.path.exists(os.path.join(home, ".venv/bin/pip")):
         for line in venv_lacks():
             yield line
+    for line in name_lacks(home):
+        yield line
     for line in tools_lack():
         yield line
     for line in disk_lacks(home, fresh, task != "setup"):

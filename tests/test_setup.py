@@ -104,6 +104,13 @@ def test_disks_are_added_up_where_they_are_one(preflight, tmp_path: Path, monkey
     assert "1 GB are needed" in said[0] and "7 GB are needed" in said[1]
 
 
+def test_a_name_that_tools_stumble_over_is_refused(preflight, tmp_path: Path):
+    for name, sign in (("a {x}", "{ and }"), ("a:b", ":")):
+        (line,) = lines(preflight, "setup", tmp_path / name)
+        assert f"{tmp_path / name} has {sign} in its name" in line
+    assert lines(preflight, "setup", tmp_path / "My Projects" / "São [a] 'b'") == []
+
+
 def test_an_unsuitable_python_is_named_alone(preflight, tmp_path: Path):
     (line,) = preflight.python_lacks((3, 9))
     assert line.startswith(f"Python 3.11 is needed, {sys.executable} is 3.9: install it")
@@ -256,10 +263,10 @@ exit 0
 
 @pytest.fixture
 def blank(tmp_path: Path) -> Path:
-    """A checkout below a folder with blanks and braces in its name, and a Python that only notes
+    """A checkout below a folder with blanks and brackets in its name, and a Python that only notes
     what it is asked.
     """
-    folder = tmp_path / "My Projects {x}/sat jepa"
+    folder = tmp_path / "My Projects [x]/sat jepa"
     folder.mkdir(parents=True)
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         shutil.copy(REPO / name, folder)
