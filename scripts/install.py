@@ -77,7 +77,8 @@ def commands(venv: Path, python: str) -> list[list[str]]:
     elif not uv.exists() and subprocess.run(pip_there, capture_output=True).returncode:
         steps.append([inside, "-m", "ensurepip"])  # stopped half-way
     if not uv.exists():
-        steps.append([inside, "-m", "pip", "install", "-q", "uv"])
+        # by force: half of it may be there
+        steps.append([inside, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", "uv"])
     install = [str(uv), "pip", "install", "-q", "--python", inside]
     steps.append([*install, "--compile-bytecode", "-r", "requirements.txt"])
     steps.append([*install, "--no-deps", "--no-build-isolation", "-e", "."])

@@ -244,7 +244,7 @@ def name_lacks(home):
 def lacks(task, home=HERE):
     """All that is missing for a task: setup, repro, or verify, in the order in which to mend it."""
     fresh = not os.path.exists(os.path.join(home, ".venv", ".ok"))
-    wrong_python = list(python_lacks()) if fresh else []
+    wrong_python = list(python_lacks()) if fresh or task == "setup" else []
     for line in wrong_python:
         yield line
     if fresh and not wrong_python and not os.path.exists(os.path.join(home, ".venv/bin/pip")):
