@@ -79,9 +79,10 @@ def commands(venv: Path, python: str) -> list[list[str]]:
     if not uv.exists():
         # by force: half of it may be there
         steps.append([inside, "-m", "pip", "install", "-q", "--force-reinstall", "--no-deps", "uv"])
-    install = [str(uv), "pip", "install", "-q", "--python", inside]
-    steps.append([*install, "--compile-bytecode", "-r", "requirements.txt"])
-    steps.append([*install, "--no-deps", "--no-build-isolation", "-e", "."])
+    install = [str(uv), "pip", "install", "--python", inside]
+    quiet = [] if sys.stderr.isatty() else ["-q"]  # a bar where someone looks on
+    steps.append([*install, *quiet, "--compile-bytecode", "-r", "requirements.txt"])
+    steps.append([*install, "-q", "--no-deps", "--no-build-isolation", "-e", "."])
     return steps
 
 

@@ -209,6 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     try:
         options = parse_args(command)
+        print("looking which stages are to be run", flush=True)
         plan, kept = _prepare(options)
     except KeyboardInterrupt:
         return 130
