@@ -27,21 +27,43 @@ SIDE = 16
 SPLIT = Split("region", 0, ("Aldmere", "Birkenau"), ("Corvey",), ("Drostan",))
 REGIONS = {"train": ["Aldmere", "Birkenau"], "val": ["Corvey"], "test": ["Drostan"]}
 TINY = {
-    "data.patch": SIDE, "baselines.train": {
-        "steps": 4, "batch": 2, "lr": 1e-2, "schedule": "onecycle", "warmup": 0,
-        "weight_decay": 0.0, "grad_clip": 0.0, "ema": 0.0, "val_every": 2, "val_patches": 2,
+    "data.patch": SIDE,
+    "baselines.train": {
+        "steps": 4,
+        "batch": 2,
+        "lr": 1e-2,
+        "schedule": "onecycle",
+        "warmup": 0,
+        "weight_decay": 0.0,
+        "grad_clip": 0.0,
+        "ema": 0.0,
+        "val_every": 2,
+        "val_patches": 2,
         "checkpoint_every": 4,
     },
     "baselines.arms": {
         "trend": {"kind": "trend"},
         "unet": {"kind": "unet", "model": {"width": 4, "levels": 2, "history": 1}},
-        "mcvd": {"kind": "mcvd", "model": {
-            "width": 8, "mult": [1, 2], "blocks": 1, "attention": [8], "spade_dim": 0,
-            "dropout": 0.0, "steps": 2, "mask_embedding": False, "history": 0, "mask": 0.0,
-            "sampler": "ddim", "denoise": "off", "clip": True,
-        }},
+        "mcvd": {
+            "kind": "mcvd",
+            "model": {
+                "width": 8,
+                "mult": [1, 2],
+                "blocks": 1,
+                "attention": [8],
+                "spade_dim": 0,
+                "dropout": 0.0,
+                "steps": 2,
+                "mask_embedding": False,
+                "history": 0,
+                "mask": 0.0,
+                "sampler": "ddim",
+                "denoise": "off",
+                "clip": True,
+            },
+        },
     },
-}  # fmt: skip
+}
 
 
 def tiny(**changes: object) -> Params:
@@ -56,9 +78,17 @@ class Places:
 
     def __init__(self, params: Params, part: str, preset: str | None = None, **asked: bool) -> None:
         self.metas = [
-            {"preset": preset or "strong", "region": region, "year": 2020, "x": SIDE * i, "y": 0,
-            "aug": 0} for region in REGIONS[part] for i in range(4)
-        ]  # fmt: skip
+            {
+                "preset": preset or "strong",
+                "region": region,
+                "year": 2020,
+                "x": SIDE * i,
+                "y": 0,
+                "aug": 0,
+            }
+            for region in REGIONS[part]
+            for i in range(4)
+        ]
 
     def __len__(self) -> int:
         return len(self.metas)
