@@ -184,6 +184,16 @@ def test_resume_is_exact(
     ]
 
 
+def test_workers_change_no_byte(backbone: Backbone, tmp_path: Path) -> None:
+    items = [sample(i) for i in range(SAMPLES)]
+    for workers in (0, 1):
+        params = tiny(train__workers=workers)
+        run = tmp_path / str(workers)
+        train(build(backbone, params), items, params, run, progress=False, split="s")
+    for name in ("model/model.safetensors", "model/state.json", "log.csv"):
+        assert same_bytes(tmp_path / "0" / name, tmp_path / "1" / name), name
+
+
 def test_a_finished_run_is_taken_as_it_is(
     backbone: Backbone, whole: tuple, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
