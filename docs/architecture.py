@@ -1,4 +1,4 @@
-"""Draw docs/architecture.svg: `python docs/architecture.py`. tests/test_readme.py asserts that it is current.
+"""Draw docs/architecture.svg: `python docs/architecture.py`. A test asserts that it is current.
 
 Boxes stand on a grid of columns and rows; an arrow goes from the side of one box to the side of
 another. Dark text on light boxes, so that it is read on a light and on a dark page alike.
@@ -88,8 +88,8 @@ LEGEND = (("trained", TRAINED), ("frozen", FROZEN), ("data", DATA))
 def draw_box(box: Box) -> str:
     """The rectangle and its centred lines, the first of them bold."""
     shape = (
-        f"<rect x='{box.x}' y='{box.y}' width='{box.w}' height='{box.h}' rx='8' fill='{box.colour}' "
-        f"stroke='{LINE}'/>"
+        f"<rect x='{box.x}' y='{box.y}' width='{box.w}' height='{box.h}' rx='8' "
+        f"fill='{box.colour}' stroke='{LINE}'/>"
     )
     first = box.y + box.h / 2 - 9 * (len(box.lines) - 1) + 5
     texts = []
@@ -105,7 +105,8 @@ def draw_box(box: Box) -> str:
 def draw_arrow(points: tuple[tuple[float, float], ...]) -> str:
     """A line through the points with a head at its end."""
     path = " L ".join(f"{x:g} {y:g}" for x, y in points)
-    return f"<path d='M {path}' fill='none' stroke='{LINE}' stroke-width='1.6' marker-end='url(#head)'/>"
+    style = f"fill='none' stroke='{LINE}' stroke-width='1.6' marker-end='url(#head)'"
+    return f"<path d='M {path}' {style}/>"
 
 
 def draw_legend() -> str:
@@ -123,11 +124,13 @@ def draw_legend() -> str:
 def draw() -> str:
     """The whole picture."""
     head = (
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' role='img' {FONT}>\n"
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' "
+        f"role='img' {FONT}>\n"
         "<title>From the images of year t to the image of year t+1</title>\n"
         f"<rect width='{WIDTH}' height='{HEIGHT}' fill='white'/>\n"
         "<defs><marker id='head' viewBox='0 0 10 10' refX='9' refY='5' markerWidth='7' "
-        f"markerHeight='7' orient='auto'><path d='M 0 0 L 10 5 L 0 10 z' fill='{LINE}'/></marker></defs>"
+        f"markerHeight='7' orient='auto'><path d='M 0 0 L 10 5 L 0 10 z' fill='{LINE}'/>"
+        "</marker></defs>"
     )
     arrows = [draw_arrow(points) for points in ARROWS]
     boxes = [draw_box(box) for box in BOXES.values()]
