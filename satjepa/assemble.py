@@ -186,7 +186,7 @@ def load_model(folder: str | Path) -> JointModel:
 
 
 def load_run(params: Params, arm: str, seed: int) -> JointModel:
-    """The trained model of an arm of params.yaml; it forecasts by the `sample` section of `params`."""
+    """The trained model of an arm of params.yaml; it forecasts by `params.sample`."""
     from satjepa.training import checkpoint
 
     saved = checkpoint.load(run_folder(arm, seed) / "model")

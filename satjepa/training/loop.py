@@ -46,7 +46,8 @@ from satjepa.training.state import (
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from satjepa.config.params import Params, Train
+    from satjepa.config import Params
+    from satjepa.config.sections import Train
     from satjepa.models.adapter import Drops
     from satjepa.models.joint import JointModel
 
