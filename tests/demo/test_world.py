@@ -1,4 +1,4 @@
-"""The demo world: its oracle is exact, its pixels are the same everywhere, it changes as claimed."""
+"""The demo world: its oracle is exact, its pixels the same everywhere, its change as claimed."""
 
 import hashlib
 from itertools import pairwise
