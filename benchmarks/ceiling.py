@@ -1,6 +1,6 @@
 """Which part limits the forecast, and how should an ensemble become one image?
 
-    python benchmarks/ceiling.py [--checkpoint runs/joint/0/model] [--part val] [--patches 64]
+    python benchmarks/ceiling.py [--checkpoint runs/satjepa-0/model] [--part val] [--patches 64]
                                  [--guidance 1.0 1.5]
 
 One table, of a trained model on patches of a part of the first preset (the test part is left to the
@@ -89,7 +89,7 @@ def line(name: str, image: Tensor, truth: Tensor, lpips: Tensor) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", default=root() / "runs/joint/0/model")
+    parser.add_argument("--checkpoint", default=root() / "runs/satjepa-0/model")
     parser.add_argument("--part", choices=("train", "val"), default="val")
     parser.add_argument("--patches", type=int, default=64)
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 1.5])

@@ -25,7 +25,6 @@ from matplotlib.figure import Figure
 from satjepa.assemble import build_model, dataset, load_model
 from satjepa.baselines.arms import load_arm, members, pairs_of, train_arm
 from satjepa.config import Params, load_params
-from satjepa.config.baselines import arm_names, read_arm
 from satjepa.data.pairs import PairDataset, spread_evenly
 from satjepa.evaluation.results import baseline_steps
 from satjepa.evaluation.score import OURS, score, untimed
@@ -65,11 +64,11 @@ def our_row(params: Params, share: float, home: Path) -> dict[str, object]:
 
 def arm_row(name: str, params: Params, share: float, home: Path) -> dict[str, object]:
     """An arm of `baselines`, as `our_row`."""
-    arm = read_arm(params, name)
-    data = pairs_of(arm, params, "train")
+    data = pairs_of(name, params, "train")
     regions = keep_regions(data, share)
-    folder = train_arm(arm, params, home / f"{name}-{regions}", data=data)
-    return scored(arm.title, load_arm(arm, params, folder), members(arm, params), params, regions)
+    folder = train_arm(name, params, home / f"{name}-{regions}", data=data)
+    title = params.baselines.title(name)
+    return scored(title, load_arm(name, params, folder), members(name, params), params, regions)
 
 
 def scored(
@@ -123,7 +122,7 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params(args.params)
     home = root() / ".work/efficiency"
-    trained = [name for name in arm_names(params) if read_arm(params, name).train]
+    trained = [name for name, arm in params.baselines.arms.items() if arm.trained]
     if unknown := set(args.systems) - {"ours", *trained}:
         parser.error(f"{', '.join(sorted(unknown))}: not one of ours, {', '.join(trained)}")
     settings = {

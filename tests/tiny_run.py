@@ -21,21 +21,12 @@ TEXT = 128
 SAMPLES = 7
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
 TINY = {
-    "data.patch": SIDE,
-    "data.history": 1,
-    "model.encoder": SMALL | {"patch": 8},
-    "model.predictor": SMALL,
-    "model.forecaster": {"dim": 16, "layers": 1, "heads": 2},
-    "model.adapter": {"dim": 16, "layers": 1, "heads": 2},
-    "train.steps": 6,
-    "train.jepa_share": 0.5,
-    "train.batch": 2,
-    "train.log_every": 2,
-    "train.checkpoint_every": 2,
-    "train.precision": "no",
-    "sample.steps": 2,
-    "baselines": {},
-}
+    "data.patch": SIDE, "data.history": 1, "model.encoder": SMALL | {"patch": 8},
+    "model.predictor": SMALL, "model.forecaster": {"dim": 16, "layers": 1, "heads": 2},
+    "model.adapter": {"dim": 16, "layers": 1, "heads": 2}, "train.steps": 6,
+    "train.jepa_share": 0.5, "train.batch": 2, "train.log_every": 2, "train.checkpoint_every": 2,
+    "train.precision": "float32", "sample.steps": 2,
+}  # fmt: skip
 
 
 def tiny(**changes: object) -> Params:
@@ -44,9 +35,8 @@ def tiny(**changes: object) -> Params:
 
 
 class Samples:
-    """A dataset in memory that uses the global random generators.
-
-    at: number of a fetch -> what happens before it.
+    """A dataset in memory that uses the global random generators; `at`: number of a fetch -> what
+    happens before it.
     """
 
     def __init__(self, count: int = SAMPLES, at: dict | None = None) -> None:
@@ -75,19 +65,13 @@ def sample(i: int) -> dict:
     emb = torch.nn.functional.normalize(torch.randn(64, SIDE, SIDE, generator=g), dim=0)
     ok = torch.ones(1, SIDE, SIDE, dtype=torch.bool)
     return {
-        "rgb_t": torch.rand(3, SIDE, SIDE, generator=g),
-        "rgb_tp1": torch.rand(3, SIDE, SIDE, generator=g),
-        "valid_t": ok,
-        "valid_tp1": ok,
-        "emb_tp1": emb,
-        "emb_valid": ok,
+        "rgb_t": torch.rand(3, SIDE, SIDE, generator=g), "rgb_tp1": torch.rand(3, SIDE, SIDE,
+        generator=g), "valid_t": ok, "valid_tp1": ok, "emb_tp1": emb, "emb_valid": ok,
         "history": torch.rand(1, 3, SIDE, SIDE, generator=g),
-        "history_valid": torch.tensor([i % 2 == 0]),
-        "text_t": text(),
-        "text_tp1": text(),
-        "latent_tp1": torch.randn(16, 4, 4, generator=g),
-        "meta": {"preset": "p", "region": f"R{i}", "year": 2020, "x": 0, "y": 0, "aug": 0},
-    }
+        "history_valid": torch.tensor([i % 2 == 0]), "text_t": text(), "text_tp1": text(),
+        "latent_tp1": torch.randn(16, 4, 4, generator=g), "meta": {"preset": "p", "region": f"R{i}",
+        "year": 2020, "x": 0, "y": 0, "aug": 0},
+    }  # fmt: skip
 
 
 def make_backbone() -> Backbone:
@@ -95,8 +79,9 @@ def make_backbone() -> Backbone:
 
     torch.manual_seed(0)
     transformer = build_transformer(layers=1, heads=2, head_dim=16, side=4)
-    # diffusers starts it at zero: no gradient passes
-    torch.nn.init.normal_(transformer.proj_out.weight, std=0.1)
+    torch.nn.init.normal_(
+        transformer.proj_out.weight, std=0.1
+    )  # diffusers starts it at zero: no gradient passes
     return Backbone(transformer, build_vae((8, 8, 8, 8), SIDE)).add_lora(2, 2, ["to_q", "to_v"])
 
 

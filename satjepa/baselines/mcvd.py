@@ -48,7 +48,7 @@ class MCVD(nn.Module):
         mask: float = 0.0,
         sampler: Literal["ddpm", "ddim"] = "ddpm",
         steps: int = 100,
-        denoise: Literal["off", "fixed", "reference"] = "off",
+        denoise: Literal["none", "fixed", "reference"] = "none",
         clip: bool = True,
     ) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ def sample(
     steps: int,
     noise: Noise | None,
     clip: bool = True,
-    denoise: Literal["off", "fixed", "reference"] = "off",
+    denoise: Literal["none", "fixed", "reference"] = "none",
 ) -> Tensor:
     """From noise x (B,C,H,W) to an image, about in [-1, 1], by `steps` calls of ``eps(x, level)``.
 
@@ -64,7 +64,7 @@ def sample(
         if i < steps - 1:
             deviation = ((1 - after) / (1 - a) * b) ** 0.5
             x = x + deviation * noise(i)
-    if denoise != "off":
+    if denoise != "none":
         label = levels[-1] if denoise == "fixed" else steps - 1
         x = x - (1 - path[-2]) ** 0.5 * eps(x, label)
     return x

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from scipy.ndimage import gaussian_filter
 
+from satjepa.config.yaml12 import loads
 from satjepa.data.parallel import in_threads
 from satjepa.demo.terrain import fractal, stream
 from satjepa.demo.world import CLASSES, INDEX, Climate, Land, process_of_change
@@ -195,7 +195,7 @@ def simulate(
 
 def read_recipe(path: Path) -> dict:
     """The parsed `world.yaml`; its keys are explained there."""
-    return yaml.safe_load(Path(path).read_text())
+    return loads(Path(path).read_text(encoding="utf-8"))
 
 
 def write_world(recipe: dict, out: Path, progress: bool = True) -> str:

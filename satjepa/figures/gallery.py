@@ -161,19 +161,23 @@ def who_sees_it(model: JointModel) -> str:
     return "not seen\nby the generator"
 
 
-def forecast_grid(model: JointModel, batch: Batch, members: Tensor) -> Figure:
-    """Year t and who sees it, the truth, three samples, mean and spread of the ensemble.
+def forecast_grid(batch: Batch, members: Tensor, who_sees: str = "") -> Figure:
+    """Year t, the truth, up to three forecasts, for an ensemble its mean and spread, the error of
+    the answer, and the oracle's where it is known.
 
-    And the oracle where it is known. members: forecasts (S,B,3,H,W) of the batch by the model.
+    members: forecasts (S,B,3,H,W) of the batch. who_sees: of year t, as `who_sees_it` says it.
     """
-    columns = {
-        f"year t ({who_sees_it(model)})": batch["rgb_t"],
-        "truth, year t+1": batch["rgb_tp1"],
-    }
-    for i, member in enumerate(members[:3]):
-        columns[f"sample {i + 1}"] = member
-    columns[f"mean of {len(members)}"] = members.mean(0)
-    columns["spread"] = members.std(0, correction=0).mean(1)  # (B,H,W), a map
+    heading = f"year t ({who_sees})" if who_sees else "year t"
+    columns = {heading: batch["rgb_t"], "truth, year t+1": batch["rgb_tp1"]}
+    answer = members.mean(0)  # (B,3,H,W)
+    if len(members) == 1:
+        columns["forecast"] = answer
+    else:
+        columns |= {f"sample {i + 1}": image for i, image in enumerate(members[:3])}
+        columns[f"mean of {len(members)}"] = answer
+        columns["spread"] = members.std(0, correction=0).mean(1)
+    columns["error"] = (answer - batch["rgb_tp1"]).abs().mean(1)
     if "oracle_mean" in batch:
         columns["oracle, mean"] = batch["oracle_mean"]
-    return grid(columns, _places(batch, range(len(batch["meta"]))))
+    places = [f"{place['region']}\n{place['year'] + 1}" for place in batch["meta"]]
+    return grid(columns, places)

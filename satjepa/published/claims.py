@@ -168,7 +168,7 @@ def leak(cubes: Iterable[xr.Dataset], split: Split, patch: int, seed: int = 0) -
     training sample reads as its image of t; input: images of t that a training sample has as its
     answer.
     """
-    from satjepa.data.splits import make_split
+    from satjepa.data.draw import make_split
 
     cubes = list(cubes)
     splits = {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from satjepa.config import Params, from_dict
+from satjepa.config import Params, from_dict, load_params
 from satjepa.data.splits import UnknownSplit
 from satjepa.models.jepa import sincos_2d
 from satjepa.published.checkpoint import (
@@ -53,7 +53,9 @@ def to_folder(published: Published, folder: str | Path, backbone: str | None = N
     if "optimizer" in content:
         notes["param_groups"] = optimizer["param_groups"]
         notes["moments"] = list(moment_names)
-    header = provenance.make_header(params.as_dict(), checkpoint.UNKNOWN, checkpoint.UNKNOWN)
+    config = params.as_dict()
+    unknown = checkpoint.UNKNOWN
+    header = provenance.make_header(config, unknown, unknown, config["sample"])
     state = {"step": 0, "published": without_tokens(notes)}
     return checkpoint.save(folder, published.state(), header, state, beside)
 
@@ -67,7 +69,7 @@ def from_folder(folder: str | Path) -> dict[str, Any]:
     PublishedError for the variant `satjepa`.
     """
     saved = checkpoint.load(folder, with_optimizer=True)
-    params = from_dict(provenance.settings_of(saved.header))
+    params = from_dict(provenance.settings_of(saved.header, load_params().as_dict()))
     if params.model.variant != "published":
         raise PublishedError(
             f"{folder} holds the variant {params.model.variant!r}; "

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from satjepa.config import Params, from_dict, load_params
-from satjepa.config.typed import with_keys
+from satjepa.config.files import with_keys
 from satjepa.published.checkpoint import PROMPTS, Published
 from satjepa.published.layout import lora_targets
 from satjepa.published.names import LORA
@@ -33,10 +33,10 @@ def params_of(published: Published, backbone: str | None = None) -> Params:
     if backbone:
         dotted["backbone.path"] = backbone
     if OURS in config:
-        ours = provenance.settings_of({"config": config[OURS]})
-        return from_dict(with_keys(Params, ours, dotted))
+        ours = provenance.settings_of({"config": config[OURS]}, load_params().as_dict())
+        return from_dict(with_keys(ours, dotted))
     assumed = _assumed(published, config)
-    return from_dict(with_keys(Params, load_params().as_dict(), assumed | dotted))
+    return from_dict(with_keys(load_params().as_dict(), assumed | dotted))
 
 
 def _read_off(published: Published) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def test_noise_and_loss_are_those_of_the_reference(reference):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("denoise", ["off", "reference"])
+@pytest.mark.parametrize("denoise", ["none", "reference"])
 @pytest.mark.parametrize(("sampler", "tolerance"), [("ddpm", 1e-5), ("ddim", 1e-4)])
 def test_samples_are_those_of_the_reference(reference, sampler, tolerance, denoise):
     g, model = reference

@@ -164,14 +164,14 @@ def test_every_epoch_shows_each_sample_once_whatever_the_number_of_processes() -
 def test_bf16_is_close_to_float32(backbone: Backbone, tmp_path: Path) -> None:
     from accelerate.state import AcceleratorState
 
-    for precision in ("bf16", "no"):
+    for precision in ("bf16", "float32"):
         AcceleratorState._reset_state(True)  # one precision a process, says accelerate
         params = tiny(train__precision=precision, train__steps=2)
         model = build(backbone, params)
         train(model, Samples(), params, tmp_path / precision, progress=False, split="")
         assert model.forward.__func__ is SatJepa.forward  # accelerate's autocast is taken off again
     (row,) = rows_of(tmp_path / "bf16")
-    (exact,) = rows_of(tmp_path / "no")
+    (exact,) = rows_of(tmp_path / "float32")
     assert row["loss"] != exact["loss"]
     assert float(row["loss"]) == pytest.approx(float(exact["loss"]), rel=0.02)
     assert all(p.dtype == torch.float32 for p in model.parameters())

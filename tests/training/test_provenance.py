@@ -18,21 +18,20 @@ from satjepa.training.checkpoint import CheckpointError
 def test_a_run_knows_nothing_of_the_baselines() -> None:
     """Editing them must not change its checkpoint, nor keep it from being read."""
     params = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
-    config = provenance.make_header(params.as_dict(), "s", "b")["config"]
-    assert "baselines" not in config and params.baselines
-    assert from_dict(config | {"baselines": {}}).train == params.train
+    today = params.as_dict()
+    header = provenance.make_header(today, "s", "b")
+    assert "baselines" not in header["config"] and today["baselines"]["arms"]
+    today["baselines"]["arms"] = {}
+    assert from_dict(provenance.settings_of(header, today)).train == params.train
 
 
 def test_another_run_is_named_setting_by_setting(tmp_path: Path) -> None:
     found = checkpoint.load(write(tmp_path / "m", 1.0))
-    # The lists of arms have no part in a run.
-    nothing = {"ablate": {"steps": 9, "seeds": [0], "arms": {}}}
-    nothing |= {"published": {"steps": 9, "arms": {}}}
-    assert found.header["config"] == json.loads(json.dumps(CONFIG)) | nothing
+    of_a_run = {name: part for name, part in CONFIG.items() if name not in provenance.NOT_OF_A_RUN}
+    assert found.header["config"] == json.loads(json.dumps(of_a_run))
+    assert len(of_a_run) < len(CONFIG)
     provenance.require_same(found, header())
-    harmless = header(
-        sample__steps=5, train__log_every=1, eval__batch=1, data__root="x", ablate__steps=4
-    )
+    harmless = header(sample__steps=5, train__log_every=1, eval__batch=1, data__root="x")
     provenance.require_same(found, harmless)  # none of it changes a trained weight
     assert harmless["config_digest"] == found.header["config_digest"]
     assert header(train__lr=2e-3)["config_digest"] != found.header["config_digest"]
@@ -93,8 +92,44 @@ def test_settings_from_before_a_key_was_there_are_completed() -> None:
     del then["train"]["jepa_share"]
     old, new = (provenance.make_header(config, "s", "b") for config in (then, today))
     assert "jepa_share" not in old["config"]["train"]
-    assert from_dict(provenance.settings_of(old)).train.jepa_share == 0
+    assert from_dict(provenance.settings_of(old, today)).train.jepa_share == 0
     assert provenance.differences(old, new) == []
     today["train"]["jepa_share"] = 0.5
     (line,) = provenance.differences(old, provenance.make_header(today, "s", "b"))
     assert line == "train.jepa_share: 0.0 in the checkpoint, 0.5 here"
+
+
+def test_a_precision_in_an_older_word_is_read() -> None:
+    """`precision: "no"`, which YAML 1.1 takes for false, is float32."""
+    settings = load_params(REPO / "params.yaml").as_dict()
+    older = copy.deepcopy(settings)
+    older["train"]["precision"] = "no"
+    old, new = (provenance.make_header(config, "s", "b") for config in (older, settings))
+    assert from_dict(provenance.settings_of(old, settings)).train.precision == "float32"
+    assert old["config"]["train"]["precision"] == "no"  # the header itself stays as it is
+    assert provenance.differences(old, new) == []
+    other = settings | {"train": settings["train"] | {"precision": "bf16"}}
+    assert provenance.differences(old, provenance.make_header(other, "s", "b"))
+
+
+def test_a_header_holds_what_decides_the_weights_and_the_sampler_is_todays() -> None:
+    today = load_params(REPO / "params.yaml", **{"sample.guidance": 2.5}).as_dict()
+    header = provenance.make_header(today, "s", "b")
+    assert not header["config"].keys() & set(provenance.NOT_OF_A_RUN)
+    assert from_dict(provenance.settings_of(header, today)).sample.guidance == 2.5
+    # an imported checkpoint brings the settings of its sampler along, and these stay
+    imported = provenance.make_header(today, "s", "b", today["sample"] | {"steps": 20})
+    assert from_dict(provenance.settings_of(imported, today)).sample.steps == 20
+    assert provenance.differences(header, imported) == []
+
+
+def test_a_header_from_before_arms_and_seeds_is_read() -> None:
+    today = load_params(REPO / "params.yaml").as_dict()
+    header = provenance.make_header(today, "s", "b")
+    header["config"] |= {
+        "ablate": {"steps": 3, "seeds": [0], "arms": {}},
+        "published": {"steps": 3, "arms": {}},
+        "eval": today["eval"],
+    }
+    assert from_dict(provenance.settings_of(header, today)).as_dict() == today
+    assert provenance.differences(header, provenance.make_header(today, "s", "b")) == []
