@@ -1,5 +1,5 @@
-"""The caption stage: each captioner has its own table, goes on where it was killed, and is told apart
-from the others by DVC, too.
+"""The caption stage: each captioner has its own table, goes on where it was killed, and is told
+apart from the others by DVC, too.
 """
 
 import os
@@ -131,7 +131,26 @@ def test_the_version_of_the_rules_is_the_one_of_their_sentences() -> None:
     assert [" ".join(three) for three in texts] == SENTENCES[rules.PROMPT_VERSION]
 
 
-SENTENCES = {1: ["?"]}
+SENTENCES = {
+    1: [
+        "Water 35 percent, green crops 35, yellow crops 20, grass 10, pasture 5. Very "
+        "strong vigour, medium, high contrast, neutral tint. Four very large parcels, edges"
+        " run west to east. Water north, green crops southwest, yellow crops southeast and "
+        "grass east. Soft edges. Farmland with water. Northwest water and green crops, "
+        "northeast water and pasture, southwest green crops, southeast yellow crops and "
+        "grass. No sign of change.",
+        "Forest 40 percent, burnt ground 20, clearing 15, young trees 10, pasture 5, pale "
+        "soil 5. Strong vigour, dark, medium contrast, golden tint. Three medium parcels, "
+        "edges run southwest to northeast. Forest north, burnt ground southwest, clearing "
+        "south and young trees east. Soft edges. Forest with farmland. Northwest forest and"
+        " burnt ground, northeast forest and young trees, southwest burnt ground and "
+        "clearing, southeast clearing and pasture. Change: clearing south, burnt ground "
+        "southwest.",
+        "Water 100 percent. No vigour, very dark, flat contrast, neutral tint. No parcels, "
+        "without a grid. Water centre. Smooth edges. Water. Northwest water, northeast "
+        "water, southwest water, southeast water. No sign of change.",
+    ]
+}
 CAPTIONER = """
 import os, sys
 import numpy as np, yaml
