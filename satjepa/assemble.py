@@ -20,7 +20,7 @@ from satjepa.captions.embeddings import Embed, caption_embedder, encode_caption_
 from satjepa.captions.table import folder_of
 from satjepa.config import Params
 from satjepa.contracts import CAPTION_KINDS, Captions
-from satjepa.data.cube import open_cube
+from satjepa.data.cube import cube_paths, open_cube
 from satjepa.data.pairs import PairDataset, collate, spread_evenly
 from satjepa.data.share import Share
 from satjepa.data.splits import Split, UnknownSplit
@@ -43,9 +43,7 @@ def local(path: str) -> str:
 
 def cubes_of(preset: str) -> list[Any]:
     """The opened cubes of a preset, in the order of their names."""
-    return [
-        open_cube(path) for path in sorted((root() / ARTIFACTS / "cubes" / preset).glob("*.zarr"))
-    ]
+    return [open_cube(path) for path in cube_paths(root() / ARTIFACTS / "cubes" / preset)]
 
 
 def open_split() -> Split:

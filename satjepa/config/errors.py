@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -25,6 +25,7 @@ ACCEPTED = {
     "bool_type": "true or false",
     "string_type": "text, not empty",
     "string_too_short": "text, not empty",
+    "string_pattern_mismatch": "a name of letters, digits and _, for it names a folder",
     "dict_type": "a mapping from names to values",
     "tuple_type": "a list",
     "list_type": "a list",
@@ -70,63 +71,89 @@ def first_mistake(schema: type[BaseModel], error: ValidationError) -> ConfigErro
     mistakes = error.errors(include_url=False)
     unknown = [mistake for mistake in mistakes if mistake["type"] == "extra_forbidden"]
     mistake = (unknown or mistakes)[0]
-    path = _path(mistake["loc"])
+    loc = tuple(part for part in mistake["loc"] if part != "[key]")
+    key = dotted(loc)
+    kind = mistake["type"]
+    context = mistake.get("ctx", {})
     if unknown:
-        return unknown_key(schema, dotted(path))
-    if mistake["type"] == "refused":
-        context = mistake["ctx"]
-        key = ".".join(filter(None, [dotted(path), context["key"]]))
+        place = dotted(loc[:-1])
+        beside = valid_keys(_annotation_at(schema, loc[:-1])) if place else []
+        return unknown_key(schema, key, [f"{place}.{name}" for name in beside])
+    if kind == "refused":
+        key = ".".join(filter(None, [key, context["key"]]))
         return ConfigError(key, in_words(context["value"]), context["accepted"])
-    if mistake["type"] == "missing" and isinstance(path[-1], int):  # of a list of a fixed length
-        return ConfigError(dotted(path[:-1]), "a shorter list", f"a list of {path[-1] + 1}")
-    if mistake["type"].startswith("union_tag"):
-        path = (*path, "kind")
-        found = mistake["ctx"].get("tag", "nothing")
-        return ConfigError(dotted(path), repr(found), _choices(mistake["ctx"]["expected_tags"]))
-    missing = mistake["type"] == "missing"
-    found = "nothing" if missing else in_words(mistake["input"])
-    return ConfigError(dotted(path) or "(file)", found, _accepted(schema, path, mistake))
+    if kind == "missing" and isinstance(loc[-1], int):  # of a list of a fixed length
+        return ConfigError(dotted(loc[:-1]), "a shorter list", f"a list of {loc[-1] + 1}")
+    if kind.startswith("union_tag"):
+        kinds = " | ".join(_kinds(_annotation_at(schema, loc)))
+        return ConfigError(f"{key}.kind", repr(context.get("tag", "nothing")), kinds)
+    found = "nothing" if kind == "missing" else in_words(mistake["input"])
+    return ConfigError(key or "(file)", found, _accepted(schema, loc, mistake))
 
 
-def unknown_key(schema: type[BaseModel], key: str) -> ConfigError:
+def unknown_key(schema: type[BaseModel], key: str, more: Sequence[str] = ()) -> ConfigError:
     """The error for a dotted `key` that `schema` does not have.
 
-    Nearest to it is the same name in another section, else whatever is spelled most alike.
+    Nearest to it is the same name in another section, else whatever is spelled most alike. more:
+    keys that stand beside it where `valid_keys` cannot know them, as in an arm.
     """
-    keys = valid_keys(schema)
+    keys = [*more, *valid_keys(schema)]
     section, _, leaf = key.rpartition(".")
-    names = [k for k in keys if k.rpartition(".")[0] == section]
-    names = names or [k for k in keys if "." not in k]
+    beside = [k for k in keys if k.rpartition(".")[0] == section]
+    beside = beside or [k for k in keys if "." not in k]
     nearest = [k for k in keys if k.rpartition(".")[2] == leaf]
     nearest = nearest or difflib.get_close_matches(key, keys, 1)
-    return ConfigError(key, "an unknown key", ", ".join(names), nearest[0] if nearest else None)
+    accepted = ", ".join(dict.fromkeys(beside))
+    return ConfigError(key, "an unknown key", accepted, nearest[0] if nearest else None)
 
 
 def valid_keys(schema: type[BaseModel]) -> list[str]:
-    """Every dotted key of a schema, sections included, in the order of the fields."""
+    """Every dotted key of a schema, sections included, in the order of the fields; not the names of
+    arms, which are free.
+    """
     keys: list[str] = []
     for name, field in schema.model_fields.items():
         keys.append(name)
-        for section in _sections(field.annotation):
-            keys += [f"{name}.{key}" for key in valid_keys(section)]
+        if _is_section(field.annotation):
+            keys += [f"{name}.{key}" for key in valid_keys(field.annotation)]
     return keys
 
 
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The sections that a field may hold."""
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield kind
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def _path(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """An error's path without the kind that follows the name of an arm."""
-    return (*loc[:3], *loc[4:]) if loc[:2] == ARMS and len(loc) > 3 else loc
+def _annotation_at(schema: Any, loc: tuple[str | int, ...]) -> Any:
+    """The type that stands at a place of a schema, as pydantic names places: a field, a key of a
+    mapping, the kind of an arm.
+    """
+    here = schema
+    for part in loc:
+        while get_origin(here) is Annotated:
+            here = get_args(here)[0]
+        if _is_section(here):
+            here = here.model_fields[part].annotation
+        elif get_origin(here) is dict:
+            here = get_args(here)[1]
+        else:
+            here = _kinds(here)[part]
+    while get_origin(here) is Annotated:
+        here = get_args(here)[0]
+    return here
 
 
-def dotted(path: tuple[str | int, ...]) -> str:
-    """ "data.presets[1]" of ("data", "presets", 1)."""
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path]
+def _kinds(union: Any) -> dict[str, Any]:
+    """The members of a union of arms by their `kind`."""
+    return {get_args(arm.model_fields["kind"].annotation)[0]: arm for arm in get_args(union)}
+
+
+def dotted(loc: tuple[str | int, ...]) -> str:
+    """`data.presets[1]` of ("data", "presets", 1); an arm's kind, which stands after its name in
+    pydantic's places, is left out.
+    """
+    if loc[:2] == ARMS and len(loc) > 3:
+        loc = (*loc[:3], *loc[4:])
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc]
     return "".join(parts).removeprefix(".")
 
 
@@ -135,17 +162,14 @@ def in_words(value: Any) -> str:
     return f"{value!r} ({type(value).__name__})"
 
 
-def _choices(expected: str) -> str:
-    return " | ".join(re.findall(r"'([^']*)'", expected))
-
-
-def _accepted(schema: type[BaseModel], path: tuple[str | int, ...], mistake: ErrorDetails) -> str:
+def _accepted(schema: type[BaseModel], loc: tuple[str | int, ...], mistake: ErrorDetails) -> str:
     """What would have been right."""
     kind = mistake["type"]
     context = mistake.get("ctx", {})
     if kind == "literal_error":
-        return _choices(context["expected"])
+        return " | ".join(re.findall(r"'([^']*)'", context["expected"]))
     if kind in ("model_type", "model_attributes_type"):
-        below = [key for key in valid_keys(schema) if key.startswith(f"{dotted(path)}.")]
-        return "a mapping with the keys " + ", ".join(below or valid_keys(schema))
+        section = _annotation_at(schema, loc)
+        keys = valid_keys(section) if _is_section(section) else ["kind", "model", "train", "sample"]
+        return "a mapping with the keys " + ", ".join(keys)
     return ACCEPTED.get(kind, mistake["msg"]).format(**context)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from satjepa.config import yaml12
 from satjepa.config.errors import ConfigError, unknown_key
 from satjepa.config.params import Params, from_dict
 from satjepa.paths import root
@@ -70,18 +71,13 @@ def merged(base: dict[str, Any], changes: Mapping[str, Any], where: tuple[str, .
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds, read as YAML 1.2, which DVC writes. Raises ConfigError where there is
-    none, or it is not YAML.
-    """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
+    """What a YAML file holds. Raises ConfigError where there is none, or it is not YAML."""
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return yaml12.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError("(file)", "no such file", "a YAML file") from None
-    except YAMLError as error:
-        raise ConfigError("(file)", " ".join(str(error).split()), "YAML") from None
+    except yaml12.YamlError as error:
+        raise ConfigError("(file)", str(error), "YAML") from None
 
 
 def with_keys(values: dict[str, Any], dotted: Mapping[str, Any]) -> dict[str, Any]:

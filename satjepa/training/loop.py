@@ -28,6 +28,7 @@ from torch import Tensor
 from satjepa.models.flow import sample_sigmas
 from satjepa.models.satjepa import sample_drops
 from satjepa.training import checkpoint, provenance
+from satjepa.training.environment import make_accelerator
 from satjepa.training.feed import feed
 from satjepa.training.log import Report, Stop
 from satjepa.training.optim import make_stepping
@@ -111,7 +112,7 @@ def train(
     CheckpointError if the checkpoint to resume is missing or of other settings, split, backbone or
     samples; NonFiniteError before a loss or a gradient that is not finite reaches the weights.
     """
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import DistributedDataParallelKwargs
     from accelerate.utils import send_to_device, set_seed
 
     # what is trained, by what, in which order
@@ -120,7 +121,7 @@ def train(
         min(round(how.jepa_share * how.steps), how.steps - 1) if model.jepa_comes_first else 0
     )  # one step is joint
     idle = DistributedDataParallelKwargs(find_unused_parameters=alone > 0 or model.has_idle_weights)
-    accelerator = Accelerator(mixed_precision=how.precision, kwargs_handlers=[idle])
+    accelerator = make_accelerator(how.precision, [idle])
     wrapped = accelerator.prepare_model(model.train())
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     stepping = make_stepping(model, how)
@@ -222,7 +223,7 @@ def _run(
     told = facts(
         accelerator.device, plan.samples, [p for p in model.parameters() if p.requires_grad]
     )
-    told |= {"precision": accelerator.mixed_precision, "processes": plan.world}
+    told |= {"precision": params.train.precision, "processes": plan.world}
     report = Report(Path(folder), plan.how, progress, told, accelerator.is_main_process)
     return Run(Path(folder), header, plan.samples, report)
 
