@@ -92,3 +92,17 @@ def _to_disk(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def readable(folder: str | Path) -> None:
+    """Give every file below `folder` the permissions that the umask gives a new one: those who
+    write safetensors go through a temporary file, which its owner alone may read.
+    """
+    folder = Path(folder)
+    probe = folder / f".{os.getpid()}.mode"
+    os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from satjepa.contracts import Captions
+from satjepa.paths import readable
 
 CLIP_LENGTH = 77
 T5_TOKENS = 77  # of the published model card
@@ -110,6 +111,7 @@ class TextEncoders(nn.Module):
         for suffix, model, tokenizer in zip(("", "_2", "_3"), models, self.tokenizers, strict=True):
             model.save_pretrained(Path(folder) / f"text_encoder{suffix}")
             tokenizer.save_pretrained(Path(folder) / f"tokenizer{suffix}")
+        readable(folder)
 
     def tokenize(
         self, texts: list[str], max_length: int, pad: bool = True

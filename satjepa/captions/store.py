@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from satjepa.data.share import Share
+from satjepa.paths import replaced
 
 if TYPE_CHECKING:
     from satjepa.captions.embeddings import TextEncoders
@@ -244,10 +244,7 @@ def _write_shard(
         bar.update(len(part))
     about = {"encoders": key, "texts": texts, "lengths": [len(h) for h in hidden]}
     name = hashlib.sha256(json.dumps([key, texts]).encode()).hexdigest()[:16]
-    unfinished = path / f"{name}.part"
     tensors = {"hidden": torch.cat(hidden), "pooled": torch.stack(pooled)}
     # one key of metadata: safetensors writes several in any order, and equal runs give equal bytes
-    save_file(tensors, unfinished, {"about": json.dumps(about)})
-    with unfinished.open("rb") as file:
-        os.fsync(file.fileno())  # the name must not outlive the bytes
-    os.replace(unfinished, path / f"{name}.safetensors")
+    with replaced(path / f"{name}.safetensors", sync=True) as part:
+        save_file(tensors, part, {"about": json.dumps(about)})

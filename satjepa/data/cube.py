@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,11 +92,13 @@ def open_cube(path: str | Path) -> xr.Dataset:
         raise FileNotFoundError(
             f"{path}: no cube here; build it with build_cube or the DVC stage that makes the cubes"
         )
-    for name, array in zarr.open_group(path, mode="r").arrays():
-        if array.nchunks_initialized != array.nchunks:
-            found = f"{array.nchunks_initialized} of {array.nchunks} chunks of {name}"
-            raise CorruptRasterError(path, found, "all chunks", "build the cube again")
-    return xr.open_zarr(path, chunks=None, consolidated=False)
+    with warnings.catch_warnings():  # of hidden files that macOS and others leave in the folder
+        warnings.filterwarnings("ignore", r"Object at \..* is not recognized", category=UserWarning)
+        for name, array in zarr.open_group(path, mode="r").arrays():
+            if array.nchunks_initialized != array.nchunks:
+                found = f"{array.nchunks_initialized} of {array.nchunks} chunks of {name}"
+                raise CorruptRasterError(path, found, "all chunks", "build the cube again")
+        return xr.open_zarr(path, chunks=None, consolidated=False)
 
 
 def _rgb(scenes: Sequence[Scene], grid: Grid, white: float) -> dict[str, tuple]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from satjepa.captions.embeddings import CLIP_LENGTH
+from satjepa.paths import readable
 
 if TYPE_CHECKING:
     from transformers import (
@@ -134,6 +135,7 @@ def build_tiny_text_encoders(folder: str | Path, seed: int) -> None:
             clip.save_pretrained(folder / f"text_encoder{suffix}")
         tokens = AutoTokenizer.from_pretrained(folder / "tokenizer_3")
         T5EncoderModel(_t5_config(tokens)).save_pretrained(folder / "text_encoder_3")
+    readable(folder)
 
 
 def _clip_config(tokens: PreTrainedTokenizerBase, activation: str) -> CLIPTextConfig:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from satjepa.paths import readable
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, SD3Transformer2DModel
 
@@ -161,6 +163,7 @@ def save_pipeline(
     vae.to(dtype).save_pretrained(folder / "vae")
     transformer.to(dtype).save_pretrained(folder / "transformer")
     FlowMatchEulerDiscreteScheduler(shift=1.0).save_pretrained(folder / "scheduler")
+    readable(folder)
     index = {
         "_class_name": "StableDiffusion3Pipeline",
         "_diffusers_version": "0.42.1",
@@ -191,3 +194,4 @@ def save_layout(folder: Path, layout: nn.Module) -> None:
             tensor = tensor.to(torch.bfloat16)
         state[name] = tensor.contiguous()
     save_file(state, folder / "layout.safetensors")
+    readable(folder)
