@@ -22,6 +22,7 @@ from satjepa.config import Params
 from satjepa.contracts import CAPTION_KINDS, Captions
 from satjepa.data.cube import cube_paths, open_cube
 from satjepa.data.pairs import PairDataset, collate, spread_evenly
+from satjepa.data.share import Share
 from satjepa.data.splits import Split, UnknownSplit
 from satjepa.paths import ARTIFACTS, root, run_folder
 
@@ -108,10 +109,15 @@ def dataset(
     )
 
 
-def batches(data: PairDataset, size: int, limit: int = 0) -> Iterator[dict[str, Any]]:
-    """Batches of `size` in order, of all samples or of `limit` spread evenly over them."""
+def batches(
+    data: PairDataset, size: int, limit: int = 0, share: Share | None = None
+) -> Iterator[dict[str, Any]]:
+    """Batches of `size` in order, of all samples or of `limit` spread evenly over them; of these
+    batches, those of one process of several.
+    """
+    share = share or Share()
     chosen = spread_evenly(len(data), limit)
-    for start in range(0, len(chosen), size):
+    for start in share.of(range(0, len(chosen), size)):
         yield collate([data[i] for i in chosen[start : start + size]])
 
 

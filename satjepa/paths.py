@@ -44,8 +44,8 @@ def root(start: str | Path | None = None) -> Path:
         if is_checkout(folder):
             return folder
     raise FileNotFoundError(
-        f"neither {here} nor a folder above it is a checkout of satjepa, with {' and '.join(CHECKOUT)};"
-        " run this inside one"
+        f"neither {here} nor a folder above it is a checkout of satjepa, with "
+        f"{' and '.join(CHECKOUT)}; run this inside one"
     )
 
 

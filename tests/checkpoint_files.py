@@ -13,7 +13,8 @@ CONFIG = {
     "train": {"steps": 9, "lr": 1e-3, "log_every": 5, "target_ema": (0.9, 1.0)},
     "sample": {"steps": 20},
     "eval": {"batch": 8},
-    "ablate": {"steps": 3, "seeds": [0], "arms": {"full": {}}},
+    "seeds": [0],
+    "arms": {"full": {}},
 }
 
 

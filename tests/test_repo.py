@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -233,6 +234,60 @@ def requirements(name: str) -> dict[str, str]:
     lines = [line.split(";")[0].strip() for line in (REPO / name).read_text().splitlines()]
     pairs = [line.partition("==") for line in lines if line and not line.startswith("#")]
     return {package.lower().replace("_", "-"): version for package, _, version in pairs}
+
+
+# Nothing imports these: they are programs, or what another package reads Parquet or Zarr with.
+PROGRAMS = {"jupyterlab", "ipykernel", "pyarrow", "ruff", "pytest-timeout"}
+
+
+def imported_by(folders: tuple[str, ...]) -> set[str]:
+    """The distributions, other than Python's own, that the files of some folders import."""
+    from importlib.metadata import packages_distributions
+
+    texts = [path.read_text() for name in folders for path in (REPO / name).rglob("*.py")]
+    texts += [code_of(path) for name in folders for path in (REPO / name).glob("*.ipynb")]
+    modules = {name for text in texts for name in third_party(ast.parse(text))}
+    known = packages_distributions() | {"ruamel": ["ruamel-yaml"]}
+    return {known[name][0].lower().replace("_", "-").replace(".", "-") for name in modules}
+
+
+def third_party(tree: ast.Module) -> set[str]:
+    """The top-level modules that a file imports and that are neither Python's nor ours."""
+    ours = {"satjepa", *(path.stem for name in OURS for path in (REPO / name).rglob("*.py"))}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module.split(".")[0])
+    return found - ours - sys.stdlib_module_names - {"__future__"}
+
+
+OURS = ("tests", "benchmarks", "scripts")
+PACKAGE = ("satjepa", "notebooks", "benchmarks")
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+    """By name, not by way of another package that happens to bring it along."""
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    declared = {Requirement(r).name for r in project["dependencies"]}
+    dev = {Requirement(r).name for r in project["optional-dependencies"]["dev"]}
+    used = imported_by(PACKAGE)
+    assert sorted(used - declared) == []
+    assert sorted(declared - used - PROGRAMS) == []
+    used_by_tests = imported_by(("tests",)) | {"scikit-image", "torchmetrics"}  # importorskip
+    assert sorted(used_by_tests - declared - dev) == []
+    assert sorted(dev - used_by_tests - PROGRAMS) == []
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=lambda c: c[0])
+def test_ruff_finds_nothing(command: list[str]):
+    """As `make lint`."""
+    ruff = [sys.executable, "-m", "ruff", *command, "--no-cache"]
+    done = subprocess.run(ruff, cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
 def test_lock_pyproject_and_conda_agree():

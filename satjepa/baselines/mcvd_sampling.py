@@ -58,7 +58,9 @@ def sample(
             x = after**0.5 * x0 + (1 - after) ** 0.5 * predicted
             continue
         b = 1 - a / after  # beta of this step, which may span several levels
-        x = after**0.5 * b / (1 - a) * x0 + (1 - b) ** 0.5 * (1 - after) / (1 - a) * x
+        to_clean = after**0.5 * b / (1 - a)
+        to_noised = (1 - b) ** 0.5 * (1 - after) / (1 - a)
+        x = to_clean * x0 + to_noised * x  # the mean of the posterior
         if i < steps - 1:
             deviation = ((1 - after) / (1 - a) * b) ** 0.5
             x = x + deviation * noise(i)

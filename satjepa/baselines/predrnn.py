@@ -181,17 +181,29 @@ class PredRNN(nn.Module):
             if step > 0:
                 true = feed[:, step, None, None, None]
                 x = true * x + (1 - true) * forecasts[-1]
-            for i, cell in enumerate(self.cells):
-                h[i], c[i], m, *deltas = cell(x, h[i], c[i], m)
-                x = h[i]
-                likeness.append(self._likeness(*deltas) * present[:, step])  # (B,)
-            forecasts.append(self.head(x))
+            h, c, m, alike = self._one_year(x, h, c, m)
+            forecasts.append(self.head(h[-1]))
+            likeness += [value * present[:, step] for value in alike]  # (B,) each
             exists = present[:, step, None, None, None].to(x.dtype)  # (B,1,1,1)
             h = [memory * exists for memory in h]
             c = [memory * exists for memory in c]
             m = m * exists
         decoupling = torch.stack(likeness).sum() / (len(self.cells) * present.sum())
         return unfold(torch.stack(forecasts, 1), self.patch), decoupling
+
+    def _one_year(
+        self, x: Tensor, h: list[Tensor], c: list[Tensor], m: Tensor
+    ) -> tuple[list[Tensor], list[Tensor], Tensor, list[Tensor]]:
+        """One year through the stack: h and c of each layer, m of the top, likenesses (B,)."""
+        new_h = []
+        new_c = []
+        likeness = []
+        for cell, h_before, c_before in zip(self.cells, h, c, strict=True):
+            x, c_layer, m, delta_c, delta_m = cell(x, h_before, c_before, m)
+            new_h.append(x)
+            new_c.append(c_layer)
+            likeness.append(self._likeness(delta_c, delta_m))
+        return new_h, new_c, m, likeness
 
     def _likeness(self, delta_c: Tensor, delta_m: Tensor) -> Tensor:
         """|cosine| of what enters memories c and m, mean over channels: (B,); 0 without adapter."""

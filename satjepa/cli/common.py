@@ -22,7 +22,7 @@ app = typer.Typer(
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of a checkpoint [default: runs/joint/<first of ablate.seeds>/model]."
+        help="Folder of a checkpoint [default: runs/<first of arms>-<first of seeds>/model]."
     ),
 ]
 Samples = Annotated[int, typer.Option(min=1, help="Size of the ensemble.")]
@@ -59,10 +59,12 @@ def existing(folder: Path | None) -> Path:
     where there is none.
     """
     from satjepa.config import load_params
-    from satjepa.paths import root
+    from satjepa.paths import run_folder
     from satjepa.training import checkpoint
 
-    folder = folder or root() / f"runs/joint/{load_params().ablate.seeds[0]}/model"
+    if folder is None:
+        params = load_params()
+        folder = run_folder(params.main_arm, params.seeds[0]) / "model"
     if not checkpoint.exists(folder):
         raise checkpoint.CheckpointError(
             f"no checkpoint at {folder}: run `make repro`, or pass --checkpoint FOLDER"

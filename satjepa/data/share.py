@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -26,9 +26,10 @@ class Share:
         """The share of this process, joined to its group and bound to a GPU of its own."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
+        import torch
         from accelerate import PartialState
 
-        state = PartialState()
+        state = PartialState(cpu=not torch.cuda.is_available())
         return cls(state.process_index, state.num_processes)
 
     def of(self, items: Iterable[Item]) -> Iterator[Item]:
@@ -50,5 +51,10 @@ class Share:
 
         lists: list[list[Item]] = [[] for _ in range(self.world)]
         torch.distributed.all_gather_object(lists, mine)
-        total = sum(map(len, lists))
-        return [lists[i % self.world][i // self.world] for i in range(total)]
+        return interleave(lists)
+
+
+def interleave(lists: Sequence[Sequence[Item]]) -> list[Item]:
+    """The first of each list, the second of each, ...: the inverse of dealing them out by turns."""
+    total = sum(map(len, lists))
+    return [lists[i % len(lists)][i // len(lists)] for i in range(total)]

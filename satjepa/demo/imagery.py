@@ -46,8 +46,9 @@ class Crops:
         self, array: np.ndarray, scale: float, r: int, y: int, i: int, j: int, turn: int, flip: int
     ) -> np.ndarray:
         i, j, n = (round(v * scale) for v in (i, j, self.size))
-        piece = np.rot90(array[r, y, :, i : i + n, j : j + n], turn, (-2, -1))
-        return piece[..., ::-1] if flip else piece
+        window = array[r, y, :, i : i + n, j : j + n]  # (C,n,n)
+        turned = np.rot90(window, turn, (-2, -1))
+        return turned[..., ::-1] if flip else turned
 
 
 def corpus(

@@ -79,9 +79,10 @@ def roads(rng: np.random.Generator, size: int, town: np.ndarray) -> np.ndarray:
     along = np.arange(0, 2 * size, 0.5)
     for angle in rng.uniform(0, np.pi) + np.arange(rng.integers(2, 4)) * rng.uniform(0.8, 1.3):
         sway = rng.uniform(-14, 14)
-        for side in (0.0, np.pi):
-            y = town[0] + along * np.sin(angle + side) + sway * np.sin(along / 40) * np.cos(angle)
-            x = town[1] + along * np.cos(angle + side) - sway * np.sin(along / 40) * np.sin(angle)
+        bend = sway * np.sin(along / 40)  # pixels across the road's own direction
+        for side in (0.0, np.pi):  # both ways out of the town
+            y = town[0] + along * np.sin(angle + side) + bend * np.cos(angle)
+            x = town[1] + along * np.cos(angle + side) - bend * np.sin(angle)
             inside = (y >= 0) & (y < size - 1) & (x >= 0) & (x < size - 1)
             yi = y[inside].astype(int)
             xi = x[inside].astype(int)

@@ -33,6 +33,7 @@ __all__ = [
     "systems", "who_sees_it",
 ]  # fmt: skip
 
+# Titles of columns for the systems whose names are too long.
 SHORT = {
     "persistence": "Default\n(persistence)",
     OURS: "ours,\nzero-RGB",
@@ -68,6 +69,7 @@ def errors(forecasts: Mapping[str, Tensor], batch: dict[str, Any], rows: int) ->
     for name, members in forecasts.items():
         error = (members.mean(0) - batch["rgb_tp1"]).abs().mean(1)  # (B,H,W)
         maps[name] = (error * valid)[chosen]
+    # One pixel in a hundred may be brighter than white, else few errors would darken all.
     top = torch.quantile(torch.stack([*maps.values()]).flatten(), 0.99)
     columns = {"truth,\nyear t+1": batch["rgb_tp1"][chosen]}
     columns |= {_title(name): _scaled(error, top) for name, error in maps.items()}
@@ -103,7 +105,8 @@ def reliability(forecasts: Mapping[str, Tensor], batch: dict[str, Any], bins: in
     for name, colour in zip(names, cycle(COLOURS), strict=False):
         members = forecasts[name]
         line = {"color": colour, "lw": 1.8, "marker": "o", "ms": 3}
-        counts = rank_histogram(members, batch["rgb_tp1"], _valid(batch)).sum(0).numpy()
+        counts = rank_histogram(members, batch["rgb_tp1"], _valid(batch)).sum(0).numpy()  # (S+1,)
+        # Ensembles of different sizes on one axis: rank as a share, count over its mean.
         left.plot(np.linspace(0, 1, len(counts)), counts / counts.mean(), **line)
         spread, error = binned(members, batch["rgb_tp1"], _valid(batch), bins)
         right.plot(spread, error, label=name, **line)
@@ -140,7 +143,7 @@ def binned(
     error = (members.mean(0) - target).square().mean(1)[inside]
     expected = []
     true = []
-    for part in spread.argsort().chunk(bins):
+    for part in spread.argsort().chunk(bins):  # numbers of pixels of one class
         expected.append(float(spread[part].mean().sqrt()))
         true.append(float(error[part].mean().sqrt()))
     return np.array(expected), np.array(true)

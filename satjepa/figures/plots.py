@@ -29,6 +29,7 @@ INK = "#222222"
 MUTED = "#8a8a8a"
 ACCENT = "#1f77b4"
 WARM = "#d1652a"
+# As `satjepa.demo.world.PROCESSES` has them, without "none".
 PROCESS_NAMES = ("crop", "forest", "town", "water", "fire")
 
 
@@ -38,6 +39,7 @@ def figure(
     """A figure and its axes (rows, columns) in the house style; `width`, `height` in inches."""
     from matplotlib.figure import Figure
 
+    # not pyplot's, which keeps every figure alive
     fig = Figure(figsize=(width, height), layout="constrained", dpi=110)
     axes = fig.subplots(rows, columns, squeeze=False, **kwargs)
     for ax in axes.flat:
@@ -51,6 +53,7 @@ def show(fig: Figure) -> None:
     from IPython.display import Image, display
 
     buffer = io.BytesIO()
+    # matplotlib would write its version into the file
     fig.savefig(buffer, format="png", metadata={"Software": None})
     display(Image(buffer.getvalue()))
 
@@ -94,8 +97,8 @@ def processes(rows: Sequence[dict[str, Any]], model: str) -> Figure:
     rows = [row for row in rows if row["model"] == model and "share_crop" in row]
     fig, axes = figure(1, 2, 8, 2.8, sharey=True)
     left, right = axes[0]
-    place = np.arange(len(PROCESS_NAMES))
-    thick = 0.8 / max(len(rows), 1)
+    place = np.arange(len(PROCESS_NAMES))  # up the axis
+    thick = 0.8 / max(len(rows), 1)  # of a bar; those of one process take 0.8 of its height
     for i, row in enumerate(rows):
         area = np.array([row[f"share_{name}"] for name in PROCESS_NAMES])
         mse = np.array([row[f"mse_{name}"] for name in PROCESS_NAMES])

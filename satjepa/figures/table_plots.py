@@ -96,6 +96,7 @@ def plane(table: pd.DataFrame, x: str = "psnr", y: str | None = None) -> Figure:
     spots = []
     numbers = []
     for number, (system, rows) in enumerate(systems.items(), 1):
+        # Inside the limits, which are wider by 0.1: a point at the edge is drawn whole.
         at_x = rows[x].clip(*_wider(across, 0.06))
         at_y = rows[y].clip(*_wider(up, 0.06))
         ax.plot(at_x, at_y, color=MUTED, lw=0.8)
@@ -202,7 +203,7 @@ def skill_by_process(table: pd.DataFrame) -> Figure:
         if share is not None:
             title = f"{title}\n{100 * share.iloc[0]:.2g} % of the pixels"
         ax.set_title(title, fontsize=9)
-    first = axes[0, 0]
+    first = axes[0, 0]  # all panels share its axes
     first.set(xlim=(FLOOR - 0.1, 1.1), xticks=np.arange(FLOOR, 1.1, 0.5))
     first.set(yticks=range(len(systems)), yticklabels=[*systems])
     first.invert_yaxis()
@@ -227,6 +228,7 @@ def _skills(ax: Axes, line: int, models: pd.Series, skills: pd.Series) -> None:
         inside = skills[skills >= FLOOR]
         end = inside.max() if len(inside) else FLOOR
         box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        # Beside the last point of the line, and inside the axes.
         ax.text(
             min(end + 0.14, 0.5), line, ", ".join(below), fontsize=6.5, va="center", color=INK,
             bbox=box,

@@ -10,6 +10,7 @@ from pathlib import Path
 from satjepa.captions.embeddings import Embed
 from satjepa.contracts import Forecaster
 from satjepa.data.georeference import AS_STORED
+from satjepa.data.remarks import remarks
 from satjepa.data.stack import ForecastError, Stack, read_stack, whites_of
 from satjepa.forecast.request import Request, check_files
 from satjepa.forecast.tiles import blended, cover, years_back
@@ -63,10 +64,8 @@ def forecast_raster(
             f"overlap {overlap}: at least 0 and less than the patch of {patch} pixels"
         )
     if not isinstance(paths, Request):
-        images = [paths] if isinstance(paths, str | Path) else paths
-        paths = check_files(images, out, years)
-    request = paths
-    stack = _read(request, white, trained_white, history, log)
+        paths = check_files([paths] if isinstance(paths, str | Path) else paths, out, years)
+    stack = _read(paths, white, trained_white, history, log)
     stack, boxes = cover(stack, patch, overlap)
     log(
         f"{len(boxes)} tiles of {patch}x{patch} px, overlap at least {overlap}; {samples} samples, "
@@ -74,13 +73,21 @@ def forecast_raster(
     )
     draw = {"history": history, "embed": embed, "samples": samples, "seed": seed, "batch": batch}
     mean, spread = blended(stack, forecaster, boxes, **draw)
-    year = "unknown" if request.years[-1] is None else str(request.years[-1] + 1)
-    notes = {"YEAR": year, "SEED": str(seed), "SAMPLES": str(samples), "WHITE": f"{stack.white:g}"}
-    notes |= {"INPUTS": ", ".join(path.name for path in request.images), **(tags or {})}
-    write_forecast(out, request.place, stack, mean, spread, notes)
+    notes = {"SEED": str(seed), "SAMPLES": str(samples)} | _notes(paths, stack) | (tags or {})
+    write_forecast(out, paths.place, stack, mean, spread, notes)
     seconds = time.perf_counter() - started
-    log(f"wrote {out}: forecast of year {year}, mean and spread, in {seconds:.1f} s")
+    log(f"wrote {out}: forecast of year {notes['YEAR']}, mean and spread, in {seconds:.1f} s")
     return Path(out)
+
+
+def _notes(request: Request, stack: Stack) -> dict[str, str]:
+    """What the file says of its inputs."""
+    last = request.years[-1]
+    return {
+        "YEAR": "unknown" if last is None else str(last + 1),
+        "WHITE": f"{stack.white:g}",
+        "INPUTS": ", ".join(path.name for path in request.images),
+    }
 
 
 def _read(
@@ -95,6 +102,8 @@ def _read(
     whites = whites_of(images, white, trained)
     values = [value for value, _ in whites]
     stack = read_stack(images, request.years, values, request.place)
+    for line in remarks(images):
+        log(line)
     log(_summary(stack, images[-1].name, history))
     value, why = whites[-1]
     log(f"white {value:g}, {why}; {stack.saturated:.1%} of the pixels are brighter and clipped")

@@ -6,8 +6,8 @@
 
 DVC runs in this process and prints what it always prints; its exit status is the one returned. What
 each stage took is kept in .dvc/tmp/stage_seconds.json, and that is where the estimate comes from; a
-stage that has not run here is estimated from stage_seconds.json beside this file (the reference
-machine's), both corrected by how this run compares with them so far.
+stage that has not run here is estimated from stage_seconds.json beside this file, a copy of that of
+the reference machine (2 CPU cores). Both are corrected by how this run compares with them so far.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Seconds:
     @classmethod
     def read(cls, path: Path) -> Seconds:
         """From the file of this machine and that of the reference machine; empty where absent."""
-        reference = json.loads(REFERENCE.read_text()) if REFERENCE.exists() else {}
+        reference = json.loads(REFERENCE.read_text())["done"] if REFERENCE.exists() else {}
         try:
             here = json.loads(path.read_text())
             return cls(dict(here["done"]), dict(here["begun"]), reference)
@@ -209,6 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     try:
         options = parse_args(command)
+        print("looking which stages are to be run", flush=True)
         plan, kept = _prepare(options)
     except KeyboardInterrupt:
         return 130

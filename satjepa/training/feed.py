@@ -140,7 +140,7 @@ def _with_words(
     """
     text = dataset.text if isinstance(dataset, PairDataset) else None
     cuda = device.type == "cuda"
-    dtype = torch.bfloat16 if cuda else torch.float32
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     ring: list[_Slot] = []
     for chosen, batch in zip(order, pixels, strict=True):
         if text is None:

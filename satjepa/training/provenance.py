@@ -39,6 +39,7 @@ def make_header(config: Json, split: str, backbone: str, sample: Json | None = N
     """
     config = json.loads(json.dumps(config))  # tuples as JSON gives them back
     config = {key: value for key, value in config.items() if key not in NOT_OF_A_RUN}
+    config["train"].pop("workers", None)
     if sample is not None:
         config["sample"] = sample
     digest = hashlib.sha256(json.dumps(_compared(config), sort_keys=True).encode()).hexdigest()

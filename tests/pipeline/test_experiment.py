@@ -21,11 +21,13 @@ from reach import REPO
 
 from satjepa.config.files import read_params
 from satjepa.evaluation.score import OURS
+from satjepa.paths import root
 from satjepa.pipeline import experiment, experiment_results
 
 HOME = {
     "dvc.yaml": "stages: {}\n",
     "params.yaml": "seed: 0\n",
+    "satjepa/paths.py": "",  # what makes it a checkout
     "satjepa/a.py": "one",
     ".dvc/config": "",
 }
@@ -43,6 +45,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     subprocess.run(["git", "add", "dvc.yaml", "params.yaml"], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
+    assert root() == tmp_path  # else the repository itself would be worked on
     for module in (experiment, experiment_results):  # the files here are a few lines
         monkeypatch.setattr(module, "load_params", few_lines)
     return tmp_path

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from reach import REPO
 
-from satjepa.pipeline.repro import RUNS, SKIPS, Progress, Seconds, in_words
+from satjepa.config.yaml12 import loads
+from satjepa.pipeline.repro import REFERENCE, RUNS, SKIPS, Progress, Seconds, in_words
 
 PIPELINE = """
 stages:
@@ -189,3 +190,14 @@ def test_nothing_is_invented(tmp_path: Path, capsys: pytest.CaptureFixture, monk
 )  # fmt: skip
 def test_times_are_words(seconds: float, words: str):
     assert in_words(seconds) == words
+
+
+def test_the_reference_machine_ran_every_stage():
+    """After a stage is added: `make repro`, then
+    `cp .dvc/tmp/stage_seconds.json satjepa/pipeline/`.
+    """
+    stages = loads((REPO / "dvc.yaml").read_text())["stages"]
+    wanted = {name for name, stage in stages.items() if not stage.get("frozen")}
+    known = json.loads(REFERENCE.read_text())["done"]
+    assert {name.partition("@")[0] for name in known} >= wanted
+    assert all(seconds > 0 for seconds in known.values())

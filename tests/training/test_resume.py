@@ -135,7 +135,7 @@ def test_what_is_missing_foreign_or_finished_is_no_start(
         run(whole[0] / "model", tiny(), split="s")
     with pytest.raises(Interrupted):
         run("auto", tiny(), max_seconds=0)
-    other = tiny(train__lr=1e-2, sample__steps=9, eval__batch=1, ablate__steps=7)
+    other = tiny(train__lr=1e-2, sample__steps=9, eval__batch=1)
     with pytest.raises(CheckpointError, match="made by another run") as error:
         run("auto", other, split="t")
     lines = str(error.value).splitlines()[1:]
