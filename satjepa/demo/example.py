@@ -21,7 +21,7 @@ from satjepa.paths import root
 
 RECIPE = "assets/demo/world.yaml"
 PRESET = "strong"
-REGION = "Brannoch"  # of the test regions: fields, woods, a town, a river and a reservoir that fills
+REGION = "Brannoch"  # a test region: fields, woods, a town, a river, a reservoir that fills
 YEARS = (2020, 2021, 2022)
 TRUTH = 2023
 CORNER = (40, 40)  # first row and column of the window, pixels of the region
@@ -56,6 +56,7 @@ def _only_region(world: dict[str, Any]) -> dict[str, Any]:
 def _cut(source: Path, out: Path) -> None:
     """Write the window of a raster as a raster of its own, georeferenced, compressed."""
     import rasterio
+    from affine import Affine
     from rasterio.windows import Window
 
     row, column = CORNER
@@ -69,7 +70,7 @@ def _cut(source: Path, out: Path) -> None:
             "height": SIDE,
             "width": SIDE,
             "crs": src.crs,
-            "transform": src.window_transform(window),
+            "transform": src.transform @ Affine.translation(column, row),
         }
     out.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(out, "w", **profile, compress="deflate", predictor=2, zlevel=9) as dst:

@@ -171,7 +171,7 @@ class JointModel(nn.Module):
         self._average = {name: v.detach().clone() for name, v in average.items()}
 
     def load_averages(self, averages: dict[str, Tensor]) -> None:
-        """Take over averaged weights by their own names (`satjepa.training.export`): forecasts only.
+        """Take over averaged weights by their own names (`satjepa.training.export`), to forecast.
 
         The target encoder, which training alone asks, is removed. ValueError names tensors that are
         missing or unknown.

@@ -63,7 +63,8 @@ def save(
     """Write a checkpoint as one piece; until the new one is complete and verified the old one
     stays.
 
-    optimizer: None writes no file of it, for weights that no training goes on from. Equal contents give equal bytes: the header is one metadata entry, because safetensors writes
+    optimizer: None writes no file of it, for weights that no training goes on from.
+    Equal contents give equal bytes: the header is one metadata entry, because safetensors writes
     several in random order. Raises whatever the disk raises; the temporary folder is removed then,
     and the old checkpoint is untouched.
     """
