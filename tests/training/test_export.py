@@ -35,7 +35,7 @@ def run(trained, tmp_path: Path):  # noqa: F811
 
 
 def test_it_forecasts_as_the_run_does(run, build, batch, tmp_path: Path) -> None:  # noqa: F811
-    folder, model, header = run
+    folder, model, _header = run
     shipped = provenance.restore(export(folder, tmp_path / "out"), build(seed=1))
     expected = model.forecast(batch, 2, 5)
     torch.testing.assert_close(shipped.forecast(batch, 2, 5), expected, rtol=0, atol=0)
@@ -74,7 +74,7 @@ def test_the_published_variant_too(build_published, batch, tmp_path: Path) -> No
 
 def test_what_holds_no_averages_is_refused(run, tmp_path: Path) -> None:
     export(run[0], tmp_path / "again" / "model")
-    with pytest.raises(CheckpointError, match="holds no averaged weights.*a run that"):
+    with pytest.raises(CheckpointError, match=r"holds no averaged weights.*a run that"):
         export(tmp_path / "again", tmp_path / "out")
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         export(tmp_path / "nowhere", tmp_path / "out")
@@ -83,7 +83,7 @@ def test_what_holds_no_averages_is_refused(run, tmp_path: Path) -> None:
 
 def test_another_model_is_refused(run, build, tmp_path: Path) -> None:  # noqa: F811
     shipped = export(run[0], tmp_path / "out")
-    with pytest.raises(CheckpointError, match="does not fit the model.*missing or unknown"):
+    with pytest.raises(CheckpointError, match=r"does not fit the model.*missing or unknown"):
         provenance.restore(shipped, build(seed=1, use_captions=False))
 
 
@@ -92,7 +92,7 @@ def test_a_damaged_file_is_named(run, tmp_path: Path) -> None:
     blob = bytearray((folder / checkpoint.MODEL).read_bytes())
     blob[-1] ^= 1
     (folder / checkpoint.MODEL).write_bytes(blob)
-    with pytest.raises(CheckpointError, match="model.safetensors is damaged"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
         checkpoint.load(folder)
 
 
