@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from reach import as_checkout
 from typer.testing import CliRunner, Result
 
 from satjepa import assemble, cli
@@ -200,8 +201,7 @@ def test_what_a_user_can_mend_is_one_message(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "dvc.yaml").touch()
-    monkeypatch.chdir(tmp_path)  # a checkout where nothing has run
+    monkeypatch.chdir(as_checkout(tmp_path))  # a checkout where nothing has run
     places = {"scene": scene, "out": tmp_path / "o.tif", "trained": trained, "folder": tmp_path}
     result = run(*(word.format(**places) for word in words))
     assert result.exit_code == 2 and says.format(**places) in result.output, result.output
@@ -220,8 +220,8 @@ def test_the_white_of_the_training_holds_unless_another_is_given(
         )
         return model, name
 
-    load = cli.trained_model
-    monkeypatch.setattr(cli, "trained_model", told)
+    load = cli.common.trained_model
+    monkeypatch.setattr(cli.common, "trained_model", told)
     with rasterio.open(scene) as src:
         profile = src.profile
         data = src.read()
@@ -242,7 +242,7 @@ def test_the_white_of_the_training_holds_unless_another_is_given(
 def test_files_are_looked_at_before_the_model_is_loaded(
     trained: Path, scene: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(cli, "trained_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(cli.common, "trained_model", lambda *_, **__: pytest.fail("loaded"))
     for images, out in (
         ([scene, scene], "o.tif"),
         ([trained / "state.json"], "o.tif"),
@@ -282,7 +282,7 @@ def test_a_bug_keeps_its_traceback_and_an_interrupt_its_status(
         def command() -> None:
             raise error
 
-        return cli.plainly(command)
+        return cli.common.plainly(command)
 
     with pytest.raises(ZeroDivisionError):
         fails(ZeroDivisionError())()
@@ -291,7 +291,7 @@ def test_a_bug_keeps_its_traceback_and_an_interrupt_its_status(
         (KeyboardInterrupt(), 130),
         (FileNotFoundError("x"), 2),
     ):
-        with pytest.raises(cli.typer.Exit) as exit_:
+        with pytest.raises(cli.common.typer.Exit) as exit_:
             fails(error)()
         assert exit_.value.exit_code == code
 

@@ -23,8 +23,8 @@ def words_kept(before: str, after: str) -> float:
     """Share of the different words of `before` that stand in `after` too; 1 where `before` is
     empty.
     """
-    said = set(before.lower().split())
-    return len(said & set(after.lower().split())) / len(said) if said else 1.0
+    words = set(before.lower().split())
+    return len(words & set(after.lower().split())) / len(words) if words else 1.0
 
 
 def statistics(captions: pd.DataFrame) -> pd.DataFrame:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from satjepa.data.rasters import ScaleError, facts, open_raster, read_valid
+from satjepa.data.errors import ScaleError
+from satjepa.data.holes import read_valid
+from satjepa.data.rasters import facts, open_raster
 
 if TYPE_CHECKING:
-    from satjepa.data.rasters import Box
+    from satjepa.data.holes import Box
 
 BANDS = 64
 MASKED = -128

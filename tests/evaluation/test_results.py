@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from reach import REPO
+from reach import REPO, as_checkout
 
 from satjepa.config import Params, load_params
 from satjepa.evaluation.results import collect_arms
@@ -16,7 +16,7 @@ def runs(folder: Path, *names: str) -> None:
     """scores.csv of some runs: the ensemble's PSNR on the first preset is 20, 21, .. in their
     order.
     """
-    (folder / "dvc.yaml").touch()
+    as_checkout(folder)
     for i, name in enumerate(names):
         row = {"n": 2, "samples": 8}
         rows = [

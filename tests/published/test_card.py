@@ -287,7 +287,7 @@ def test_a_checkpoint_is_restored_as_it_is_told(
         load_model(found.folder, "meta"),
         assemble.load_model(found.folder),
     )
-    assert [m.device.type for m in (*loaded, cli.trained_model(found.folder)[0])] == [
+    assert [m.device.type for m in (*loaded, cli.common.trained_model(found.folder)[0])] == [
         "cpu",
         "meta",
         "meta",

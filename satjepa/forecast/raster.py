@@ -1,0 +1,122 @@
+"""`forecast_raster`: from the images of a place to the GeoTIFF of the year after the last."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from satjepa.captions.embeddings import Embed
+from satjepa.contracts import Forecaster
+from satjepa.data.georeference import AS_STORED
+from satjepa.data.stack import ForecastError, Stack, read_stack, whites_of
+from satjepa.forecast.request import Request, check_files
+from satjepa.forecast.tiles import blended, cover, years_back
+from satjepa.forecast.write import nodata_of, write_forecast
+
+
+def forecast_raster(
+    paths: str | Path | Sequence[str | Path] | Request,
+    out: str | Path,
+    forecaster: Forecaster,
+    *,
+    patch: int,
+    history: int = 0,
+    embed: Embed | None = None,
+    samples: int = 8,
+    seed: int = 0,
+    years: Sequence[int] | None = None,
+    white: float | None = None,
+    trained_white: float | None = None,
+    overlap: int | None = None,
+    batch: int = 16,
+    tags: dict[str, str] | None = None,
+    log: Callable[[str], None] = print,
+) -> Path:
+    """Forecast the image of the year after the last of `paths`; write it as a GeoTIFF with mean and
+    spread.
+
+    Args:
+        paths: RGB GeoTIFFs of one grid, one a year, oldest first: year t is the last; up to
+            `history` before it count. Or what `check_files` made of them, `out` and `years`, which
+            are then not looked at again.
+        patch: side of the model's patch in pixels; tiles overlap by `overlap`, by default a quarter
+            of it.
+        embed: turns captions into embeddings (`caption_embedder`); None for a forecaster that reads
+            none.
+        years: of the last image or of each; default: from the file names (`years_of`).
+        white, trained_white: value in [0, 1] shown as white, and that of the training; default:
+            `display_white`. Images of another type than the last go by their own (`whites_of`).
+        tags: what to note in the file about the model, beside seed, samples, year, white and
+            inputs.
+        log: is told what was done, a line at a time.
+
+    Pixels invalid in year t are nodata in the forecast: the input's nodata value, or NaN where it
+    declares none. Raises ForecastError and SceneError (what cannot be read without doubt); leaves
+    no half-written file.
+    """
+    started = time.perf_counter()
+    overlap = patch // 4 if overlap is None else overlap
+    if not 0 <= overlap < patch:
+        raise ForecastError(
+            f"overlap {overlap}: at least 0 and less than the patch of {patch} pixels"
+        )
+    if not isinstance(paths, Request):
+        images = [paths] if isinstance(paths, str | Path) else paths
+        paths = check_files(images, out, years)
+    request = paths
+    stack = _read(request, white, trained_white, history, log)
+    stack, boxes = cover(stack, patch, overlap)
+    log(
+        f"{len(boxes)} tiles of {patch}x{patch} px, overlap at least {overlap}; {samples} samples, "
+        f"seed {seed}"
+    )
+    draw = {"history": history, "embed": embed, "samples": samples, "seed": seed, "batch": batch}
+    mean, spread = blended(stack, forecaster, boxes, **draw)
+    year = "unknown" if request.years[-1] is None else str(request.years[-1] + 1)
+    notes = {"YEAR": year, "SEED": str(seed), "SAMPLES": str(samples), "WHITE": f"{stack.white:g}"}
+    notes |= {"INPUTS": ", ".join(path.name for path in request.images), **(tags or {})}
+    write_forecast(out, request.place, stack, mean, spread, notes)
+    seconds = time.perf_counter() - started
+    log(f"wrote {out}: forecast of year {year}, mean and spread, in {seconds:.1f} s")
+    return Path(out)
+
+
+def _read(
+    request: Request,
+    white: float | None,
+    trained: float | None,
+    history: int,
+    log: Callable[[str], None],
+) -> Stack:
+    """The stack of a request, and a word to `log` about what there is to forecast from."""
+    images = request.images
+    whites = whites_of(images, white, trained)
+    values = [value for value, _ in whites]
+    stack = read_stack(images, request.years, values, request.place)
+    log(_summary(stack, images[-1].name, history))
+    value, why = whites[-1]
+    log(f"white {value:g}, {why}; {stack.saturated:.1%} of the pixels are brighter and clipped")
+    for path, own in zip(images, whites, strict=True):
+        if own != whites[-1]:
+            log(f"{path.name}: white {own[0]:g}, {own[1]}")
+    nodata = request.place.nodata
+    if nodata is not None and math.isnan(nodata_of(request.place)) and not math.isnan(nodata):
+        log(f"nodata {nodata:g} does not fit the float32 of a forecast: NaN there")
+    return stack
+
+
+def _summary(stack: Stack, name: str, history: int) -> str:
+    """What there is to forecast from, in words."""
+    height, width = stack.valid.shape[1:]
+    share = stack.valid[0].mean()
+    back = years_back(stack, history)
+    used = list(stack.years[1 : 1 + back])
+    rest = list(stack.years[1 + back :])
+    why_not = f"; {rest} not used: at most {history} years count, without a gap" if rest else ""
+    turned = "; turned north up" if stack.turn != AS_STORED else ""
+    return (
+        f"year {stack.years[0]}: {name}, {width}x{height} px, {share:.1%} valid{turned}; history "
+        f"{used}{why_not}"
+    )
