@@ -20,12 +20,29 @@ from satjepa.demo.render import read_recipe, write_world
 from satjepa.paths import root
 
 RECIPE = "assets/demo/world.yaml"
+SHIPPED = "assets/example"
 PRESET = "strong"
 REGION = "Brannoch"  # a test region: fields, woods, a town, a river, a reservoir that fills
 YEARS = (2020, 2021, 2022)
 TRUTH = 2023
 CORNER = (40, 40)  # first row and column of the window, pixels of the region
 SIDE = 192  # pixels: 16 overlapping tiles of the demo model
+
+
+def shipped_scene() -> tuple[list[Path], Path]:
+    """The images of the shipped example scene, oldest first, and the one of the year after.
+
+    Raises FileNotFoundError where they are not there.
+    """
+    folder = root() / SHIPPED / REGION
+    images = sorted(folder.glob("*.tif"))
+    truths = sorted((folder / "truth").glob("*.tif"))
+    if not (images and truths):
+        raise FileNotFoundError(
+            f"no example scene in {folder}: restore it (git checkout {SHIPPED}), or make it again "
+            f"(python -m satjepa.demo.example {SHIPPED})"
+        )
+    return images, truths[0]
 
 
 def write_example(out: str | Path, recipe: str | Path | None = None) -> list[Path]:

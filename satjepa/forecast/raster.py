@@ -5,15 +5,44 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from satjepa.captions.embeddings import Embed
 from satjepa.contracts import Forecaster
 from satjepa.data.georeference import AS_STORED
 from satjepa.data.stack import ForecastError, Stack, read_stack, whites_of
 from satjepa.forecast.request import Request, check_files
-from satjepa.forecast.tiles import blended, cover, years_back
+from satjepa.forecast.tiles import Keep, blended, cover, years_back
 from satjepa.forecast.write import nodata_of, write_forecast
+
+
+@dataclass(frozen=True)
+class Made:
+    """A forecast that is not written yet.
+
+    mean, spread: (3,H,W) float64 at the display scale, north up as `stack`, with what `padded`
+    added. notes: tags of the file.
+    """
+
+    request: Request
+    stack: Stack
+    mean: np.ndarray
+    spread: np.ndarray
+    notes: dict[str, str]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the scene, north up, without what `padded` added."""
+        return self.request.shape
+
+    def write(self, out: str | Path) -> Path:
+        """Write the GeoTIFF, as `write_forecast` does."""
+        write_forecast(out, self.request.place, self.stack, self.mean, self.spread, self.notes)
+        return Path(out)
 
 
 def forecast_raster(
@@ -21,18 +50,9 @@ def forecast_raster(
     out: str | Path,
     forecaster: Forecaster,
     *,
-    patch: int,
-    history: int = 0,
-    embed: Embed | None = None,
-    samples: int = 8,
-    seed: int = 0,
     years: Sequence[int] | None = None,
-    white: float | None = None,
-    trained_white: float | None = None,
-    overlap: int | None = None,
-    batch: int = 16,
-    tags: dict[str, str] | None = None,
     log: Callable[[str], None] = print,
+    **settings: Any,
 ) -> Path:
     """Forecast the image of the year after the last of `paths`; write it as a GeoTIFF with mean and
     spread.
@@ -41,31 +61,61 @@ def forecast_raster(
         paths: RGB GeoTIFFs of one grid, one a year, oldest first: year t is the last; up to
             `history` before it count. Or what `check_files` made of them, `out` and `years`, which
             are then not looked at again.
-        patch: side of the model's patch in pixels; tiles overlap by `overlap`, by default a quarter
-            of it.
-        embed: turns captions into embeddings (`caption_embedder`); None for a forecaster that reads
-            none.
         years: of the last image or of each; default: from the file names (`years_of`).
-        white, trained_white: value in [0, 1] shown as white, and that of the training; default:
-            `display_white`. Images of another type than the last go by their own (`whites_of`).
-        tags: what to note in the file about the model, beside seed, samples, year, white and
-            inputs.
         log: is told what was done, a line at a time.
+        settings: of `forecast_images`.
 
     Pixels invalid in year t are nodata in the forecast: the input's nodata value, or NaN where it
     declares none. Raises ForecastError and SceneError (what cannot be read without doubt); leaves
     no half-written file.
     """
     started = time.perf_counter()
+    if not isinstance(paths, Request):
+        images = [paths] if isinstance(paths, str | Path) else paths
+        paths = check_files(images, out, years)
+    made = forecast_images(paths, forecaster, log=log, **settings)
+    made.write(out)
+    seconds = time.perf_counter() - started
+    year = made.notes["YEAR"]
+    log(f"wrote {out}: forecast of year {year}, mean and spread, in {seconds:.1f} s")
+    return Path(out)
+
+
+def forecast_images(
+    request: Request,
+    forecaster: Forecaster,
+    *,
+    patch: int,
+    history: int = 0,
+    embed: Embed | None = None,
+    samples: int = 8,
+    seed: int = 0,
+    white: float | None = None,
+    trained_white: float | None = None,
+    overlap: int | None = None,
+    batch: int = 16,
+    tags: dict[str, str] | None = None,
+    log: Callable[[str], None] = print,
+    keep: Keep | None = None,
+) -> Made:
+    """Forecast the image of the year after the last of those requested.
+
+    Args:
+        patch: side of the model's patch in pixels; tiles overlap by `overlap`, by default a quarter
+            of it.
+        embed: turns captions into embeddings (`caption_embedder`); None for a forecaster that reads
+            none.
+        white, trained_white: value in [0, 1] shown as white, and that of the training; default:
+            `display_white`. Images of another type than the last go by their own (`whites_of`).
+        tags: what to note in the file about the model, beside seed, samples, year, white and
+            inputs.
+        keep: is given the members of each tile (`blended`).
+    """
     overlap = patch // 4 if overlap is None else overlap
     if not 0 <= overlap < patch:
         raise ForecastError(
             f"overlap {overlap}: at least 0 and less than the patch of {patch} pixels"
         )
-    if not isinstance(paths, Request):
-        images = [paths] if isinstance(paths, str | Path) else paths
-        paths = check_files(images, out, years)
-    request = paths
     stack = _read(request, white, trained_white, history, log)
     stack, boxes = cover(stack, patch, overlap)
     log(
@@ -73,14 +123,11 @@ def forecast_raster(
         f"seed {seed}"
     )
     draw = {"history": history, "embed": embed, "samples": samples, "seed": seed, "batch": batch}
-    mean, spread = blended(stack, forecaster, boxes, **draw)
+    mean, spread = blended(stack, forecaster, boxes, **draw, keep=keep)
     year = "unknown" if request.years[-1] is None else str(request.years[-1] + 1)
     notes = {"YEAR": year, "SEED": str(seed), "SAMPLES": str(samples), "WHITE": f"{stack.white:g}"}
     notes |= {"INPUTS": ", ".join(path.name for path in request.images), **(tags or {})}
-    write_forecast(out, request.place, stack, mean, spread, notes)
-    seconds = time.perf_counter() - started
-    log(f"wrote {out}: forecast of year {year}, mean and spread, in {seconds:.1f} s")
-    return Path(out)
+    return Made(request, stack, mean, spread, notes)
 
 
 def _read(
