@@ -213,15 +213,15 @@ def test_what_a_user_can_mend_is_one_message(
 def test_the_white_of_the_training_holds_unless_another_is_given(
     trained: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(*args, **kwargs):
-        model, name = load(*args, **kwargs)
+    def with_white(*args, **kwargs):
+        model = from_checkpoint(*args, **kwargs)
         model.params = dataclasses.replace(
             model.params, data=dataclasses.replace(model.params.data, white=0.5)
         )
-        return model, name
+        return model
 
-    load = cli.common.trained_model
-    monkeypatch.setattr(cli.common, "trained_model", told)
+    from_checkpoint = assemble.from_checkpoint
+    monkeypatch.setattr(assemble, "from_checkpoint", with_white)
     with rasterio.open(scene) as src:
         profile = src.profile
         data = src.read()
@@ -242,7 +242,7 @@ def test_the_white_of_the_training_holds_unless_another_is_given(
 def test_files_are_looked_at_before_the_model_is_loaded(
     trained: Path, scene: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(cli.common, "trained_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(assemble, "from_checkpoint", lambda *_, **__: pytest.fail("loaded"))
     for images, out in (
         ([scene, scene], "o.tif"),
         ([trained / "state.json"], "o.tif"),
@@ -255,7 +255,7 @@ def test_files_are_looked_at_before_the_model_is_loaded(
 def test_help_says_what_is_taken_where_nothing_is_given() -> None:
     shown = " ".join(run("forecast", "--help").output.split())
     assert (
-        "[default: runs/joint/<first of ablate.seeds>/model]" in shown
+        "runs/joint/<first of ablate.seeds>/model of the pipeline, else assets/demo_model" in shown
         and "[from the names]" in shown
     )
 

@@ -61,13 +61,16 @@ def forecast(
     if bool(images) == example:
         raise typer.BadParameter("name images, oldest first, or pass --example")
     if example:
-        images, truth = _example()
+        images, example_truth = _example()
+        truth = truth or example_truth
     request = check_files(images, out, year)  # before a model is loaded
     out = out or Path(f"forecast_{_next_year(request)}.tif")
     picture = None if no_picture else picture or out.with_suffix(".png")
     check_output(out, request.images)
+    if picture == out:
+        raise typer.BadParameter(f"{out} cannot be both the GeoTIFF and its picture")
     if picture:
-        check_output(picture, [*request.images, out.absolute()])
+        check_output(picture, request.images)
     if truth:
         check_truth(request, truth)
     folder = common.existing(checkpoint)

@@ -198,13 +198,20 @@ class Model:
 
 def default_checkpoint() -> Path:
     """The folder of the model that the pipeline has trained, where it has; else of the shipped
-    one.
+    one. CheckpointError where neither is there.
     """
     from satjepa.config import load_params
     from satjepa.training import checkpoint
 
     trained = root() / f"runs/joint/{load_params().ablate.seeds[0]}/model"
-    return trained if checkpoint.exists(trained) else Path(local(SHIPPED))
+    shipped = root() / SHIPPED
+    for folder in (trained, shipped):
+        if checkpoint.exists(folder):
+            return folder
+    raise checkpoint.CheckpointError(
+        f"no checkpoint at {trained}: run `make repro`, or pass --checkpoint FOLDER; nor is the "
+        f"shipped one at {shipped}: git checkout {SHIPPED} restores it"
+    )
 
 
 def load(

@@ -91,7 +91,7 @@ def card(found: Checkpoint, scores: pd.DataFrame, record: dict[str, Any]) -> str
         history=config["data"]["history"],
         backbone_path=config["backbone"]["path"],
         preset=preset,
-        regions=" and ".join(f"{len(world['regions'][k])} ({k})" for k in ("train", "val", "test")),
+        counts={part: len(names) for part, names in world["regions"].items()},
         size=world["size"],
         years=f"{world['years'][0]} to {world['years'][-1]}",
         recipe=f"`{RECIPE}`",
@@ -172,8 +172,8 @@ forecast.save("s2_2023.tif")
 
 ## Data
 The demo world, a land that is simulated from {recipe}: regions of {size} x {size} pixels of 10 m,
-{years}; {regions}. Trained on the training regions of the preset `{preset}`; scored on the test
-regions, which are other places. No image of the real Earth.
+{years}. Trained on the {counts[train]} training regions of the preset `{preset}`, with {counts[val]}
+for validation; scored on {counts[test]} other regions. No image of the real Earth.
 
 ## Scores
 On test regions; `skill` is 1 - MSE / MSE of the last image taken as the forecast (persistence).
@@ -191,7 +191,8 @@ to check that a checkout works. For results on real land train on real land.
 * It knows the demo world only: its colours, its crops, its ten metres. On other images it forecasts
   a land that looks like the demo world; nothing measured here holds there.
 * What no one can foresee, it does not: weather, breaks of a rotation. In the preset `{preset}` the
-  mean of its members has {mine[psnr]:.1f} dB, and {mine[psnr_changed]:.1f} dB where the land changed.
+  mean of its members has {mine[psnr]:.1f} dB,
+  and {mine[psnr_changed]:.1f} dB where the land changed.
 * Spread / error is {mine[spread_skill]:.2f} there (1 is right): the ensemble {calibration}.
 * One seed. No comparison of methods should rest on it.
 
