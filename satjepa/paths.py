@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
 CHECKOUT = ("dvc.yaml", "satjepa/paths.py")  # the pipeline, and the package that it runs
 
 
@@ -35,8 +34,8 @@ def root(start: str | Path | None = None) -> Path:
         if is_checkout(folder):
             return folder
     raise FileNotFoundError(
-        f"neither {here} nor a folder above it is a checkout of satjepa, with {' and '.join(CHECKOUT)};"
-        " run this inside one"
+        f"neither {here} nor a folder above it is a checkout of satjepa, with "
+        f"{' and '.join(CHECKOUT)}; run this inside one"
     )
 
 

@@ -128,13 +128,16 @@ def caption(
 ) -> None:
     """Describe an image by rule: what covers it, how it is laid out, what it is."""
     from satjepa.captions.rules import caption
+    from satjepa.data.remarks import remarks
     from satjepa.data.stack import read_stack, whites_of
-    from satjepa.forecast import local_file, padded
+    from satjepa.forecast import local_file
 
     image = local_file(image)
     ((white, why),) = whites_of([image], white)
     typer.echo(f"white {white:g}, {why}")
-    stack = padded(read_stack([image], [None], [white]), patch=16)  # the least the rules can read
+    for line in remarks([image]):
+        typer.echo(line)
+    stack = read_stack([image], [None], [white])
     for name, text in caption(stack.rgb[0], stack.valid[0], encoding="display")._asdict().items():
         typer.echo(f"{name:12s} {text}")
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from satjepa.data.rasters import Grid, SceneError, open_raster
+from satjepa.data.errors import SceneError
+from satjepa.data.grid import Grid, Turn
+from satjepa.data.rasters import open_raster
 
 if TYPE_CHECKING:
     from affine import Affine
@@ -24,40 +26,27 @@ class GeoreferenceError(SceneError):
     """The place of a raster is told in a way that cannot be carried over to another file."""
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One of the eight ways of laying an array (..., H, W) down: transposed, then its rows, then
-    its columns turned round.
+AS_STORED = Turn(exchanged=False, top_down=False, left_right=False)
+
+
+def as_stored(array: np.ndarray, turn: Turn) -> np.ndarray:
+    """The array (..., H, W) that `upright` made `array` of; a view."""
+    array = array[..., ::-1] if turn.left_right else array
+    array = array[..., ::-1, :] if turn.top_down else array
+    return array.swapaxes(-2, -1) if turn.exchanged else array
+
+
+def stored_corner(
+    x: int, y: int, turn: Turn, patch: int, height: int, width: int
+) -> tuple[int, int]:
+    """First column and row, in a raster of height x width, of the patch whose first column and row
+    are (x, y) in the upright array.
     """
-
-    transposed: bool = False
-    rows: bool = False
-    columns: bool = False
-
-    def apply(self, array: np.ndarray) -> np.ndarray:
-        """The array (..., H, W) as it lies after the turn; a view."""
-        array = array.swapaxes(-1, -2) if self.transposed else array
-        array = array[..., ::-1, :] if self.rows else array
-        return array[..., ::-1] if self.columns else array
-
-    def undo(self, array: np.ndarray) -> np.ndarray:
-        """The array that `apply` made `array` of; a view."""
-        array = array[..., ::-1] if self.columns else array
-        array = array[..., ::-1, :] if self.rows else array
-        return array.swapaxes(-1, -2) if self.transposed else array
-
-    def undo_corner(self, x: int, y: int, patch: int, height: int, width: int) -> tuple[int, int]:
-        """First column and row, in a raster of height x width, of the patch whose first column and
-        row are (x, y) after the turn.
-        """
-        if self.transposed:
-            height, width = width, height
-        x = width - patch - x if self.columns else x
-        y = height - patch - y if self.rows else y
-        return (y, x) if self.transposed else (x, y)
-
-
-AS_STORED = Turn()
+    if turn.exchanged:
+        height, width = width, height
+    x = width - patch - x if turn.left_right else x
+    y = height - patch - y if turn.top_down else y
+    return (y, x) if turn.exchanged else (x, y)
 
 
 @dataclass(frozen=True)
@@ -94,18 +83,22 @@ class Georeference:
             if _numbers(self.points) != _numbers(other.points):
                 there, here = len(other.points), len(self.points)
                 return f"{there} ground control points that are not the {here}"
-            if self.rpcs != other.rpcs:
+            if _coefficients(self.rpcs) != _coefficients(other.rpcs):
                 return "other rational polynomial coefficients (RPC)"
             if self.transform == other.transform:
                 return ""
-        return self._grid().difference(other._grid())
+        return self.grid().difference(other.grid())
 
-    def _grid(self) -> Grid:
+    def grid(self) -> Grid:
+        """Transform and size, without the CRS."""
         return Grid("", tuple(self.transform)[:6], self.height, self.width)
 
     def north_up(self) -> Turn:
-        """The turn after which rows run south and columns east, as nearly as one of the eight can
-        have it; none for a raster that lies nowhere on the earth.
+        """The turn after which rows run south and columns east on the earth, as nearly as can be;
+        none for a raster that lies nowhere.
+
+        `Grid.turn` goes by the axes of the CRS, which is the same but for those of the poles and
+        those whose axes point south and west.
         """
         steps = self._steps()
         if steps is None or not np.isfinite(steps).all():
@@ -113,15 +106,16 @@ class Georeference:
         (east_col, north_col), (east_row, north_row) = steps
         straight = abs(east_col) + abs(north_row)
         crossed = abs(north_col) + abs(east_row)
-        if transposed := bool(crossed > straight * (1 + 1e-9)):
+        if exchanged := bool(crossed > straight * (1 + 1e-9)):
             east_col, north_row = east_row, north_col
-        return Turn(transposed, bool(north_row > 0), bool(east_col < 0))
+        return Turn(exchanged, bool(north_row > 0), bool(east_col < 0))
 
     def _steps(self) -> np.ndarray | None:
         """(east, north) of a step to the next column and of one to the next row, in the middle of
         the raster; in the axes of the CRS where the earth cannot be reached from it.
         """
         from rasterio import transform, warp
+        from rasterio._err import CPLE_BaseError  # what `warp.transform` lets through
         from rasterio.errors import CRSError, RasterioError
 
         rows = self.height / 2 + np.array([0, 0, 1])
@@ -142,7 +136,8 @@ class Georeference:
         crs = "EPSG:4326" if self.rpcs and self.crs is None else self.crs
         try:
             lon, lat = (np.array(values) for values in warp.transform(crs, "EPSG:4326", x, y))
-        except (CRSError, RasterioError):  # no CRS, or a local one: its axes are all there is
+        except (CRSError, RasterioError, CPLE_BaseError):
+            # no CRS, a local one, or one of another planet: its axes are all there is
             return np.stack([x[1:] - x[0], y[1:] - y[0]], axis=1)
         east = ((lon[1:] - lon[0] + 180) % 360 - 180) * np.cos(np.deg2rad(lat[0]))
         return np.stack([east, lat[1:] - lat[0]], axis=1)
@@ -209,3 +204,11 @@ def name_of(crs: CRS | None) -> str:
 
 def _numbers(points: tuple[GroundControlPoint, ...]) -> list[tuple]:
     return [(p.row, p.col, p.x, p.y, p.z) for p in points]
+
+
+def _coefficients(rpcs: RPC | None) -> list[float]:
+    """What places a pixel; not the errors that a sensor's owner states, which formats round."""
+    if rpcs is None:
+        return []
+    values = [value for key, value in rpcs.to_dict().items() if not key.startswith("err_")]
+    return [float(f"{number:.12g}") for number in np.hstack(values)]

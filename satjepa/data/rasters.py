@@ -6,6 +6,8 @@ and how to fix it. Nothing that could not be read is ever replaced by zeros.
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +72,16 @@ __all__ = [
 
 
 @contextmanager
+def without_remark() -> Iterator[None]:
+    """No warning of rasterio's about a raster without georeference: it has what its file says."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+@contextmanager
 def open_raster(path: Path, bands: int) -> Iterator[DatasetReader]:
     """Open a raster of so many bands, an image of red, green and blue also with opacity as the
     fourth; what GDAL cannot read, here or inside the block, is a CorruptRasterError.
@@ -79,7 +91,9 @@ def open_raster(path: Path, bands: int) -> Iterator[DatasetReader]:
     if lost := cut_off(path):
         raise corrupt(path, f"a truncated file without {lost}")
     try:
-        with rasterio.open(path) as src:
+        with without_remark():
+            src = rasterio.open(path)
+        with src:
             if src.count != bands and not (src.count == bands + 1 == 4 and has_alpha(src)):
                 fix = (
                     "export the red, green and blue bands only, in this order"
@@ -181,7 +195,7 @@ def facts(path: str | Path, bands: int) -> Facts:
     """
     path = Path(path).absolute()
     beside = [path.with_name(path.name + ending) for ending in (".msk", ".aux.xml")]
-    stats = [path.stat(), *(file.stat() for file in beside if file.exists())]
+    stats = [path.stat(), *(file.stat() for file in beside if os.path.exists(file))]
     return _inspect(path, bands, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
 
 

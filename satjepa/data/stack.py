@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from satjepa.data.display import display_white, is_display
-from satjepa.data.georeference import AS_STORED, Georeference, Turn, georeference
-from satjepa.data.rasters import GridMismatchError, facts, read_rgb, rgb_scale
+from satjepa.data.errors import GridMismatchError
+from satjepa.data.georeference import AS_STORED, Georeference, georeference
+from satjepa.data.grid import Turn, upright
+from satjepa.data.rasters import facts, read_rgb, rgb_scale
 
 # Before a number that looks like a year, these words say that it is the code of a CRS.
 _CODE = re.compile(r"(?<![A-Za-z])(?:epsg|esri|srid|wkid|crs)[\s_:.-]*$", re.IGNORECASE)
@@ -129,13 +131,18 @@ def whites_of(
     last = display_white(newest, white, trained)
     whites = []
     for path in paths:
-        if facts(path, bands=3).dtype == facts(newest, bands=3).dtype:
+        if _type_of(path) == _type_of(newest):
             whites.append(last)
         elif is_display(path) == is_display(newest):
             whites.append(display_white(path, white, trained))
         else:
             whites.append(display_white(path, None, trained))
     return whites
+
+
+def _type_of(path: Path) -> tuple[str, float, float]:
+    seen = facts(path, bands=3)
+    return seen.dtype, seen.scale, seen.offset
 
 
 def read_stack(
@@ -160,8 +167,8 @@ def read_stack(
     masks = []
     for path, white in zip(reversed(paths), reversed(whites), strict=True):
         rgb, valid = read_rgb(path)
-        images.append(turn.apply(filled(rgb / np.float32(white), valid)))
-        masks.append(turn.apply(valid))
+        images.append(upright(filled(rgb / np.float32(white), valid), turn))
+        masks.append(upright(valid, turn))
     if not masks[0].any():
         raise ForecastError(f"{newest} has no valid pixel")
     saturated = float((images[0][:, masks[0]] > 1 + 1e-6).any(0).mean())

@@ -14,6 +14,7 @@ import numpy as np
 from satjepa.captions.embeddings import Embed
 from satjepa.contracts import Forecaster
 from satjepa.data.georeference import AS_STORED
+from satjepa.data.remarks import remarks
 from satjepa.data.stack import ForecastError, Stack, read_stack, whites_of
 from satjepa.forecast.request import Request, check_files
 from satjepa.forecast.tiles import Keep, blended, cover, years_back
@@ -142,6 +143,8 @@ def _read(
     whites = whites_of(images, white, trained)
     values = [value for value, _ in whites]
     stack = read_stack(images, request.years, values, request.place)
+    for line in remarks(images):
+        log(line)
     log(_summary(stack, images[-1].name, history))
     value, why = whites[-1]
     log(f"white {value:g}, {why}; {stack.saturated:.1%} of the pixels are brighter and clipped")

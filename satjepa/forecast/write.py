@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from satjepa.data.georeference import Georeference, georeference_of, name_of
+from satjepa.data.georeference import Georeference, as_stored, georeference_of, name_of
+from satjepa.data.rasters import without_remark
 from satjepa.data.stack import ForecastError, Stack
 from satjepa.forecast.companions import remove_companions
 from satjepa.paths import replaced
@@ -47,9 +48,9 @@ def check_place(place: Georeference, path: Path) -> int:
         trial = Path(folder) / "trial.tif"
         profile = place.profile() | {"driver": "GTiff", "dtype": "uint8", "count": 1}
         try:
-            with rasterio.open(trial, "w", **profile, sparse_ok=True, bigtiff="if_safer"):
+            with without_remark(), rasterio.open(trial, "w", **profile, sparse_ok=True):
                 pass
-            with rasterio.open(trial) as src:
+            with without_remark(), rasterio.open(trial) as src:
                 lost = place.difference(georeference_of(src))
                 spare = max(len(name) for name in src.files) - len(str(trial))
         except rasterio.errors.RasterioError as error:
@@ -77,13 +78,13 @@ def write_forecast(
     Scale and offset tags are those of the input, so that programs that read them see the same
     units. The file appears only when it is complete; companions of what it replaces go.
     """
-    height, width = (
-        (place.width, place.height) if stack.turn.transposed else (place.height, place.width)
-    )
+    height, width = place.height, place.width
+    if stack.turn.exchanged:
+        height, width = width, height
     means = (mean * stack.white - stack.offset) / stack.factor
     stored = np.concatenate([means, spread * stack.white / stack.factor])  # (6,H,W)
-    stored = stack.turn.undo(stored[:, :height, :width]).astype(np.float32)
-    valid = stack.turn.undo(stack.valid[0, :height, :width])
+    stored = as_stored(stored[:, :height, :width], stack.turn).astype(np.float32)
+    valid = as_stored(stack.valid[0, :height, :width], stack.turn)
     tags = ({"AREA_OR_POINT": place.area_or_point} if place.area_or_point else {}) | notes
     tagged = (stack.factor, stack.offset) == (place.scale, place.offset) != (1.0, 0.0)
     units = {"units": [place.unit] * len(BANDS)} if place.unit else {}
@@ -115,7 +116,7 @@ def _write(
     with replaced(out) as part:
         beside = Path(f"{part}.aux.xml")
         try:
-            with rasterio.open(part, "w", **profile) as dst:
+            with without_remark(), rasterio.open(part, "w", **profile) as dst:
                 dst.write(data)
                 dst.descriptions = BANDS
                 dst.update_tags(**tags)
@@ -135,5 +136,8 @@ def _apart(values: np.ndarray, nodata: float) -> np.ndarray:
     """
     if not math.isfinite(nodata):
         return values
-    step = np.float32(max(float(np.spacing(np.float32(abs(nodata)))), 1e-6))
-    return np.where(values == np.float32(nodata), values + (step if nodata <= 0 else -step), values)
+    number = np.float32(nodata)
+    moved = number + np.float32(1e-6 if nodata <= 0 else -1e-6)
+    if moved == number:  # so large that 1e-6 is lost
+        moved = np.nextafter(number, np.float32(0))
+    return np.where(values == number, moved, values)

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from satjepa.contracts import CAPTION_KINDS, Captions
+from satjepa.data.georeference import stored_corner
 from satjepa.data.stack import ForecastError, layout_of, year_of
 
 if TYPE_CHECKING:
     from satjepa.captions.embeddings import Embed
     from satjepa.contracts import Forecaster
+    from satjepa.data.grid import Turn
 
 # first column and row (x, y) of the patch that a caption is of; None: of the whole tile
 Places = dict[tuple[int, int] | None, Captions]
+Corner = Callable[[int, int], tuple[int, int]]
 
 
 def place_of(path: Path, year: int | None = None) -> tuple[str, int | None]:
@@ -38,23 +41,36 @@ def key_of(region: str, year: int | None) -> str:
     return region if year is None else f"{region}_{year}"
 
 
-def find_captions(folder: Path, region: str, year: int | None) -> Places:
+def stored_in(turn: Turn, patch: int, height: int, width: int) -> Corner:
+    """From the first pixel of a patch in the upright array to that in the file; see
+    `stored_corner`.
+    """
+    return lambda x, y: stored_corner(x, y, turn, patch, height, width)
+
+
+def find_captions(
+    folder: Path, region: str, year: int | None, corner: Corner | None = None
+) -> Places:
     """The captions of a tile, by the first column and row (x, y) of their patch in the file; None
     is the key of the whole tile.
 
     From captions.parquet of the pipeline if it is there, else from JSON files with the three texts
     under their names: `<region>_<year>_x0000_y0000.json` for a patch, `<region>_<year>.json` for
-    the tile. ForecastError where there are none, or a file does not hold the three texts.
+    the tile. corner: from the first pixel of a patch in the pipeline's cube, which is upright, to
+    that in the file (`stored_in`).
+
+    ForecastError where there are none, or a file does not hold the three texts.
     """
     places: Places = {}
     if (folder / "captions.parquet").is_file():
-        places |= _from_table(folder / "captions.parquet", region, year)
+        table = _from_table(folder / "captions.parquet", region, year)
+        places |= {corner(*xy) if corner else xy: texts for xy, texts in table.items()}
     key = key_of(region, year)
     pattern = re.compile(re.escape(key) + r"(?:_x(\d+)_y(\d+))?\.json")
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if name := pattern.fullmatch(path.name):
-            corner = None if name[1] is None else (int(name[1]), int(name[2]))
-            places[corner] = _from_json(path)
+            xy = None if name[1] is None else (int(name[1]), int(name[2]))
+            places[xy] = _from_json(path)
     if not places:
         expected = f"{key}_x0000_y0000.json, {key}.json, or captions.parquet with rows of it"
         tile = f"{region} {year}" if year else region
@@ -94,11 +110,7 @@ class Captioned:
     """
 
     def __init__(
-        self,
-        forecaster: Forecaster,
-        places: Places,
-        embed: Embed,
-        corner: Callable[[int, int], tuple[int, int]] | None = None,
+        self, forecaster: Forecaster, places: Places, embed: Embed, corner: Corner | None = None
     ) -> None:
         self.forecaster = forecaster
         self.places = places

@@ -23,13 +23,14 @@ from torch import Tensor
 
 from satjepa.assemble import embedder
 from satjepa.data.display import display_white
+from satjepa.data.remarks import remarks
 from satjepa.data.stack import Stack, read_stack, whites_of
 from satjepa.forecast import blended, cover, write_forecast
 from satjepa.forecast.companions import remove_companions
 from satjepa.metrics import pixels as metrics
 from satjepa.paths import replaced
 from satjepa.published.card import as_called, load_and_resize_tif, predict_next_frame, shrunk
-from satjepa.published.found_captions import Captioned, find_captions, key_of, place_of
+from satjepa.published.found_captions import Captioned, find_captions, key_of, place_of, stored_in
 from satjepa.published.job import AS_THE_CARD, Job, Settings, check_inference, held_out, label
 
 __all__ = [
@@ -66,13 +67,11 @@ def forecast_years(
     forecaster = as_called(model, settings.steps, settings.strength)
     embed = embedder(model) if params.model.use_captions else None
     if embed is not None and caption_dir is not None:
-        places = find_captions(caption_dir, *place_of(job.tif, job.year))
-
-        def corner(x: int, y: int) -> tuple[int, int]:
-            size = (job.request.place.height, job.request.place.width)
-            return stack.turn.undo_corner(x, y, params.data.patch, *size)
-
-        forecaster = Captioned(forecaster, places, embed, corner)
+        place = job.request.place
+        size = (params.data.patch, place.height, place.width)
+        tile = place_of(job.tif, job.year)
+        places = find_captions(caption_dir, *tile, stored_in(place.grid().turn, *size))
+        forecaster = Captioned(forecaster, places, embed, stored_in(stack.turn, *size))
         embed = None
     done = []
     stack, boxes = cover(stack, params.data.patch, params.data.patch // 4)
@@ -156,6 +155,8 @@ def run_job(
     manner = f"{settings.steps} steps, at its own resolution"
     if settings.as_published:
         manner = "one step, the tile shrunk, as published"
+    for line in remarks((job.tif, *job.truths)):
+        log(line)
     log(f"{job.tif.name}: from noise {settings.strength:g} in {manner}")
     side = model.params.data.patch if settings.as_published else None
     known = [_image(path, white, side) for path, white in zip(job.truths, whites, strict=True)]

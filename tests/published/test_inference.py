@@ -14,12 +14,9 @@ from published_files import content, saved
 from typer.testing import CliRunner, Result
 
 from satjepa import assemble, cli
-from satjepa.captions.rules import caption
-from satjepa.captions.table import caption_patches
 from satjepa.config import load_params
-from satjepa.contracts import Captions, PatchKey
+from satjepa.contracts import Captions
 from satjepa.data.splits import Split
-from satjepa.data.stack import ForecastError
 from satjepa.published import card as api
 from satjepa.published import inference, job
 from satjepa.published.inference import (
@@ -190,19 +187,6 @@ def test_given_captions_are_heard_by_the_nearest_patch(
     assert not np.array_equal(out["found"], out["by rule"])
 
 
-def test_captions_of_the_pipeline_are_found(tmp_path: Path) -> None:
-    rgb = np.full((3, 64, 64), 0.3, np.float32)
-    mask = np.ones((64, 64), bool)
-    keys = [PatchKey("strong", "Aland", year, x, 0) for year in (2020, 2021) for x in (0, 64)]
-    captioner = lambda image, valid: caption(image, valid, encoding="display")  # noqa: E731
-    patches = [(key, rgb, mask) for key in keys]
-    caption_patches(patches, captioner, tmp_path / "captions.parquet", "rules", 1, progress=False)
-    found = find_captions(tmp_path, "Aland", 2021)
-    assert found == dict.fromkeys([(0, 0), (64, 0)], captioner(rgb, mask))
-    (tmp_path / "Aland_2021.json").write_text(json.dumps(THREE._asdict()))
-    assert find_captions(tmp_path, "Aland", 2021)[None] == THREE
-
-
 def test_as_published_shrinks_the_tile_and_takes_one_step(
     model: object, scene: Path, tmp_path: Path
 ) -> None:
@@ -294,7 +278,8 @@ def test_without_an_input_the_held_out_regions_are_forecast(
             tile(folder / f"s2_rgb_{region}_{year}_10km.tif", seed=year)
     split = Split("region", 0, ("Train",), (), ("Aland", "Bland", "Once"))
     monkeypatch.setattr(assemble, "open_split", lambda: split)
-    pairs = [(tif.name, [truth.name for truth in truths]) for tif, truths in held_out(load_params())]
+    tiles = held_out(load_params())
+    pairs = [(tif.name, [truth.name for truth in truths]) for tif, truths in tiles]
     assert pairs == [
         ("s2_rgb_Aland_2019_10km.tif", ["s2_rgb_Aland_2020_10km.tif"]),
         ("s2_rgb_Bland_2020_10km.tif", ["s2_rgb_Bland_2021_10km.tif"]),
@@ -341,11 +326,3 @@ def test_what_a_user_can_mend_is_one_message(
     assert result.exit_code == 2 and says in result.output, result.output
     assert "error: " in result.output and "Traceback" not in result.output
     assert not list((tmp_path / "out").glob("*.tif"))
-
-
-def test_how_far_captions_can_be_missing(tmp_path: Path) -> None:
-    (tmp_path / "Aland_2021_x0_y0.json").write_text("not json")
-    with pytest.raises(ForecastError, match="expected a JSON object"):
-        find_captions(tmp_path, "Aland", 2021)
-    with pytest.raises(ForecastError, match=r"expected Aland_2020_x0000_y0000\.json"):
-        find_captions(tmp_path, "Aland", 2020)

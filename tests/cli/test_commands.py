@@ -1,6 +1,5 @@
 """The command line: thin, lazy, and never a traceback for what a user can mend."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -9,144 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-import torch
-from reach import as_checkout
-from typer.testing import CliRunner, Result
+from cli_model import Model, run
+from reach import REPO, as_checkout
 
 from satjepa import assemble, cli
-from satjepa.config import Params, load_params
-from satjepa.training import checkpoint, provenance
-
-REPO = Path(__file__).resolve().parents[1]
-
-
-class Model(torch.nn.Module):
-    """Stands in for SatJepa: persistence, a shade darker for each step of the sampler."""
-
-    def __init__(self, params: Params) -> None:
-        super().__init__()
-        self.params = params
-        self.backbone = torch.nn.Linear(2, 2).requires_grad_(False)
-        torch.nn.init.ones_(self.backbone.weight), torch.nn.init.zeros_(self.backbone.bias)
-        self.scale = torch.nn.Parameter(torch.zeros(1))
-
-    @property
-    def strength(self) -> float:
-        return self.params.sample.strength
-
-    def state(self) -> dict:
-        return {"scale": self.scale.data}
-
-    def load_state(self, state: dict) -> None:
-        self.scale.data = state["scale"]
-
-    def forecast(self, batch: dict, samples: int, seed: int) -> torch.Tensor:
-        assert batch["text_t"]["hidden"].shape[1:] == (3, self.params.captions.max_length, 4)
-        return (batch["rgb_t"] * self.scale.detach() - self.params.sample.steps / 1000).expand(
-            samples, -1, -1, -1, -1
-        )
-
-
-class Encoders:
-    def embed_batch(self, texts: list[str], length: int) -> tuple:
-        mask = torch.ones(len(texts), length, dtype=torch.bool)
-        return torch.zeros(len(texts), length, 4), mask, torch.zeros(len(texts), 6)
-
-
-@pytest.fixture
-def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkpoint folder that `forecast` can open."""
-    monkeypatch.setenv("SATJEPA_PARAMS", str(REPO / "params.yaml"))
-    monkeypatch.setattr(assemble, "build_model", Model)
-    monkeypatch.setattr(assemble, "load_text_encoders", lambda params: Encoders())
-    model = Model(load_params())
-    model.scale.data.fill_(1.0)
-    header = provenance.make_header(
-        model.params.as_dict(), "s", provenance.hash_module(model.backbone, True)
-    )
-    return checkpoint.save(tmp_path / "model", model.state(), header, {"step": 1}, {})
-
-
-@pytest.fixture
-def scene(tmp_path: Path) -> Path:
-    path = tmp_path / "field_2021.tif"
-    data = (60 + 100 * np.random.default_rng(0).random((3, 70, 66))).astype(np.uint8)
-    where = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 3e5, 0, -10, 5e6)}
-    with rasterio.open(
-        path, "w", driver="GTiff", count=3, height=70, width=66, dtype="uint8", **where
-    ) as dst:
-        dst.write(data)
-    return path
-
-
-def run(*words: object) -> Result:
-    return CliRunner().invoke(cli.app, [str(word) for word in words])
-
-
-def test_forecast_writes_what_was_asked_and_says_what_it_did(
-    trained: Path, scene: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "out.tif"
-    result = run(
-        "forecast",
-        scene,
-        "--out",
-        out,
-        "--checkpoint",
-        trained,
-        "--samples",
-        2,
-        "--seed",
-        7,
-        "--steps",
-        51,
-    )
-    assert result.exit_code == 0, result.output
-    for word in (
-        "51 steps from pure noise, strict zero-RGB",
-        "2 samples, seed 7",
-        "white 1",
-        "forecast of year 2022",
-    ):
-        assert word in result.output
-    with rasterio.open(out) as dst, rasterio.open(scene) as src:
-        np.testing.assert_allclose(dst.read()[:3], src.read() - 255 * 0.051, atol=1e-3)
-        tags = dst.tags()
-    digest = checkpoint.load(trained).state["sha256"][checkpoint.MODEL]
-    assert (
-        tags["MODEL"] == digest[:12]
-        and tags["SEED"] == "7"
-        and tags["STRENGTH"] == "1"
-        and tags["STEPS"] == "51"
-    )
-
-
-def test_years_white_and_strength_are_passed_on(trained: Path, scene: Path, tmp_path: Path) -> None:
-    older = scene.rename(tmp_path / "older.tif")
-    newer = tmp_path / "newer.tif"
-    newer.write_bytes(older.read_bytes())
-    args = (
-        "--out",
-        tmp_path / "o.tif",
-        "--checkpoint",
-        trained,
-        "--strength",
-        0.35,
-        "--white",
-        0.9,
-        "--guidance",
-        2,
-    )
-    result = run("forecast", older, newer, *args, "--year", 2018, "--year", 2019)
-    assert result.exit_code == 0, result.output
-    for word in (
-        "from the last image, strength 0.35: not zero-RGB",
-        "guidance 2",
-        "history [2018]",
-        "white 0.9, as given",
-    ):
-        assert word in result.output
-    assert rasterio.open(tmp_path / "o.tif").tags()["YEAR"] == "2020"
 
 
 @pytest.mark.parametrize(
@@ -210,67 +75,12 @@ def test_what_a_user_can_mend_is_one_message(
     assert not (tmp_path / "o.tif").exists()
 
 
-def test_the_white_of_the_training_holds_unless_another_is_given(
-    trained: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def with_white(*args, **kwargs):
-        model = from_checkpoint(*args, **kwargs)
-        model.params = dataclasses.replace(
-            model.params, data=dataclasses.replace(model.params.data, white=0.5)
-        )
-        return model
-
-    from_checkpoint = assemble.from_checkpoint
-    monkeypatch.setattr(assemble, "from_checkpoint", with_white)
-    with rasterio.open(scene) as src:
-        profile = src.profile
-        data = src.read()
-    with rasterio.open(tmp_path / "float.tif", "w", **profile | {"dtype": "float32"}) as dst:
-        dst.write((data / 255).astype("float32"))
-    args = (
-        "forecast",
-        tmp_path / "float.tif",
-        "--out",
-        tmp_path / "o.tif",
-        "--checkpoint",
-        trained,
-    )
-    assert "white 0.5, as in training" in run(*args).output
-    assert "white 0.75, as given" in run(*args, "--white", 0.75).output
-
-
-def test_files_are_looked_at_before_the_model_is_loaded(
-    trained: Path, scene: Path, monkeypatch
-) -> None:
-    monkeypatch.setattr(assemble, "from_checkpoint", lambda *_, **__: pytest.fail("loaded"))
-    for images, out in (
-        ([scene, scene], "o.tif"),
-        ([trained / "state.json"], "o.tif"),
-        ([scene], scene),
-    ):
-        result = run("forecast", *images, "--out", out, "--checkpoint", trained)
-        assert result.exit_code == 2 and "error: " in result.output, result.output
-
-
 def test_help_says_what_is_taken_where_nothing_is_given() -> None:
     shown = " ".join(run("forecast", "--help").output.split())
     assert (
         "runs/joint/<first of ablate.seeds>/model of the pipeline, else assets/demo_model" in shown
         and "[from the names]" in shown
     )
-
-
-def test_another_backbone_is_refused(
-    trained: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def other(params: Params) -> Model:
-        model = Model(params)
-        model.backbone.weight.data += 1
-        return model
-
-    monkeypatch.setattr(assemble, "build_model", other)
-    result = run("forecast", scene, "--out", tmp_path / "o.tif", "--checkpoint", trained)
-    assert result.exit_code == 2 and "restore that backbone, or train again" in result.output
 
 
 def test_a_bug_keeps_its_traceback_and_an_interrupt_its_status(
