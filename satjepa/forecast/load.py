@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from satjepa.assemble import local
+from satjepa.data.georeference import as_stored
 from satjepa.data.stack import ForecastError
 from satjepa.forecast.members import Members
 from satjepa.forecast.picture import draw, middle, part_of, psnr, save_picture, truth_of, view_of
@@ -57,11 +58,11 @@ class Forecast:
     def __init__(self, made: Made, members: Members) -> None:
         self._made = made
         self._view = view_of(made, members)
-        as_stored = made.stack.turn.undo
-        self.mean: np.ndarray = as_stored(self._view.mean)
-        self.spread: np.ndarray = as_stored(self._view.spread)
-        self.members: np.ndarray = as_stored(self._view.members)
-        self.last: np.ndarray = as_stored(self._view.last)
+        turn = made.stack.turn
+        self.mean: np.ndarray = as_stored(self._view.mean, turn)
+        self.spread: np.ndarray = as_stored(self._view.spread, turn)
+        self.members: np.ndarray = as_stored(self._view.members, turn)
+        self.last: np.ndarray = as_stored(self._view.last, turn)
         self.year: int | None = None if self._view.year is None else self._view.year + 1
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from satjepa.data.grid import upright
 from satjepa.data.rasters import read_rgb, rgb_scale
 from satjepa.data.stack import ForecastError, check_grid, whites_of, year_of
 from satjepa.figures import plots
@@ -108,7 +109,7 @@ def truth_of(made: Made, path: Path) -> np.ndarray:
     (white, _), _ = whites_of([path, made.request.images[-1]], made.stack.white)
     rgb, valid = read_rgb(path)
     image = np.where(valid, np.minimum(rgb / np.float32(white), 1), np.float32(np.nan))
-    return made.stack.turn.apply(image)
+    return upright(image, made.stack.turn)
 
 
 def psnr(made: Made, truth: np.ndarray) -> tuple[float, float]:

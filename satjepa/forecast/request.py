@@ -31,7 +31,7 @@ class Request:
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the images when they lie north up."""
         size = self.place.height, self.place.width
-        return size[::-1] if self.place.north_up().transposed else size
+        return size[::-1] if self.place.north_up().exchanged else size
 
 
 def check_files(
