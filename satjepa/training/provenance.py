@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from satjepa.training.checkpoint import UNKNOWN, Checkpoint, CheckpointError, Json
+from satjepa.training.checkpoint import AVERAGED, UNKNOWN, Checkpoint, CheckpointError, Json
 
 if TYPE_CHECKING:
     from satjepa.models.satjepa import SatJepa
@@ -132,8 +132,9 @@ def restore(found: Checkpoint, model: SatJepa) -> SatJepa:
     for name, table in model.named_buffers():
         if name in tensors and name not in kept:
             table.copy_(tensors.pop(name))
+    only_averages = found.header.get("weights") == AVERAGED
     try:
-        model.load_state(tensors)
+        (model.load_averages if only_averages else model.load_state)(tensors)
     except (ValueError, RuntimeError) as error:
         lines = " ".join(str(error).split())[:300]
         raise CheckpointError(
