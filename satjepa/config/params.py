@@ -56,6 +56,7 @@ class Captions:
     captioner: str
     prompt_version: Count
     max_length: Annotated[int, Range(1, 512)]
+    lengths: tuple[Count, Count, Count] | None
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ class Model:
     use_jepa: bool
     use_captions: bool
     coarse_rgb: Whole
+    context_merge: Count
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,8 @@ class Train:
     timestep_mean: float
     timestep_std: Positive
     precision: Literal["no", "bf16"]
+    compile: Literal["auto", "on", "off"]
+    checkpointing: bool
     log_every: Count
     checkpoint_every: Count
 
@@ -184,6 +188,7 @@ class Sample:
     guidance: Weight
     samples: Count
     strength: Annotated[float, Range(0, 1, above=True)]
+    compile: Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)

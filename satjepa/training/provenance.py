@@ -20,13 +20,16 @@ TRAINING_CODE = ("models", "training")  # folders whose code decides what traini
 # What changes no trained weight; of another split its hash tells.
 NOT_TRAINING = (
     "sample.", "eval.", "ablate.", "published.", "train.log_every", "train.checkpoint_every",
-    "data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_",
+    "train.compile", "train.checkpointing", "data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_",
 )  # fmt: skip
-ABSENT = {
+ABSENT = {  # what headers lack that are older than a setting
     "baselines": {},
-    "train": {"jepa_share": 0.0},
+    "train": {"jepa_share": 0.0, "compile": "auto", "checkpointing": False},
     "data": {"white": None},
-}  # two are younger than the format
+    "captions": {"lengths": None},
+    "model": {"context_merge": 1},
+    "sample": {"compile": "auto"},
+}
 
 
 def make_header(config: Json, split: str, backbone: str) -> Json:
