@@ -29,7 +29,7 @@ def params(**model):
         loss={"l1": 20.0, "cosine": 2.0, "contrastive": 0.5, "spatial": 2.0, "feature": 5.0,
         "temperature": 0.1,
               "ijepa": 1.0, "readout": 5.0, "sd": 1.0, "caption": 0.5},
-        train={"timestep_mean": 0.3, "timestep_std": 0.8},
+        train={"timestep_mean": 0.3, "timestep_std": 0.8, "precision": "no"},
         sample={"steps": 3, "guidance": 1.0, "strength": 1.0, "compile": "auto"},
     )  # fmt: skip
 

@@ -67,9 +67,8 @@ class TemporalAttention(nn.Module):
         """
         exists = valid.any(1)[:, None, None]  # (B,1,1)
         keys = self.year_in(years).transpose(1, 2) + self.lag[: years.shape[1]]  # (B,N,Y,dim)
-        mask = (valid | ~exists[..., 0]).repeat_interleave(
-            h.shape[1], 0
-        )  # (B*N,Y), no row without a key
+        mask = valid | ~exists[..., 0]  # (B,Y), no row without a key
+        mask = mask[:, None].expand(-1, h.shape[1], -1).flatten(0, 1)  # (B*N,Y)
         query = self.norm(h).flatten(0, 1)[:, None]  # (B*N,1,dim)
         said = self.attn(query, keys.flatten(0, 1), mask).view_as(h)  # (B,N,dim)
         return self.gate(said).masked_fill(~exists, 0)

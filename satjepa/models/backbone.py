@@ -145,12 +145,18 @@ class Backbone(nn.Module):
 
     @contextmanager
     def training_blocks(
-        self, choice: Choice = "off", checkpointing: bool = False
+        self, choice: Choice = "off", checkpointing: bool = False, autocast: bool = False
     ) -> Iterator[None]:
         """Inside, the transformer's blocks are compiled where `choice` says so, and recompute what
         their gradients need instead of keeping it if `checkpointing`.
+
+        autocast: the weights of LoRA are cast to bfloat16 by autocast, so that their input is not
+        cast to float32 and back, which changes nothing but the time.
         """
         transformer = self.transformer
+        for module in transformer.modules():
+            if hasattr(module, "cast_input_dtype_enabled"):
+                module.cast_input_dtype_enabled = not autocast
         if checkpointing:
             transformer.enable_gradient_checkpointing(_recomputed)
         try:
@@ -161,10 +167,15 @@ class Backbone(nn.Module):
                 blocks = list(transformer.transformer_blocks)
                 named = {"title": "the transformer's blocks (training)", "blocks": blocks}
                 self._compiled["training"] = Compiled(transformer.forward, **named)
-            with self._standing_in(self._compiled["training"]):
-                yield
-            self._compiled["training"].stop()
+            try:
+                with self._standing_in(self._compiled["training"]):
+                    yield
+            finally:
+                self._compiled["training"].stop()
         finally:
+            for module in transformer.modules():
+                if hasattr(module, "cast_input_dtype_enabled"):
+                    module.cast_input_dtype_enabled = True
             if checkpointing:
                 transformer.disable_gradient_checkpointing()
 

@@ -113,10 +113,16 @@ class JointModel(nn.Module):
         batch = send_to_device(batch, self.device)
         choice = self.params.sample.compile
         with self.averaged(), backbone.sampling(choice, self.levers.fold):
-            conditions = self.condition(batch)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_low_precision):
+                conditions = self.condition(batch)
             start = backbone.encode(batch["rgb_t"]) if self.strength < 1 else None
             images = self._images(conditions, start, noise, is_on(choice, self.device))
         return images.unflatten(0, (samples, -1)).cpu()
+
+    @property
+    def _is_low_precision(self) -> bool:
+        """Whether conditions are computed as they were in training: bfloat16, on CUDA alone."""
+        return self.device.type == "cuda" and self.params.train.precision == "bf16"
 
     def _images(
         self, conditions: Conditions, start: Tensor | None, noise: Tensor, static: bool

@@ -150,7 +150,7 @@ def train(
     on_device = accelerator.device.type != "cpu"
     readings = Readings(run, patient=on_device)
     forward_backward = _advance(wrapped, model, how, accelerator)
-    speed = model.backbone.training_blocks(how.compile, how.checkpointing)
+    speed = model.backbone.training_blocks(how.compile, how.checkpointing, how.precision == "bf16")
     with run.report.open(start), Stop(max_seconds) as stop, speed:
         for step in range(start, how.steps):
             drawn = (
