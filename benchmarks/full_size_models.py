@@ -176,3 +176,25 @@ def tflop_of_a_sample(run: Any) -> float:
     with FlopCounterMode(display=False) as counter:
         advance(run.forward, run.model, run.inputs)
     return counter.get_total_flops() / len(run.inputs[2]) / 1e12
+
+
+def flops_on_meta(name: str) -> float:
+    """TFLOP of a training sample of a model of ours, counted on the meta device: nothing is
+    computed.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from satjepa.models.adapter import Drops
+
+    bench = Bench("meta", tiny=False)
+    bench.build()
+    model = bench.model(name).train()
+    size = 2
+    batch = make_batch(model.params, size, "meta", TEXT)
+    side = model.backbone.latent_size(model.params.data.patch)
+    batch["latent_tp1"] = torch.empty(size, 16, side, side, device="meta")
+    noise = torch.empty_like(batch["latent_tp1"])
+    sigma = torch.empty(size, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.autocast("cpu", torch.bfloat16):
+        model(batch, noise, sigma, Drops.all(sigma, False))[0].backward()
+    return counter.get_total_flops() / size / 1e12

@@ -96,6 +96,23 @@ def dataset(
     )
 
 
+def with_caption_lengths(params: Params) -> Params:
+    """The same settings with `captions.lengths` of the captions that the embeddings stage has
+    embedded, where they are null: to train with. The published variant reads all it is given.
+    """
+    from satjepa.captions.embeddings import TextStore
+    from satjepa.captions.lengths import caption_lengths
+    from satjepa.captions.table import read_table
+
+    if params.captions.lengths is not None or params.model.variant == "published":
+        return params
+    home = root() / ARTIFACTS
+    table = read_table(home / "captions.parquet")
+    store = TextStore.open(home / "text")
+    lengths = caption_lengths(table, store, params.captions.max_length)
+    return replace(params, captions=replace(params.captions, lengths=lengths))
+
+
 def batches(data: PairDataset, size: int, limit: int = 0) -> Iterator[dict[str, Any]]:
     """Batches of `size` in order, of all samples or of `limit` spread evenly over them."""
     chosen = spread_evenly(len(data), limit)
