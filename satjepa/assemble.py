@@ -109,6 +109,23 @@ def dataset(
     )
 
 
+def with_caption_lengths(params: Params) -> Params:
+    """The same settings with `captions.lengths` of the captions that the embeddings stage has
+    embedded, where they are null: to train with. The published variant reads all it is given.
+    """
+    from satjepa.captions.lengths import caption_lengths
+    from satjepa.captions.store import TextStore
+    from satjepa.captions.table import lookup
+
+    c = params.captions
+    if c.lengths is not None or params.model.variant == "published":
+        return params
+    written = lookup(captions_file(params), c.captioner, c.prompt_version).values()
+    lengths = caption_lengths(written, TextStore.open(text_folder(params)), c.max_length)
+    captions = c.model_copy(update={"lengths": lengths})
+    return params.model_copy(update={"captions": captions})
+
+
 def batches(
     data: PairDataset, size: int, limit: int = 0, share: Share | None = None
 ) -> Iterator[dict[str, Any]]:
@@ -186,7 +203,7 @@ def load_model(folder: str | Path) -> JointModel:
 
 
 def load_run(params: Params, arm: str, seed: int) -> JointModel:
-    """The trained model of an arm of params.yaml; it forecasts by the `sample` section of `params`."""
+    """The trained model of an arm of params.yaml; it forecasts by `params.sample`."""
     from satjepa.training import checkpoint
 
     saved = checkpoint.load(run_folder(arm, seed) / "model")

@@ -1,8 +1,8 @@
 """The tables of README.md and docs/results.md, from the CSV each names: `python
 tests/result_tables.py` writes them anew, a test compares.
 
-Each stands between `<!-- table PRESET of FOLDER -->`, or `<!-- short table ...`, and `<!-- end -->`.
-FOLDER holds table.csv: that of the demo run, reports, or that of an experiment, experiments/<name>.
+Each stands between `<!-- table PRESET of FOLDER -->`, or `short table`, and `<!-- end -->`. FOLDER
+holds table.csv: that of the demo run, reports, or that of an experiment, experiments/<name>.
 Ablations stand in the table of an experiment only.
 """
 

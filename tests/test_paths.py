@@ -16,7 +16,7 @@ def test_root_is_the_checkout_at_or_above(tmp_path: Path, monkeypatch: pytest.Mo
     assert root() == ours
     (ours / "dvc.yaml").unlink()
     assert root() == REPO  # the checkout this package is imported from
-    with pytest.raises(FileNotFoundError, match=r"checkout.*dvc\.yaml and satjepa/paths\.py\)"):
+    with pytest.raises(FileNotFoundError, match=r"checkout.*dvc\.yaml and satjepa/paths\.py"):
         root(ours)
 
 

@@ -247,7 +247,8 @@ def imported_by(folders: tuple[str, ...]) -> set[str]:
     texts = [path.read_text() for name in folders for path in (REPO / name).rglob("*.py")]
     texts += [code_of(path) for name in folders for path in (REPO / name).glob("*.ipynb")]
     modules = {name for text in texts for name in third_party(ast.parse(text))}
-    known = packages_distributions() | {"ruamel": ["ruamel-yaml"]}
+    known = packages_distributions()
+    known |= {"ruamel": ["ruamel-yaml"], "pydantic_core": ["pydantic"]}  # which pins its core
     return {known[name][0].lower().replace("_", "-").replace(".", "-") for name in modules}
 
 

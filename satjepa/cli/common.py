@@ -1,18 +1,13 @@
-"""The application, and what its commands share: errors in one line, the checkpoint meant, the
-model in it.
-"""
+"""The application, and what its commands share: errors in one line, the checkpoint meant."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from satjepa.models.joint import JointModel
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -22,7 +17,8 @@ app = typer.Typer(
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of a checkpoint [default: runs/<first of arms>-<first of seeds>/model]."
+        help="Folder of a checkpoint [default: runs/<first of arms>-<first of seeds>/model of the "
+        "pipeline, else assets/demo_model, which is shipped]."
     ),
 ]
 Samples = Annotated[int, typer.Option(min=1, help="Size of the ensemble.")]
@@ -55,34 +51,15 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def existing(folder: Path | None) -> Path:
-    """The checkpoint asked for, or the one the pipeline leaves; CheckpointError says what to do
-    where there is none.
+    """The checkpoint asked for, or the one the pipeline leaves, or the shipped one; CheckpointError
+    says what to do where there is none.
     """
-    from satjepa.config import load_params
-    from satjepa.paths import run_folder
+    from satjepa.forecast.load import default_checkpoint
     from satjepa.training import checkpoint
 
-    if folder is None:
-        params = load_params()
-        folder = run_folder(params.main_arm, params.seeds[0]) / "model"
+    folder = folder or default_checkpoint()
     if not checkpoint.exists(folder):
         raise checkpoint.CheckpointError(
             f"no checkpoint at {folder}: run `make repro`, or pass --checkpoint FOLDER"
         )
     return folder
-
-
-def trained_model(folder: Path, **sample: Any) -> tuple[JointModel, str]:
-    """The model of a checkpoint, with other values in its `sample` section (where not None), and
-    its id.
-    """
-    from satjepa.assemble import from_checkpoint, local, the_device
-    from satjepa.training import checkpoint
-
-    found = checkpoint.load(folder)
-    if Path(local(found.header["config"]["backbone"]["path"])).is_dir():
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()  # no bars for files read in a blink
-    name = found.state["sha256"][checkpoint.MODEL][:12]
-    return from_checkpoint(found, the_device(), sample=sample), name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +12,25 @@ from satjepa.cli import common
 from satjepa.cli.common import Checkpoint, Samples, Seed, White, app, plainly
 
 if TYPE_CHECKING:
-    from satjepa.models.joint import JointModel
+    from satjepa.forecast.members import Members
+    from satjepa.forecast.raster import Made
+    from satjepa.forecast.request import Request
 
 Images = Annotated[
-    list[Path], typer.Argument(help="RGB GeoTIFFs of one place, one a year, oldest first.")
+    list[Path] | None, typer.Argument(help="RGB GeoTIFFs of one place, one a year, oldest first.")
 ]
-Out = Annotated[Path, typer.Option(help="GeoTIFF to write: mean and spread of red, green, blue.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="GeoTIFF to write: mean and spread of red, green, blue [forecast_<YEAR>.tif]."
+    ),
+]
+Example = Annotated[bool, typer.Option("--example", help="Forecast the example scene.")]
+Picture = Annotated[Path | None, typer.Option(help="PNG to write [beside the GeoTIFF].")]
+NoPicture = Annotated[bool, typer.Option("--no-picture", help="Write no PNG.")]
+Truth = Annotated[
+    Path | None, typer.Option(help="Image of the year forecast, to draw and compare with.")
+]
 Steps = Annotated[int | None, typer.Option(help="Steps of the sampler [the checkpoint's].")]
 Guidance = Annotated[
     float | None, typer.Option(help="Classifier-free guidance [the checkpoint's].")
@@ -33,48 +47,78 @@ Years = Annotated[
 @app.command()
 @plainly
 def forecast(
-    images: Images, out: Out, samples: Samples = 8, seed: Seed = 0, checkpoint: Checkpoint = None,
-    white: White = None, steps: Steps = None, guidance: Guidance = None, strength: Strength = 1.0,
-    year: Years = None,
+    images: Images = None, out: Out = None, example: Example = False, samples: Samples = 8,
+    seed: Seed = 0, checkpoint: Checkpoint = None, picture: Picture = None,
+    no_picture: NoPicture = False, truth: Truth = None, white: White = None, steps: Steps = None,
+    guidance: Guidance = None, strength: Strength = 1.0, year: Years = None,
 ) -> None:  # fmt: skip
-    """Forecast the year after the last of the images, on their grid and in their units."""
-    from satjepa.assemble import embedder, load_text_encoders
-    from satjepa.forecast import check_files, forecast_raster
+    """Forecast the year after the last of the images, on their grid and in their units; draw it."""
+    from satjepa.forecast.load import load
+    from satjepa.forecast.members import Members
+    from satjepa.forecast.picture import MEMBERS, check_truth, middle
+    from satjepa.forecast.request import check_files, check_output
 
+    if bool(images) == example:
+        raise typer.BadParameter("name images, oldest first, or pass --example")
+    if example:
+        images, example_truth = _example()
+        truth = truth or example_truth
     request = check_files(images, out, year)  # before a model is loaded
+    out = out or Path(f"forecast_{_next_year(request)}.tif")
+    picture = None if no_picture else picture or out.with_suffix(".png")
+    check_output(out, request.images)
+    if picture == out:
+        raise typer.BadParameter(f"{out} cannot be both the GeoTIFF and its picture")
+    if picture:
+        check_output(picture, request.images)
+    if truth:
+        check_truth(request, truth)
     folder = common.existing(checkpoint)
-    model, name = common.trained_model(folder, steps=steps, guidance=guidance, strength=strength)
-    config = model.params
-    embed = embedder(model, load_text_encoders(config)) if config.model.use_captions else None
-    tags = {"MODEL": name, **sampler_tags(model)}
-    typer.echo(f"model {folder} ({name}); {in_words(model)}")
-    forecast_raster(
-        request, out, model,
-        patch=config.data.patch, history=config.data.history, embed=embed, samples=samples,
-        seed=seed, white=white, trained_white=config.data.white, log=typer.echo, tags=tags,
-    )  # fmt: skip
+    model = load(folder, steps=steps, guidance=guidance, strength=strength)
+    typer.echo(f"model {folder} ({model.name}); {model.sampler}")
+    members = Members(middle(request.shape), min(MEMBERS, samples))
+    started = time.perf_counter()
+    made = model.make(request, samples, seed, white, typer.echo, members)
+    made.write(out)
+    seconds = time.perf_counter() - started
+    typer.echo(
+        f"wrote {out}: forecast of year {made.notes['YEAR']}, mean and spread, in {seconds:.1f} s"
+    )
+    _show(made, members, picture, truth)
 
 
-def sampler_tags(model: JointModel) -> dict[str, str]:
-    """What the sampler of a model is set to, as tags of a GeoTIFF. The published variant takes one
-    step, whatever it is set to.
-    """
-    config = model.params
-    steps = 1 if config.model.variant == "published" else config.sample.steps
-    return {
-        "STEPS": str(steps),
-        "GUIDANCE": f"{config.sample.guidance:g}",
-        "STRENGTH": f"{model.strength:g}",
-    }
+def _example() -> tuple[list[Path], Path]:
+    """The shipped scene and its truth; says what to type for the same."""
+    from satjepa.demo.example import shipped_scene
+
+    images, truth = shipped_scene()
+    folder = images[0].parent
+    here = Path.cwd()
+    shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    typer.echo(f"example: satjepa forecast {shown}/*.tif --truth {shown}/truth/{truth.name}")
+    return images, truth
 
 
-def in_words(model: JointModel) -> str:
-    """The same in words, and whether a pixel of the last image reaches the sampler."""
-    tags = sampler_tags(model)
-    start = "pure noise, strict zero-RGB"
-    if model.strength != 1:
-        start = f"the last image, strength {model.strength:g}: not zero-RGB"
-    return f"{tags['STEPS']} steps from {start}; guidance {tags['GUIDANCE']}"
+def _next_year(request: Request) -> str:
+    last = request.years[-1]
+    return "next_year" if last is None else str(last + 1)
+
+
+def _show(made: Made, members: Members, picture: Path | None, truth: Path | None) -> None:
+    """Draw a forecast and compare it with the truth, as far as is asked for."""
+    from satjepa.forecast.picture import psnr, save_picture, truth_of, view_of
+
+    image = None if truth is None else truth_of(made, truth)
+    if picture is not None:
+        typer.echo(
+            f"wrote {save_picture(view_of(made, members, image), picture)}: the picture of it"
+        )
+    if image is not None:
+        ours, persistence = psnr(made, image)
+        typer.echo(
+            f"against {truth.name}: PSNR {ours:.2f} dB; the last image taken as the forecast has "
+            f"{persistence:.2f} dB"
+        )
 
 
 @app.command()

@@ -34,7 +34,7 @@ from satjepa.config.sizes import (
 )
 
 if TYPE_CHECKING:
-    from satjepa.config.params import Data
+    from satjepa.config.sections import Data
 
 Name = Annotated[str, Field(pattern=r"^\w+$")]
 

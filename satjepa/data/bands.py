@@ -48,6 +48,17 @@ def band_order(src: DatasetReader) -> tuple[tuple[int, ...], str]:
     return order, f"its bands are {', '.join(names)}: read as red, green, blue"
 
 
+def refuse_other_embedding(src: DatasetReader) -> None:
+    """Raise BandOrderError where the bands of an AlphaEarth raster are named A00 to A63, as Google
+    names them, and one stands in another place than its name says.
+    """
+    for place, text in enumerate(src.descriptions):
+        name = re.fullmatch(r"A(\d\d)", text or "")
+        if name and int(name[1]) != place:
+            fix = "export the bands in the order of their names"
+            raise BandOrderError(src.name, f"{text} as band {place + 1}", "A00 to A63", fix)
+
+
 def has_alpha(src: DatasetReader) -> bool:
     """Is the last band of a raster said to be its opacity?"""
     return src.colorinterp[-1].name == "alpha"

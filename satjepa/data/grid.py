@@ -37,7 +37,7 @@ class Grid:
         corners lie within a hundredth of a pixel of this grid's.
         """
         if not same_crs(self.crs, other.crs):
-            return f"CRS {other.crs or 'none'} instead of {self.crs or 'none'}"
+            return f"CRS {_short(other.crs)} instead of {_short(self.crs)}"
         if (self.height, self.width) != (other.height, other.width):
             return f"size {other.height}x{other.width} instead of {self.height}x{self.width}"
         corners = np.array([[0, 0, 1], [self.width, 0, 1], [0, self.height, 1]], float).T
@@ -87,6 +87,11 @@ def upright(array: np.ndarray, turn: Turn) -> np.ndarray:
     array = array.swapaxes(-2, -1) if turn.exchanged else array
     array = array[..., ::-1, :] if turn.top_down else array
     return array[..., ::-1] if turn.left_right else array
+
+
+def _short(crs: str) -> str:
+    """A CRS in a message: one that is spelt out in WKT takes a page."""
+    return crs if 0 < len(crs) <= 80 else f"{crs[:76]} ..." if crs else "none"
 
 
 @lru_cache(maxsize=1024)

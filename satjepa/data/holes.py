@@ -59,11 +59,13 @@ def read_valid(src: DatasetReader, box: Box | None) -> tuple[np.ndarray, np.ndar
     shadowed = src.count == 4 and src.nodata is not None  # rasterio warns where opacity is not read
     if not shadowed:
         valid &= (src.read_masks(bands, window=window) != 0).all(0)
-    for values, band in zip(data, bands, strict=True):
-        nodata = src.nodatavals[band - 1]
-        by_mask = MaskFlags.nodata in src.mask_flag_enums[band - 1] and not shadowed
-        if nodata is not None and not by_mask:
-            valid &= values != nodata  # GDAL reads a mask, where there is one, instead of it
+    nodata = src.nodatavals
+    if any(number is not None for number in nodata):
+        # GDAL reads a mask, where there is one, instead of the number
+        in_mask = [MaskFlags.nodata in flags and not shadowed for flags in src.mask_flag_enums]
+        for values, band in zip(data, bands, strict=True):
+            if nodata[band - 1] is not None and not in_mask[band - 1]:
+                valid &= values != nodata[band - 1]
     if data.dtype.kind == "f":
         valid &= np.isfinite(data).all(0)
     if src.count == 4:

@@ -27,11 +27,18 @@ class Request:
     years: tuple[int | None, ...]
     place: Georeference
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the images when they lie north up."""
+        size = self.place.height, self.place.width
+        return size[::-1] if self.place.north_up().exchanged else size
+
 
 def check_files(
-    images: Sequence[str | Path], out: str | Path, years: Sequence[int] | None = None
+    images: Sequence[str | Path], out: str | Path | None, years: Sequence[int] | None = None
 ) -> Request:
-    """Look at the images, which are read completely, and at where the forecast is to be written.
+    """Look at the images, which are read completely, and at where the forecast is to be written
+    (None: nowhere).
 
     Raises what `rgb_scale`, `georeference`, `years_of` and `check_grid` raise; ForecastError where
     `out` cannot be written, or only in the place of an image, or cannot hold the place of the
@@ -40,7 +47,9 @@ def check_files(
     paths = tuple(local_file(image) for image in images)
     known = years_of(paths, years)
     place = check_images(paths)
-    check_output(out, paths, check_place(place, paths[-1]))
+    spare = check_place(place, paths[-1])
+    if out is not None:
+        check_output(out, paths, spare)
     return Request(paths, known, place)
 
 

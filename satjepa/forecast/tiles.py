@@ -8,7 +8,7 @@ not dip at seams.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
@@ -22,6 +22,7 @@ from satjepa.contracts import Forecaster
 from satjepa.data.stack import Stack
 
 Box = tuple[int, int, np.ndarray]  # first row, first column, weights (patch, patch)
+Keep = Callable[[Sequence[Box], np.ndarray], None]  # B tiles, members (S,B,3,patch,patch) of them
 
 
 def axis_tiles(length: int, patch: int, overlap: int) -> tuple[list[int], np.ndarray]:
@@ -121,9 +122,11 @@ def blended(
     samples: int = 8,
     seed: int = 0,
     batch: int = 16,
+    keep: Keep | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Forecast the tiles `boxes` of a stack: mean and spread (3,H,W) float64 at the display scale.
 
+    keep: is given the tiles of each batch and their members, which are not kept otherwise.
     Neither the order of the tiles nor `batch`, the number of tiles computed at once, matters to the
     result.
     """
@@ -135,6 +138,8 @@ def blended(
         part = boxes[i : i + batch]
         conditions = tile_batch(stack, [(y, x) for y, x, _ in part], patch, history, embed)
         drawn = forecaster.forecast(conditions, samples, seed).double().numpy()  # (S,B,3,H,W)
+        if keep is not None:
+            keep(part, drawn)
         means = drawn.mean(0)
         variances = drawn.var(0, ddof=min(1, samples - 1))
         for (y, x, weight), mean, variance in zip(part, means, variances, strict=True):

@@ -23,9 +23,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
-from satjepa.config import ConfigError, load_params
+from satjepa.config import ConfigError, load_params, yaml12
 from satjepa.config.files import read_params
 from satjepa.paths import root
 from satjepa.pipeline.experiment_results import RESULTS, ExperimentError, collect, combine
@@ -47,7 +45,7 @@ def with_seed(params: Path, seed: int) -> str:
     if seed not in values["seeds"]:
         raise ExperimentError(f"seed {seed} is not one of seeds, {values['seeds']}")
     values["seeds"] = [seed]
-    return yaml.safe_dump(values, sort_keys=False)
+    return yaml12.dumps(values)
 
 
 def lay_out(folder: Path, params: str) -> None:

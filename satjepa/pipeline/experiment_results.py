@@ -12,9 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from satjepa.config import load_params
+from satjepa.config import load_params, yaml12
 from satjepa.evaluation.results import over_seeds
 from satjepa.evaluation.score import OURS
 from satjepa.evaluation.table import arm_title, write_table
@@ -62,7 +60,7 @@ def collect(folder: Path, target: Path, seconds: list[float], workers: int) -> N
         "minutes": round(sum(seconds) / 60, 1),
         "parts": len(seconds),
     }
-    (target / "machine.yaml").write_text(yaml.safe_dump(machine, sort_keys=False))
+    (target / "machine.yaml").write_text(yaml12.dumps(machine))
 
 
 def costs(folder: Path) -> list[dict[str, str | float | None]]:
@@ -134,7 +132,7 @@ def _made_with(folder: Path) -> dict[str, Any]:
 
     Not what made text embeddings and latents: their last bits differ from machine to machine.
     """
-    stages = yaml.safe_load((folder / "dvc.lock").read_text())["stages"].items()
+    stages = yaml12.loads((folder / "dvc.lock").read_text())["stages"].items()
     matrix = [stage for name, stage in stages if "@" in name]
     files = {
         dep["path"]: dep["md5"]

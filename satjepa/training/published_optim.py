@@ -17,7 +17,7 @@ from satjepa.models.published.model import PublishedSatJepa
 from satjepa.training.schedules import cosine, linear, warmup_cosine
 
 if TYPE_CHECKING:
-    from satjepa.config.params import Train
+    from satjepa.config.sections import Train
 
 Group = dict[str, Any]
 
@@ -73,7 +73,8 @@ class PublishedStepping:
             raise ValueError("train.muon_lr: the published system has AdamW alone, so null")
         start, end = (share * how.lr for share in how.lr_ends)
         self.norm = how.grad_clip
-        self.optimizers = [torch.optim.AdamW(parameter_groups(model))]
+        fused = next(model.parameters()).is_cuda or None
+        self.optimizers = [torch.optim.AdamW(parameter_groups(model), fused=fused)]
         self.schedule = Schedule(
             how.steps, 1, how.warmup, start, how.lr, end, *how.weight_decay, momentum=how.target_ema
         )

@@ -59,8 +59,9 @@ def test_levels_that_are_visited_and_noise_that_is_asked_for(denoise, levels):
 
 
 def test_noise_of_a_step_has_the_variance_of_the_posterior():
-    """Two steps of an oracle of 0: after the first, x has mean r x and variance (1 - a') / (1 - a)
-    b.
+    """Two steps of an oracle of 0.
+
+    After the first, x has mean r x and variance (1 - a') / (1 - a) b.
     """
     ones, (a, after) = torch.ones(1, 3, 2, 2), abar()[[0, 500]].tolist()
     seen = []

@@ -1,6 +1,4 @@
-"""SD 3.5 as a forecaster against diffusers' image-to-image pipeline, and against our own model
-without I-JEPA.
-"""
+"""SD 3.5 as a forecaster against diffusers' pipeline, and against our own model without I-JEPA."""
 
 from pathlib import Path
 
@@ -156,8 +154,9 @@ def test_latents_in_latents_out_as_the_pipeline(backbone, pipeline, steps, stren
 
 @torch.no_grad()
 def test_one_step_from_a_stated_noise_level_as_the_pipeline(backbone, pipeline):
-    """The published sampler of Sat-JEPA-Diff. The pipeline shifts the levels it is given, so it is
-    given others.
+    """The published sampler of Sat-JEPA-Diff.
+
+    The pipeline shifts the levels it is given, so it is given others.
     """
     model = SD35(backbone, sigmas(1, SHIFT, 0.35), text(2))
     assert model.path.tolist() == pytest.approx([0.35, 0])
@@ -179,8 +178,9 @@ def test_one_step_from_a_stated_noise_level_as_the_pipeline(backbone, pipeline):
 
 
 def test_a_forecast_is_the_image_of_the_pipeline(backbone, pipeline, monkeypatch):
-    """Image in, image out, but for one thing: our latent of year t is the posterior's mean, theirs
-    a draw from it.
+    """Image in, image out, but for one thing.
+
+    Our latent of year t is the posterior's mean, theirs a draw from it.
     """
     model = SD35(backbone, img2img_path(5, 0.6, SHIFT), text(2))
     batch = make_batch()

@@ -1,6 +1,4 @@
-"""The plain U-Net: it starts at persistence, sees what it should, and learns a shift within
-seconds.
-"""
+"""The plain U-Net: it starts at persistence, sees what it should, and learns a shift quickly."""
 
 import torch
 

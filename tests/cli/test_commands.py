@@ -78,7 +78,8 @@ def test_what_a_user_can_mend_is_one_message(
 def test_help_says_what_is_taken_where_nothing_is_given() -> None:
     shown = " ".join(run("forecast", "--help").output.split())
     assert (
-        "[default: runs/<first of arms>-<first of seeds>/model]" in shown
+        "runs/<first of arms>-<first of seeds>/model of the pipeline, else assets/demo_model"
+        in shown
         and "[from the names]" in shown
     )
 

@@ -1,6 +1,5 @@
 """`satjepa forecast`: what it says, what it passes on, when it looks at the files."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import rasterio
 from cli_model import Model, run
 
-from satjepa import assemble, cli
+from satjepa import assemble
 from satjepa.config import Params
 from satjepa.training import checkpoint
 
@@ -82,15 +81,14 @@ def test_years_white_and_strength_are_passed_on(trained: Path, scene: Path, tmp_
 def test_the_white_of_the_training_holds_unless_another_is_given(
     trained: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(*args, **kwargs):
-        model, name = load(*args, **kwargs)
-        model.params = dataclasses.replace(
-            model.params, data=dataclasses.replace(model.params.data, white=0.5)
-        )
-        return model, name
+    def with_white(*args, **kwargs):
+        model = from_checkpoint(*args, **kwargs)
+        data = model.params.data.model_copy(update={"white": 0.5})
+        model.params = model.params.model_copy(update={"data": data})
+        return model
 
-    load = cli.common.trained_model
-    monkeypatch.setattr(cli.common, "trained_model", told)
+    from_checkpoint = assemble.from_checkpoint
+    monkeypatch.setattr(assemble, "from_checkpoint", with_white)
     with rasterio.open(scene) as src:
         profile = src.profile
         data = src.read()
@@ -111,7 +109,7 @@ def test_the_white_of_the_training_holds_unless_another_is_given(
 def test_files_are_looked_at_before_the_model_is_loaded(
     trained: Path, scene: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(cli.common, "trained_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(assemble, "from_checkpoint", lambda *_, **__: pytest.fail("loaded"))
     for images, out in (
         ([scene, scene], "o.tif"),
         ([trained / "state.json"], "o.tif"),

@@ -9,7 +9,7 @@ from cli_model import run
 from forecast_files import NORTH, write
 from rasterio.transform import Affine
 
-from satjepa import cli
+from satjepa import assemble
 from satjepa.training import checkpoint
 
 WATER = np.array([13, 23, 26], np.uint8)[:, None, None]
@@ -87,7 +87,7 @@ def test_an_output_that_cannot_be_is_found_before_the_model(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    monkeypatch.setattr(cli.common, "trained_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(assemble, "from_checkpoint", lambda *_, **__: pytest.fail("loaded"))
     monkeypatch.setattr("satjepa.published.card.load_model", lambda *_: pytest.fail("loaded"))
     result = run("forecast", scene, "--out", out, "--checkpoint", trained)
     assert result.exit_code == 2 and "error: " in result.output, result.output

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 from pydantic import ValidationError
+from reach import as_checkout
 
 from satjepa.config import ConfigError, Params, digest, from_dict, load_params
 from satjepa.config.errors import valid_keys
 from satjepa.config.files import merged, read_params
-from satjepa.paths import root
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -246,8 +246,7 @@ def test_overrides_come_last_and_are_checked():
 def test_the_environment_chooses_the_file(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write({"seed": 11})
     write({"seed": 12}, "params.table.yaml")
-    (tmp_path / "dvc.yaml").touch()
-    (tmp_path / "notebooks").mkdir()
+    (as_checkout(tmp_path) / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     monkeypatch.delenv("SATJEPA_PARAMS", raising=False)
     assert load_params().seed == 11
@@ -269,18 +268,6 @@ def test_valid_keys_are_those_of_the_file():
     keys = set(valid_keys(Params))
     assert {"seed", "model", "model.encoder.dim", "arms", "baselines.train.lr"} <= keys
     assert {key for key in keys if "." not in key} == set(values)
-
-
-def test_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "dvc.yaml").touch()
-    (tmp_path / "a/b").mkdir(parents=True)
-    assert root(tmp_path / "a/b") == root(str(tmp_path)) == tmp_path
-    monkeypatch.chdir(tmp_path / "a")
-    assert root() == tmp_path
-    (tmp_path / "dvc.yaml").unlink()
-    assert root() == REPO  # the checkout this package is imported from
-    with pytest.raises(FileNotFoundError, match=r"dvc\.yaml"):
-        root(tmp_path)
 
 
 def test_reading_parameters_does_not_import_torch():

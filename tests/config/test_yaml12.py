@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from satjepa.config.yaml12 import YamlError, dumps, loads
 
 PARAMS = sorted(REPO.glob("params*.yaml"))
+READER = re.compile(r"^\s*(import yaml|from (yaml|ruamel)\b)", re.MULTILINE)
 # read as something else by YAML 1.1, by YAML 1.2, or by both
 ODD = ("no", "on", "off", "Yes", "null", "~", "1e-3", "1.0e-3", "010", "0o17", "1_000", "1:30",
        "0x1F", "2024-01-01", "", "a: b", "[1", "São Tomé", "true", ".inf", "=", "- a")  # fmt: skip
@@ -74,3 +75,10 @@ def plain(value: object) -> object:
 def test_what_is_no_yaml_is_one_line():
     with pytest.raises(YamlError, match=r"^[^\n]*line 2[^\n]*$"):
         loads("a: 1\nb: [1, 2\n")
+
+
+def test_the_package_reads_yaml_in_one_place():
+    readers = [
+        path.name for path in (REPO / "satjepa").rglob("*.py") if READER.search(path.read_text())
+    ]
+    assert readers == ["yaml12.py"]

@@ -87,6 +87,9 @@ def test_the_usual_order_and_no_word_at_all(banded, descriptions, colours, dtype
         (("B8", "B4", "B3"), "", "uint8"),  # false colour
         (("nir", "red", "green"), "", "float32"),
         (("red edge", "red", "green"), "", "float32"),
+        (("red", "green", "nir"), "", "uint8"),
+        (("B4", "B3", "B8A"), "", "float32"),
+        (("Red edge", "green", "blue"), "", "float32"),
         (("B3", "B2", "B1"), "", "float32"),  # of an older Landsat: red, green, blue
         (("blue", "", ""), "", "float32"),
         (("red", "red", "blue"), "", "float32"),

@@ -2,6 +2,7 @@
 pixel.
 """
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -23,7 +24,6 @@ SINUSOIDAL = (
 )
 ONE = SINUSOIDAL.format("MODIS Sinusoidal", "Unknown", "Unknown", "MODIS sphere")
 OTHER = SINUSOIDAL.format("unnamed", "sphere", "unknown", "based on a sphere")
-UTM = "+proj=utm +zone=35 +datum=WGS84 +units=m +no_defs"
 
 
 def test_a_crs_is_compared_by_the_library():
@@ -47,6 +47,13 @@ def test_two_spellings_are_one_grid_in_a_data_set(tmp_path, make):
     make.rgb_path(tmp_path, "Alpha", 2020).unlink()
     cube = build_cube(find_scenes(tmp_path), tmp_path / "a.zarr")
     assert cube["rgb"].values.max(axis=(1, 2, 3)).tolist() == [18, 19]
+
+
+def test_a_crs_in_a_message_is_short():
+    one, other = (Grid(crs, (10, 0, 0, 0, -10, 0), 4, 4) for crs in (ONE, "EPSG:32635"))
+    difference = one.difference(other)
+    assert difference.startswith('CRS EPSG:32635 instead of PROJCS["MODIS Sinusoidal",')
+    assert len(difference) < 120 and other.difference(replace(one, crs="")).startswith("CRS none")
 
 
 NORTH_UP = Affine(10, 0, 400_000, 0, -10, 5_200_000)

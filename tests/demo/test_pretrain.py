@@ -1,6 +1,4 @@
-"""Pre-training of the tiny backbone: crops line up, layout tokens are those of the joint training,
-losses fall.
-"""
+"""Pre-training of the tiny backbone: crops line up, layout tokens are our own, losses fall."""
 
 import numpy as np
 import pytest
@@ -100,8 +98,8 @@ class Words(torch.nn.Module):
         return hidden, ids["mask"], hidden.mean(1)
 
 
-@pytest.mark.parametrize("told", ["layout", "text"])
-def test_generator_learns_from_layout_and_from_text(told: str) -> None:
+@pytest.mark.parametrize("given", ["layout", "text"])
+def test_generator_learns_from_layout_and_from_text(given: str) -> None:
     torch.manual_seed(0)
     transformer = build_transformer(layers=2, heads=1)
     layout = Layout(256, positions_of(transformer, 8))
@@ -109,8 +107,8 @@ def test_generator_learns_from_layout_and_from_text(told: str) -> None:
         transformer,
         Words(),
         layout,
-        drop_text=float(told == "layout"),
-        drop_layout=float(told == "text"),
+        drop_text=float(given == "layout"),
+        drop_layout=float(given == "text"),
     )
     kind = torch.randint(2, (64,))
     latents = (2.0 * kind - 1)[:, None, None, None].expand(-1, 16, 8, 8)

@@ -1,4 +1,4 @@
-"""Scores of all runs to rows: which run an ablation is compared with, and what the table is made of."""
+"""Scores of all runs to rows: which run an ablation is compared with, what the table is made of."""
 
 from pathlib import Path
 

@@ -87,7 +87,8 @@ def stand_in_for_dvc(home: Path, code: str) -> None:
 
 def test_repro_gives_the_status_and_sets_the_scene(home: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SATJEPA_PARAMS", "params.table.yaml")
-    code = "import json, os, sys\nname = sys.argv[-1]\njson.dump((sys.argv[1:], dict(os.environ)), open(name, 'w'))\n"
+    code = "import json, os, sys\nname = sys.argv[-1]\n"
+    code += "json.dump((sys.argv[1:], dict(os.environ)), open(name, 'w'))\n"
     stand_in_for_dvc(home, code + "sys.exit(3 if name == 'repro' else 0)")
     assert experiment.repro(home) == 3
     arguments, environment = json.loads((home / "repro").read_text())
@@ -108,7 +109,9 @@ if sys.argv[1:3] == ["stage", "list"]:
 with open(f"said-{os.getpid()}", "w") as file:
     json.dump((sys.argv[1:], time.time(), os.environ.get("OMP_NUM_THREADS")), file)
 until = time.time() + 60
-while sys.argv[-1] == "train@0" and not any("train@1" in open(n).read() for n in os.listdir() if n.startswith("said")):
+while sys.argv[-1] == "train@0" and not any(
+    "train@1" in open(n).read() for n in os.listdir() if n.startswith("said")
+):
     if time.time() > until:
         sys.exit("alone")
     time.sleep(0.05)
@@ -154,7 +157,9 @@ def test_the_clock_interrupts_and_waits(home: Path, monkeypatch: pytest.MonkeyPa
 TABLE = "model,preset,n,samples,seeds,psnr,crps\nPersistence,a,4,1,1,17.0,\nours,a,4,8,1,{},0.5\n"
 LOCK = """
 stages:
-  figures: {{deps: [{{path: satjepa/figures/plots.py, md5: {place}}}], params: {{params.yaml: {{seeds: {place}}}}}}}
+  figures:
+    deps: [{{path: satjepa/figures/plots.py, md5: {place}}}]
+    params: {{params.yaml: {{seeds: {place}}}}}
   train@{place}:
     deps: [{{path: satjepa/training/loop.py, md5: {code}}}, {{path: artifacts/text, md5: {place}}}]
     params: {{params.yaml: {{loss: {loss}}}}}

@@ -114,7 +114,7 @@ def test_equal_runs_give_equal_bytes(scratch: Scratch):
 
 
 def test_what_is_only_looked_at_trains_nothing(scratch: Scratch):
-    """Another metric setting, another sampler, another line of a figure: scores and figures only."""
+    """Another metric setting, sampler and line of a figure: scores and figures only."""
     scratch.set("params.yaml", {"eval.change_threshold": 0.2, "sample.steps": 3})
     plots = scratch.folder / "satjepa/figures/plots.py"
     plots.write_text(plots.read_text() + "\nSEEN_IN_A_FIGURE = 1\n")

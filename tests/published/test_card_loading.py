@@ -31,9 +31,8 @@ def written(model, folder: Path, split: str) -> Path:
 def test_file_and_folder_give_one_model(file: Path, model: object, rgb, tmp_path: Path) -> None:
     convert(file, tmp_path / "folder")
     same = load_model(tmp_path / "folder", torch.device("cpu"), backbone="assets/tiny_sd3")
-    assert torch.equal(
-        predict_next_frame(rgb, same, WORDS, 2), predict_next_frame(rgb, model, WORDS, 2)
-    )
+    frame = predict_next_frame(rgb, model, WORDS, 2)
+    assert torch.equal(predict_next_frame(rgb, same, WORDS, 2), frame)
     with pytest.raises(LeakError):
         same.trained_on.assert_unseen([])
     coarse = load_model(saved(content(COARSE, optimizer=False), tmp_path / "coarse.pth.tar"))
@@ -48,70 +47,58 @@ def test_a_model_of_ours_is_loaded_with_or_without_its_split(
     monkeypatch.setattr(assemble, "open_split", lambda: split)
     model = load_model(folder)
     assert model.trained_on is split and not model.reads_padding
-    assert torch.equal(
-        predict_next_frame(rgb, model, WORDS, 1), predict_next_frame(rgb, ours, WORDS, 1)
-    )
+    frame = predict_next_frame(rgb, ours, WORDS, 1)
+    assert torch.equal(predict_next_frame(rgb, model, WORDS, 1), frame)
     assert assemble.load_model(folder).trained_on is split
-    other = (
-        Split("region", 1, ("A",), ("B",), ("C",)),
-        checkpoint.CheckpointError,
-        "trained on another split",
-    )
-    for absent, error, says in (other, (None, FileNotFoundError, r"gone\.json")):
-        monkeypatch.setattr(assemble, "ARTIFACTS", "nowhere")
-        monkeypatch.setattr(
-            assemble, "open_split", lambda s=absent: s or Split.load(tmp_path / "gone.json")
-        )
+    monkeypatch.setattr(assemble, "ARTIFACTS", "nowhere")
+
+    def assert_unknown(error: type[Exception], message: str) -> None:
         with pytest.raises(LeakError, match="not known here"):
             load_model(folder).trained_on.assert_unseen([])
-        with pytest.raises(error, match=says):  # what is to be scored must know its split
+        with pytest.raises(error, match=message):  # what is to be scored must know its split
             assemble.load_model(folder)
+
+    other = Split("region", 1, ("A",), ("B",), ("C",))
+    monkeypatch.setattr(assemble, "open_split", lambda: other)
+    assert_unknown(checkpoint.CheckpointError, "trained on another split")
+    monkeypatch.setattr(assemble, "open_split", lambda: Split.load(tmp_path / "gone.json"))
+    assert_unknown(FileNotFoundError, r"gone\.json")
 
 
 def test_a_checkpoint_is_restored_as_it_is_told(
     ours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For forecasts it needs no split; it is on the device asked for; what was read of the disk is
-    not changed.
+    """For forecasts it needs no split; it is on the device asked for.
+
+    What was read of the disk is not changed.
     """
-    found = checkpoint.load(written(ours, tmp_path / "model", checkpoint.UNKNOWN))
-    header = copy.deepcopy(found.header)
-    model = assemble.from_checkpoint(found, "cpu", sample={"steps": 7, "guidance": None})
-    assert (model.params.sample.steps, model.params.sample.guidance, model.training) == (
-        7,
-        1.0,
-        False,
-    )
+    on_disk = checkpoint.load(written(ours, tmp_path / "model", checkpoint.UNKNOWN))
+    header = copy.deepcopy(on_disk.header)
+    model = assemble.from_checkpoint(on_disk, "cpu", sample={"steps": 7, "guidance": None})
+    assert model.params.sample.steps == 7 and model.params.sample.guidance == 1.0
+    assert not model.training
     with pytest.raises(LeakError, match="not known here"):
         model.trained_on.assert_unseen([])
     with pytest.raises(ConfigError, match=r"sample\.stepz"):
-        assemble.from_checkpoint(found, "cpu", sample={"stepz": 7})
+        assemble.from_checkpoint(on_disk, "cpu", sample={"stepz": 7})
     tiny = str(REPO / "assets/tiny_sd3")
-    assert assemble.from_checkpoint(found, "cpu", backbone=tiny).params.backbone.path == tiny
-    damaged = dataclasses.replace(found, header=found.header | {"backbone": "b" * 64})
-    with pytest.raises(
-        checkpoint.CheckpointError, match=f"backbone bbbbbbbbbbbb; what lies in {tiny} is"
-    ):
+    assert assemble.from_checkpoint(on_disk, "cpu", backbone=tiny).params.backbone.path == tiny
+    damaged = dataclasses.replace(on_disk, header=on_disk.header | {"backbone": "b" * 64})
+    message = f"backbone bbbbbbbbbbbb; what lies in {tiny} is"
+    with pytest.raises(checkpoint.CheckpointError, match=message):
         assemble.from_checkpoint(damaged, "cpu", backbone=tiny)
-    assert found.header == header
+    assert on_disk.header == header
     monkeypatch.setattr(assemble, "the_device", lambda: torch.device("meta"))
     monkeypatch.setattr(assemble, "build_model", lambda params: copy.deepcopy(ours))
-    loaded = (
-        load_model(found.folder),
-        load_model(found.folder, "meta"),
-        assemble.load_model(found.folder),
-    )
-    assert [m.device.type for m in (*loaded, cli.trained_model(found.folder)[0])] == [
-        "cpu",
-        "meta",
-        "meta",
-        "meta",
-    ]
+    assert load_model(on_disk.folder).device.type == "cpu"
+    assert load_model(on_disk.folder, "meta").device.type == "meta"
+    assert assemble.load_model(on_disk.folder).device.type == "meta"
+    model, *_ = cli.trained_model(on_disk.folder)
+    assert model.device.type == "meta"
 
 
-@pytest.mark.filterwarnings(
-    "ignore:The `local_dir_use_symlinks` argument:UserWarning"
-)  # diffusers passes it
+# diffusers passes that argument
+@pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument:UserWarning")
 def test_what_cannot_be_loaded_says_what_to_do(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
-"""The published checkpoint as our folder and as a model: bit for bit, the same forecast, no
-score.
+"""The published checkpoint as our folder and as a model: the same bits, the same forecast.
+
+And no score.
 """
 
 import dataclasses

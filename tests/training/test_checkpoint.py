@@ -32,19 +32,14 @@ def test_round_trip_is_bit_equal_and_plain(tmp_path: Path) -> None:
         "a": torch.randn(7).double(),
         "n": torch.tensor(3),
     }
-    checkpoint.save(
-        tmp_path / "m",
-        tensors,
-        header(),
-        {"step": 4, "position": [1, 2]},
-        {"x/step": torch.tensor(2.0)},
-    )
+    optimizer = {"x/step": torch.tensor(2.0)}
+    state = {"step": 4, "position": [1, 2]}
+    checkpoint.save(tmp_path / "m", tensors, header(), state, optimizer)
     found = checkpoint.load(tmp_path / "m", with_optimizer=True)
     assert found.tensors.keys() == tensors.keys()
-    assert all(
-        torch.equal(found.tensors[k], v) and found.tensors[k].dtype == v.dtype
-        for k, v in tensors.items()
-    )
+    for name, tensor in tensors.items():
+        assert found.tensors[name].dtype == tensor.dtype
+        assert torch.equal(found.tensors[name], tensor)
     assert torch.equal(found.optimizer["x/step"], torch.tensor(2.0))
     assert found.state["step"] == 4 and found.state["position"] == [1, 2]
     assert found.header["split"] == "s" * 64 and found.header["config"]["train"]["lr"] == 1e-3
@@ -61,17 +56,14 @@ def test_equal_contents_give_equal_bytes(tmp_path: Path) -> None:
     b = write(tmp_path / "b", 1.0)
     for name in (checkpoint.MODEL, checkpoint.OPTIMIZER, checkpoint.STATE):
         assert (a / name).read_bytes() == (b / name).read_bytes()
-    with open(
-        a / checkpoint.MODEL, "rb"
-    ) as file:  # more than one metadata entry would come in random order
+    # More than one metadata entry would come in random order.
+    with open(a / checkpoint.MODEL, "rb") as file:
         head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     assert list(head["__metadata__"]) == ["satjepa"]
 
 
 def killed_at(point: int, folder: Path) -> int:
-    """Save value 2 in a child killed before its `point`-th operation on files (open, rename, ...);
-    its status.
-    """
+    """Save value 2 in a child killed before its `point`-th operation on files; its status."""
     child = os.fork()
     if child == 0:
         left = point
@@ -91,18 +83,17 @@ def killed_at(point: int, folder: Path) -> int:
 
 @pytest.mark.parametrize("gap", [False, True])
 def test_a_kill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path, gap: bool) -> None:
-    """gap: the save before was itself killed between its two renames, so only m.previous is
-    there.
-    """
+    """gap: the save before was killed between its two renames, so only m.previous is there."""
     first = write(tmp_path / "first", 1.0)
-    seen = set()
+    values = set()
     between = 0
     for point in range(100):
         folder = tmp_path / f"{point}"
         shutil.copytree(first, tmp_path / f"{point}.previous" if gap else folder)
         status = killed_at(point, folder)
         between += not folder.exists()
-        seen.add(value := consistent(folder))
+        value = consistent(folder)
+        values.add(value)
         assert checkpoint.exists(folder)
         if status == 0:
             break
@@ -112,7 +103,7 @@ def test_a_kill_at_any_moment_leaves_a_loadable_checkpoint(tmp_path: Path, gap: 
             assert consistent(folder) == 3.0
             assert [p.name for p in tmp_path.glob(f"{point}*")] == [f"{point}"]
     assert status == 0 and value == 2.0 and point > 15, point
-    assert seen == {1.0, 2.0} and between > 0
+    assert values == {1.0, 2.0} and between > 0
 
 
 def test_everything_is_on_the_disk_before_it_gets_its_name(
@@ -122,10 +113,17 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(
     calls = []
     fsync = os.fsync
     replace = os.replace
-    monkeypatch.setattr(
-        os, "fsync", lambda fd: (calls.append(Path(os.readlink(f"/proc/self/fd/{fd}"))), fsync(fd))
-    )
-    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append((a.name, b.name)), replace(a, b)))
+
+    def watched_fsync(fd: int) -> None:
+        calls.append(Path(os.readlink(f"/proc/self/fd/{fd}")))
+        fsync(fd)
+
+    def watched_replace(a: Path, b: Path) -> None:
+        calls.append((a.name, b.name))
+        replace(a, b)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "replace", watched_replace)
     write(folder, 2.0)
     new = tmp_path / "m.tmp"
     written = [new / checkpoint.MODEL, new / checkpoint.OPTIMIZER, new / checkpoint.STATE, new]
@@ -171,7 +169,8 @@ def test_a_bad_write_is_noticed_before_the_old_one_goes(
 
 def test_remove_takes_what_a_kill_left_beside(tmp_path: Path) -> None:
     folder = write(tmp_path / "m", 1.0)
-    shutil.copytree(folder, tmp_path / "m.previous"), shutil.copytree(folder, tmp_path / "m.tmp")
+    shutil.copytree(folder, tmp_path / "m.previous")
+    shutil.copytree(folder, tmp_path / "m.tmp")
     checkpoint.remove(folder)
     assert not checkpoint.exists(folder) and not list(tmp_path.iterdir())
 

@@ -27,20 +27,17 @@ def test_a_run_knows_nothing_of_the_baselines() -> None:
 
 def test_another_run_is_named_setting_by_setting(tmp_path: Path) -> None:
     found = checkpoint.load(write(tmp_path / "m", 1.0))
-    kept = {name: part for name, part in CONFIG.items() if name not in provenance.NOT_OF_A_RUN}
-    assert found.header["config"] == json.loads(json.dumps(kept)) and len(kept) < len(CONFIG)
+    of_a_run = {name: part for name, part in CONFIG.items() if name not in provenance.NOT_OF_A_RUN}
+    assert found.header["config"] == json.loads(json.dumps(of_a_run))
+    assert len(of_a_run) < len(CONFIG)
     provenance.require_same(found, header())
     harmless = header(sample__steps=5, train__log_every=1, eval__batch=1, data__root="x")
     provenance.require_same(found, harmless)  # none of it changes a trained weight
-    assert (
-        harmless["config_digest"]
-        == found.header["config_digest"]
-        != header(train__lr=2e-3)["config_digest"]
-    )
+    assert harmless["config_digest"] == found.header["config_digest"]
+    assert header(train__lr=2e-3)["config_digest"] != found.header["config_digest"]
+    other = header(split="t" * 64, train__lr=2e-3, model__use_jepa=False)
     with pytest.raises(CheckpointError) as error:
-        provenance.require_same(
-            found, header(split="t" * 64, train__lr=2e-3, model__use_jepa=False)
-        )
+        provenance.require_same(found, other)
     assert str(error.value).splitlines()[1:] == [
         "  model.use_jepa: (absent) in the checkpoint, False here",
         "  train.lr: 0.001 in the checkpoint, 0.002 here",
@@ -59,10 +56,8 @@ def test_hash_changes_with_any_bit_and_only_then() -> None:
     frozen = provenance.hash_module(module, frozen_only=True)
     with torch.no_grad():
         module[0].bias.add_(1)  # trained: the hash of the frozen part stays
-    assert (
-        provenance.hash_module(module) != before
-        and provenance.hash_module(module, frozen_only=True) == frozen
-    )
+    assert provenance.hash_module(module) != before
+    assert provenance.hash_module(module, frozen_only=True) == frozen
     with torch.no_grad():
         module[0].weight.view(-1)[5:6].view(torch.int16).bitwise_xor_(1)
     assert provenance.hash_module(module, frozen_only=True) != frozen
@@ -88,17 +83,16 @@ def test_the_digest_of_the_code_follows_what_trains_and_nothing_else(
 
 
 def test_settings_from_before_a_key_was_there_are_completed() -> None:
-    """With what its absence meant; a checkpoint of today differs from one of then only where it
-    does something else.
+    """With what its absence meant.
+
+    A checkpoint that has the key differs from one without only where it does something else.
     """
     today = load_params(REPO / "params.yaml", **{"train.jepa_share": 0.0}).as_dict()
     then = copy.deepcopy(today)
     del then["train"]["jepa_share"]
     old, new = (provenance.make_header(config, "s", "b") for config in (then, today))
-    assert (
-        "jepa_share" not in old["config"]["train"]
-        and from_dict(provenance.settings_of(old, today)).train.jepa_share == 0
-    )
+    assert "jepa_share" not in old["config"]["train"]
+    assert from_dict(provenance.settings_of(old, today)).train.jepa_share == 0
     assert provenance.differences(old, new) == []
     today["train"]["jepa_share"] = 0.5
     (line,) = provenance.differences(old, provenance.make_header(today, "s", "b"))

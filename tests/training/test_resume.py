@@ -23,6 +23,14 @@ def same_bytes(a: Path, b: Path) -> bool:
     return a.read_bytes() == b.read_bytes()
 
 
+def interrupted() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def terminated() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def stopped_here() -> None:
     raise RuntimeError("the machine is gone")
 
@@ -30,50 +38,34 @@ def stopped_here() -> None:
 @pytest.mark.parametrize(
     ("death", "raises", "at"),
     [
-        (
-            lambda: os.kill(os.getpid(), signal.SIGINT),
-            Interrupted,
-            3,
-        ),  # in the middle of a line of the log
-        (lambda: os.kill(os.getpid(), signal.SIGTERM), Interrupted, 2),
+        (interrupted, Interrupted, 3),  # in the middle of a line of the log
+        (terminated, Interrupted, 2),
         (stopped_here, RuntimeError, 2),  # nothing is saved on the way out: back to step 2
     ],
 )
 def test_resume_is_exact(
     backbone: Backbone, whole: tuple, tmp_path: Path, death, raises: type, at: int
 ) -> None:
+    data = Samples(at={2 * at: death})
     with pytest.raises(raises):
-        train(
-            build(backbone, tiny()),
-            Samples(at={2 * at: death}),
-            tiny(),
-            tmp_path,
-            progress=False,
-            split="s",
-        )
-    (
-        torch.rand(3),
-        random.random(),
-        np.random.rand(),
-    )  # another process has other global random numbers
+        train(build(backbone, tiny()), data, tiny(), tmp_path, progress=False, split="s")
+    # Another process has other global random numbers.
+    torch.rand(3)
+    random.random()
+    np.random.rand()
     step = checkpoint.load(tmp_path / "resume").state["step"]
     assert step == at + (raises is Interrupted)  # the step in hand was ended
     assert not (tmp_path / "model").exists()
     model = build(backbone, tiny())
     data = Samples()
-    torch.nn.init.normal_(
-        next(model.encoder.parameters())
-    )  # whatever it starts from, the checkpoint counts
+    # Whatever it starts from, the checkpoint counts.
+    torch.nn.init.normal_(next(model.encoder.parameters()))
     folder = train(model, data, tiny(), tmp_path, progress=False, split="s")
     assert folder == tmp_path / "model" and data.fetched == whole[2].fetched[2 * step :]
     for name in ("model/model.safetensors", "model/state.json", "log.csv"):
         assert same_bytes(tmp_path / name, whole[0] / name), name
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "log.csv",
-        "model",
-        "run.json",
-        "speed.csv",
-    ]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["log.csv", "model", "run.json", "speed.csv"]
 
 
 def test_a_finished_run_is_taken_as_it_is(
@@ -82,11 +74,9 @@ def test_a_finished_run_is_taken_as_it_is(
     model = build(backbone, tiny())
     data = Samples()
     assert train(model, data, tiny(sample__steps=7), whole[0], split="s") == whole[0] / "model"
-    assert (
-        data.fetched == []
-        and "nothing to train" in (said := capsys.readouterr().out)
-        and "note:" not in said
-    )
+    printed = capsys.readouterr().out
+    assert data.fetched == []
+    assert "nothing to train" in printed and "note:" not in printed
     trained = dict(whole[1].named_parameters())
     assert all(torch.equal(p, trained[name]) for name, p in model.named_parameters())
     monkeypatch.setattr(provenance, "code_digest", lambda: "other")
@@ -96,22 +86,12 @@ def test_a_finished_run_is_taken_as_it_is(
 
 def test_a_time_limit_saves_and_says_so(backbone: Backbone, tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGINT)
+    model = build(backbone, tiny())
     with pytest.raises(Interrupted, match=r"stopped \(time limit\) after step 1 of 6, saved"):
-        train(
-            build(backbone, tiny()),
-            Samples(),
-            tiny(),
-            tmp_path,
-            progress=False,
-            split="",
-            max_seconds=0,
-        )
+        train(model, Samples(), tiny(), tmp_path, progress=False, split="", max_seconds=0)
     assert json.loads((tmp_path / "run.json").read_text())["stop_reason"] == "stopped: time limit"
-    assert checkpoint.load(tmp_path / "resume").state["sampler"] == {
-        "epoch": 0,
-        "position": 2,
-        "samples": 7,
-    }
+    sampler = checkpoint.load(tmp_path / "resume").state["sampler"]
+    assert sampler == {"epoch": 0, "position": 2, "samples": 7}
     assert signal.getsignal(signal.SIGINT) is handler  # as it was before
 
 
@@ -119,15 +99,9 @@ def test_what_is_missing_foreign_or_finished_is_no_start(
     backbone: Backbone, whole: tuple, tmp_path: Path
 ) -> None:
     def run(resume: object, params: Params, data: Samples | None = None, **more: object) -> None:
-        train(
-            build(backbone, params),
-            data or Samples(),
-            params,
-            tmp_path,
-            resume,
-            False,
-            **{"split": ""} | more,
-        )
+        model = build(backbone, params)
+        more = {"split": ""} | more
+        train(model, data or Samples(), params, tmp_path, resume, progress=False, **more)
 
     with pytest.raises(CheckpointError, match=r"no checkpoint at .*nowhere"):
         run(tmp_path / "nowhere", tiny())
@@ -166,11 +140,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights(
     with pytest.raises(NonFiniteError) as error:
         train(model, data, tiny(), tmp_path, progress=False, split="")
     message = str(error.value)
-    assert (
-        message.startswith("step 4: ")
-        and "flow.mse" in message
-        and str(tmp_path / "resume") in message
-    )
+    assert message.startswith("step 4: ")
+    assert "flow.mse" in message and str(tmp_path / "resume") in message
     for index in data.fetched[-2:]:
         assert f"p/R{index}/2020/0/0" in message
     assert all(p.isfinite().all() for p in model.parameters())
