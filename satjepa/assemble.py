@@ -94,7 +94,7 @@ def dataset(
         c = params.captions
         words["captions"] = lookup(captions_file(params), c.captioner, c.prompt_version)
         words["text"] = TextStore.open(text_folder(params))
-        words["lengths"] = (c.max_length,) * len(CAPTION_KINDS)
+        words["lengths"] = c.lengths or (c.max_length,) * len(CAPTION_KINDS)
     cubes = cubes_of(preset or d.presets[0])
     return PairDataset(
         cubes if emb else [cube.drop_vars("emb", errors="ignore") for cube in cubes],
