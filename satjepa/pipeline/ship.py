@@ -173,7 +173,8 @@ forecast.save("s2_2023.tif")
 ## Data
 The demo world, a land that is simulated from {recipe}: regions of {size} x {size}
 pixels of 10 m, {years}. Trained on the {counts[train]} training regions of the preset `{preset}`,
-with {counts[val]} for validation; scored on {counts[test]} other regions. No image of the real Earth.
+with {counts[val]} for validation; scored on {counts[test]} other regions.
+No image of the real Earth.
 
 ## Scores
 On test regions; `skill` is 1 - MSE / MSE of the last image taken as the forecast (persistence).
