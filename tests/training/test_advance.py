@@ -1,6 +1,7 @@
 """The captured step without a GPU: what is captured, replayed and captured anew, on a stand-in."""
 
 from contextlib import contextmanager
+from typing import ClassVar
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ class Stream:
 class Recorder:
     """Stands for `torch.cuda.CUDAGraph`: a replay runs the captured step again, on its inputs."""
 
-    made = []
+    made: ClassVar[list] = []
 
     def __init__(self):
         Recorder.made.append(self)
