@@ -1,4 +1,4 @@
-"""The environment: what is imported is declared, what is declared is pinned, and all files agree."""
+"""The environment: what is imported is declared, what is declared is pinned, all files agree."""
 
 import ast
 import subprocess
