@@ -205,41 +205,46 @@ EDGES = (MUTED, ACCENT, WARM)
 GIVEN = ("RGB(t)", "past years", "three captions", "noise", "RGB(t+1)")
 
 
-def architecture(shapes: Mapping[str, str] | None = None) -> Figure:
+def architecture(shapes: Mapping[str, str] | None = None, absent: Sequence[str] = ()) -> Figure:
     """The model as boxes and arrows, with the shape of what leaves each box (a name of `BOXES` ->
-    text). ValueError for a box that does not exist.
+    text); what is `absent` is dashed. ValueError for a box that does not exist.
     """
     shapes = shapes or {}
-    if unknown := sorted(set(shapes) - set(BOXES)):
+    if unknown := sorted({*shapes, *absent} - set(BOXES)):
         raise ValueError(f"no box {unknown[0]!r}; there are {', '.join(BOXES)}")
     fig, axes = figure(1, 1, 10.2, 4.9)
     ax = axes[0, 0]
     ax.set(xlim=(0, 12.6), ylim=(-0.25, 5.9))
     ax.axis("off")
     for name, (x, y, width) in BOXES.items():
-        _box(ax, name, (x, y, width), shapes.get(name, ""))
+        shape = "" if name in absent else shapes.get(name, "")
+        _box(ax, name, (x, y, width), shape, ":" if name in absent else "-")
     for start, end in ARROWS:
-        _arrow(ax, BOXES[start], BOXES[end])
+        _arrow(ax, BOXES[start], BOXES[end], ":" if {start, end} & {*absent} else "-")
     for height, (name, colour) in enumerate(zip(("data", "frozen", "trained"), EDGES, strict=True)):
         ax.text(11.3, 4.1 + 0.4 * height, name, color=colour, fontsize=9, ha="center")
     return fig
 
 
-def _box(ax: Axes, name: str, place: tuple[float, float, float], shape: str) -> None:
+def _box(ax: Axes, name: str, place: tuple[float, float, float], shape: str, line: str) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     x, y, width = place
     colour = MUTED if name in GIVEN else ACCENT if name in FROZEN else WARM
     corner = (x - width / 2, y - 0.33)
     ax.add_patch(
-        FancyBboxPatch(corner, width, 0.66, "round,pad=0.04", ec=colour, fc="white", lw=1.4)
+        FancyBboxPatch(
+            corner, width, 0.66, "round,pad=0.04", ec=colour, fc="white", lw=1.4, ls=line
+        )
     )
     ax.text(x, y + (0.13 if shape else 0), name, ha="center", va="center", fontsize=9, color=INK)
     if shape:
         ax.text(x, y - 0.17, shape, ha="center", va="center", fontsize=7, color=MUTED)
 
 
-def _arrow(ax: Axes, start: tuple[float, float, float], end: tuple[float, float, float]) -> None:
+def _arrow(
+    ax: Axes, start: tuple[float, float, float], end: tuple[float, float, float], line: str
+) -> None:
     """From the side of one box to the nearest side of another; straight down where they stand one
     above the other.
     """
@@ -249,5 +254,5 @@ def _arrow(ax: Axes, start: tuple[float, float, float], end: tuple[float, float,
         ends = (x0, y0 + step), (x1, y1 - step)
     else:
         ends = (x0 + w0 / 2 + 0.06, y0), (x1 - w1 / 2 - 0.06, y1)
-    style = {"arrowstyle": "-|>", "color": INK, "lw": 1.0, "shrinkA": 0, "shrinkB": 0}
+    style = {"arrowstyle": "-|>", "color": INK, "lw": 1.0, "ls": line, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", xy=ends[1], xytext=ends[0], arrowprops=style)

@@ -169,8 +169,12 @@ def text_encoders(model: JointModel) -> TextEncoders:
 
 
 def shapes(model: JointModel) -> dict[str, str]:
-    """The shape of what leaves each box of `satjepa.figures.model.architecture`."""
+    """The shape of what leaves each box of `satjepa.figures.model.architecture`; none for the
+    published variant, whose adapter is another.
+    """
     p = model.params
+    if p.model.variant == "published":
+        return {}
     side = p.data.patch
     latent = model.backbone.latent_size(side)
     places = len(model.adapter.positions)
@@ -207,3 +211,18 @@ def alphaearth(cube: xr.Dataset, batch: Batch, model: JointModel, lag: int) -> T
     vectors = torch.from_numpy(decode_alphaearth(window))[None]
     cells, _ = patch_cells(vectors, model.params.model.encoder.patch, model.cells)
     return as_map(cells[0])
+
+
+def absent(model: JointModel) -> list[str]:
+    """The boxes of `satjepa.figures.model.architecture` that a model has not: those of a stream
+    that its arm does without, and the past years where it is told none.
+    """
+    m = model.params.model
+    boxes = []
+    if not m.use_jepa:
+        boxes += ["past years", "I-JEPA encoder", "predictor"]
+    elif m.variant == "published" or not model.params.data.history:
+        boxes += ["past years"]
+    if not m.use_captions:
+        boxes += ["three captions", "CLIP x2 + T5", "caption forecaster"]
+    return boxes

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from satjepa.contracts import Batch
-from satjepa.models.flow import euler, sigmas
+from satjepa.models.flow import euler, noisy, patch_noise, sigmas
 
 if TYPE_CHECKING:
     from satjepa.models.joint import Conditions, JointModel
@@ -161,3 +161,22 @@ def blinded(
         panels |= {f"{name},\nbefore": before, f"{name},\nafter": after}
         changes[f"largest change, {name}"] = round((before - after).abs().max().item(), 4)
     return panels, changes
+
+
+@torch.no_grad()
+def one_step(model: JointModel, batch: Batch, seed: int) -> dict[str, Tensor]:
+    """What a sampler that starts from the image of year t does, as the published one: the image
+    under its noise, the answer, how far that is from the truth and how far from year t. Images
+    (B,3,H,W) and maps (B,H,W), for `satjepa.figures.plots.grid`.
+    """
+    start = model.backbone.encode(batch["rgb_t"])
+    noise = patch_noise(batch["meta"], 0, seed, start.shape[1:]).to(start)
+    answer = model.forecast(batch, 1, seed)[0]
+    return {
+        "year t": batch["rgb_t"],
+        "where it\nstarts": model.backbone.decode(noisy(start, noise, model.strength)).cpu(),
+        "its answer": answer,
+        "truth,\nyear t+1": batch["rgb_tp1"],
+        "answer\nagainst truth": (answer - batch["rgb_tp1"]).abs().mean(1),
+        "answer\nagainst year t": (answer - batch["rgb_t"]).abs().mean(1),
+    }
