@@ -53,7 +53,7 @@ def cover_and_sentences(image: torch.Tensor, cover: np.ndarray, texts: Captions,
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
-    fig, axes = figure(1, 3, 11.2, 3.5, width_ratios=[1, 1.42, 2.3])
+    fig, axes = figure(1, 4, 11.4, 2.7, width_ratios=[1, 1, 0.62, 2.35])
     picture(axes[0, 0], image, "the image")
     colours = ListedColormap(["#dddddd", *(COVER_COLOURS[name] for name in names)])
     picture(axes[0, 1], cover + 1, "its cover map", cmap=colours, vmin=0, vmax=len(names))
@@ -63,10 +63,11 @@ def cover_and_sentences(image: torch.Tensor, cover: np.ndarray, texts: Captions,
         Patch(fc=COVER_COLOURS[names[i]], ec=MUTED, lw=0.4, label=f"{names[i]} {share[i]:.0%}")
         for i in present
     ]
-    axes[0, 1].legend(
-        handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=NOTE, frameon=False
+    axes[0, 2].legend(
+        handles=handles, loc="center left", borderaxespad=0, fontsize=NOTE - 0.5, frameon=False
     )
-    _sentences(axes[0, 2], texts)
+    axes[0, 2].axis("off")
+    _sentences(axes[0, 3], texts)
     return fig
 
 
@@ -76,15 +77,22 @@ def _sentences(ax: Axes, texts: Captions) -> None:
     lines: list[tuple[str, bool]] = []
     for kind, text in texts._asdict().items():
         lines.append((kind, True))
-        lines += [(line, False) for line in textwrap.wrap(text, COLUMNS)]
+        lines += [(line, False) for line in wrapped(text)]
         lines.append(("", False))
     ax.set(xlim=(0, COLUMNS), ylim=(len(lines) - 0.5, -0.5))
-    style = {"va": "center", "family": "monospace", "fontsize": 6.6}
+    style = {"va": "center", "family": "monospace", "fontsize": 7.4}
     for number, (line, heading) in enumerate(lines):
         for start, piece, cover in spans(line):
             box = {"fc": COVER_COLOURS[cover], "ec": "none", "pad": 1.0} if cover else None
             colour = "white" if cover and dark(COVER_COLOURS[cover]) else INK
             ax.text(start, number, piece, bbox=box, color=MUTED if heading else colour, **style)
+
+
+def wrapped(text: str) -> list[str]:
+    """A text in lines of at most `COLUMNS` characters; the name of a cover is never cut in two."""
+    for name in COVER_COLOURS:
+        text = re.sub(name, lambda match: match[0].replace(" ", "\u00a0"), text, flags=re.I)
+    return [line.replace("\u00a0", " ") for line in textwrap.wrap(text, COLUMNS)]
 
 
 def spans(line: str) -> list[tuple[int, str, str]]:
