@@ -1,9 +1,9 @@
-"""Looking at caption embeddings: the tokens of a text, mean vectors, cosines, the main cover."""
+"""Looking at caption embeddings: the tokens of a text, vectors of texts, cosines, main cover."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,17 +22,17 @@ def words_of(text: str, encoders: Any, length: int) -> list[str]:
     return ["(end)" if piece == "</s>" else piece.replace("▁", "") or "▁" for piece in pieces]
 
 
-def mean_states(text: Mapping[str, Tensor]) -> Tensor:
-    """Mean over the words of the T5 states: hidden (...,L,D), mask (...,L) -> (...,D)."""
-    weight = text["mask"][..., None].float()
-    return (text["hidden"] * weight).sum(-2) / weight.sum(-2)
-
-
-def mean_vectors(store: Any, texts: Iterable[str]) -> Tensor:
-    """Mean T5 state of each text of a store (`TextStore`): (n,D) float32. KeyError names a text
+def pooled_vectors(store: Any, texts: Iterable[str]) -> Tensor:
+    """Both CLIPs' vector of each text of a `TextStore`: (n,P) float32. KeyError names a text
     that is not stored.
     """
-    return torch.stack([store[text][0].float().mean(0) for text in texts])
+    return torch.stack([store[text][1].float() for text in texts])
+
+
+def standardised(vectors: Tensor) -> Tensor:
+    """Vectors (n,D) without what all of them share, each channel by its deviation, of length 1."""
+    centred = vectors - vectors.mean(0)
+    return F.normalize(centred / centred.std(0).clamp_min(1e-6), dim=-1)
 
 
 def cosines(vectors: Tensor) -> Tensor:

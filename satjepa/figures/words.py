@@ -80,7 +80,7 @@ def _sentences(ax: Axes, texts: Captions) -> None:
         lines += [(line, False) for line in wrapped(text)]
         lines.append(("", False))
     ax.set(xlim=(0, COLUMNS), ylim=(len(lines) - 0.5, -0.5))
-    style = {"va": "center", "family": "monospace", "fontsize": 7.4}
+    style = {"va": "center", "family": "monospace", "fontsize": 7.7}
     for number, (line, heading) in enumerate(lines):
         for start, piece, cover in spans(line):
             box = {"fc": COVER_COLOURS[cover], "ec": "none", "pad": 1.0} if cover else None
@@ -179,8 +179,9 @@ def lengths(counts: Mapping[str, Sequence[int]], limit: int) -> Figure:
     """
     fig, axes = figure(1, 1, 6, 2.2)
     top = max(limit, *(max(values) for values in counts.values())) + 2
+    low = min(min(values) for values in counts.values()) - 1
     for (kind, values), colour in zip(counts.items(), (ACCENT, WARM, "#2a9d5c"), strict=False):
-        axes[0, 0].hist(values, np.arange(0, top) + 0.5, color=colour, alpha=0.6, label=kind)
+        axes[0, 0].hist(values, np.arange(low, top) + 0.5, color=colour, alpha=0.6, label=kind)
     axes[0, 0].axvline(limit + 0.5, color=INK, lw=1, ls=":")
     axes[0, 0].set_xlabel("T5 tokens", fontsize=NOTE)
     axes[0, 0].legend(fontsize=NOTE, frameon=False)
