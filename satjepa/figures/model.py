@@ -171,20 +171,20 @@ def sizes(table: Any) -> Figure:
     return fig
 
 
-# centre x, centre y, width of every box; drawn on a board of 12.6 x 6
+# centre x, centre y, width of every box; drawn on a board of 12.6 x 4.8
 BOXES = {
-    "RGB(t)": (1.1, 5.2, 1.7),
-    "past years": (1.1, 4.0, 1.7),
-    "three captions": (1.1, 2.4, 1.7),
-    "I-JEPA encoder": (3.6, 4.6, 1.9),
-    "predictor": (6.1, 4.6, 1.7),
-    "CLIP x2 + T5": (3.6, 2.4, 1.9),
-    "caption forecaster": (6.1, 3.1, 1.9),
-    "adapter": (8.6, 3.8, 1.6),
-    "noise": (6.1, 0.8, 1.7),
-    "SD 3.5 + LoRA": (8.6, 1.8, 1.6),
-    "VAE decoder": (8.6, 0.5, 1.6),
-    "RGB(t+1)": (11.3, 0.5, 1.7),
+    "RGB(t)": (1.1, 4.3, 1.7),
+    "past years": (1.1, 3.3, 1.7),
+    "three captions": (1.1, 1.9, 1.7),
+    "I-JEPA encoder": (3.6, 3.8, 1.9),
+    "predictor": (6.1, 3.8, 1.9),
+    "CLIP x2 + T5": (3.6, 1.9, 1.9),
+    "caption forecaster": (6.1, 2.4, 1.9),
+    "adapter": (8.7, 3.1, 1.8),
+    "noise": (6.1, 0.6, 1.9),
+    "SD 3.5 + LoRA": (8.7, 0.6, 1.8),
+    "VAE decoder": (11.3, 0.6, 1.8),
+    "RGB(t+1)": (11.3, 1.9, 1.8),
 }
 ARROWS = (
     ("RGB(t)", "I-JEPA encoder"),
@@ -212,9 +212,9 @@ def architecture(shapes: Mapping[str, str] | None = None, absent: Sequence[str] 
     shapes = shapes or {}
     if unknown := sorted({*shapes, *absent} - set(BOXES)):
         raise ValueError(f"no box {unknown[0]!r}; there are {', '.join(BOXES)}")
-    fig, axes = figure(1, 1, 10.2, 4.9)
+    fig, axes = figure(1, 1, 10.2, 3.9)
     ax = axes[0, 0]
-    ax.set(xlim=(0, 12.6), ylim=(-0.25, 5.9))
+    ax.set(xlim=(0, 12.6), ylim=(0.1, 4.8))
     ax.axis("off")
     for name, (x, y, width) in BOXES.items():
         shape = "" if name in absent else shapes.get(name, "")
@@ -222,7 +222,7 @@ def architecture(shapes: Mapping[str, str] | None = None, absent: Sequence[str] 
     for start, end in ARROWS:
         _arrow(ax, BOXES[start], BOXES[end], ":" if {start, end} & {*absent} else "-")
     for height, (name, colour) in enumerate(zip(("data", "frozen", "trained"), EDGES, strict=True)):
-        ax.text(11.3, 4.1 + 0.4 * height, name, color=colour, fontsize=9, ha="center")
+        ax.text(11.3, 3.5 + 0.4 * height, name, color=colour, fontsize=9, ha="center")
     return fig
 
 
@@ -239,7 +239,7 @@ def _box(ax: Axes, name: str, place: tuple[float, float, float], shape: str, lin
     )
     ax.text(x, y + (0.13 if shape else 0), name, ha="center", va="center", fontsize=9, color=INK)
     if shape:
-        ax.text(x, y - 0.17, shape, ha="center", va="center", fontsize=7, color=MUTED)
+        ax.text(x, y - 0.17, shape, ha="center", va="center", fontsize=7.5, color=MUTED)
 
 
 def _arrow(

@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from satjepa.config import load_params
 from satjepa.pipeline import publish
+from satjepa.pipeline.notebook import Printer
+from satjepa.pipeline.workshop import SMALL
 
 REPO = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(path.stem for path in (REPO / "notebooks").glob("*.ipynb"))
@@ -138,6 +141,25 @@ def test_what_publish_refuses(home: Path):
     nbformat.write(book("'newer'"), home / "notebooks/01_a.ipynb")
     with pytest.raises(ValueError, match="cell b is not that of"):
         publish.publish(home, ["01_a"])
+
+
+# ---- what the notebooks begin with and call ----
+
+
+def test_a_printer_keeps_the_means_that_it_prints(capsys):
+    log = Printer(5, lines=2)
+    for step in range(1, 6):
+        log(step, {"loss": float(step)})
+    assert log.curve().to_dict("list") == {"step": [2, 4, 5], "loss": [1.5, 3.5, 5.0]}
+    assert capsys.readouterr().out == "2/5 loss 1.5000\n4/5 loss 3.5000\n5/5 loss 5.0000\n"
+
+
+def test_the_small_backbone_is_smaller_and_leaves_the_shipped_one_alone():
+    small, shipped = load_params(**SMALL).pretrain, load_params().pretrain
+    assert (REPO / small.folder).resolve() != (REPO / shipped.folder).resolve()
+    assert small.folder.startswith(".work/"), "git would see it"
+    for name in ("regions", "windows", "vae_steps", "polish_steps", "steps"):
+        assert getattr(small, name) < getattr(shipped, name) / 10
 
 
 # ---- any folder, any kernel ----
