@@ -15,6 +15,14 @@ import yaml
 REPO = Path(__file__).resolve().parents[1]
 
 
+def as_checkout(folder: Path) -> Path:
+    """Make `folder` what `satjepa.paths.root` takes for a checkout; returns it."""
+    for name in ("dvc.yaml", "satjepa/paths.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
 @cache
 def tree_of(module: str) -> ast.Module | None:
     """The syntax tree of a dotted module of this repository, or None."""

@@ -11,8 +11,8 @@ from reach import REPO, for_types_only, tree_of
 
 FILES = sorted((REPO / "satjepa").rglob("*.py"))
 TESTS = sorted((REPO / "tests").rglob("*.py"))
-# The wings of the package, from the ground up: what stands in one may import its own wing and those before it. Every
-# entry of satjepa/ stands here; nothing has a place by default.
+# The wings of the package, from the ground up: what stands in one may import its own wing and those
+# before it. Every entry of satjepa/ stands here; nothing has a place by default.
 WINGS = (
     "paths", "contracts", "config", "metrics", "data", "captions", "models", "training", "demo",
     "assemble", "baselines", "evaluation", "figures", "forecast", "published", "pipeline", "cli",
@@ -126,9 +126,9 @@ def wing_of(path: Path) -> str:
 
 
 def reached_from(path: Path) -> list[str]:
-    """The modules of satjepa that a file imports, wherever in it, for types or not; "data.cube" for one."""
-    tree, found = ast.parse(path.read_text()), []
-    for node in ast.walk(tree):
+    """The modules of satjepa that a file imports, wherever in it, for types or not: "data.cube"."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from satjepa.contracts import CAPTION_KINDS
+
 if TYPE_CHECKING:
     import pandas as pd
 
-KINDS = ("informative", "geometric", "semantic")
 PLACE = ["preset", "region", "x", "y"]
 
 
@@ -23,8 +24,8 @@ def words_kept(before: str, after: str) -> float:
     """Share of the different words of `before` that stand in `after` too; 1 where `before` is
     empty.
     """
-    said = set(before.lower().split())
-    return len(said & set(after.lower().split())) / len(said) if said else 1.0
+    words = set(before.lower().split())
+    return len(words & set(after.lower().split())) / len(words) if words else 1.0
 
 
 def statistics(captions: pd.DataFrame) -> pd.DataFrame:
@@ -35,7 +36,7 @@ def statistics(captions: pd.DataFrame) -> pd.DataFrame:
 
     both = pairs(captions)
     rows = {}
-    for kind in KINDS:
+    for kind in CAPTION_KINDS:
         before = both[f"{kind}_t"]
         after = both[f"{kind}_tp1"]
         rows[kind] = {

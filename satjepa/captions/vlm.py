@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from satjepa.captions.rules import display
+from satjepa.captions.cover import display
 from satjepa.contracts import Captions
 
 if TYPE_CHECKING:
@@ -26,11 +26,12 @@ PROMPTS = Captions(
     + "state which land covers it shows and the share of each in percent, how vigorous the "
     "vegetation is, and how bright the image is.",
     geometric=_IMAGE
-    + "describe its geometry: number, size and orientation of the parcels, roads and rivers and where "
-    "they run, and where the main covers lie.",
+    + "describe its geometry: number, size and orientation of the parcels, roads and rivers and "
+    "where they run, and where the main covers lie.",
     semantic=_IMAGE
-    + "say what kind of place it is, what each quarter (northwest, northeast, southwest, southeast) "
-    "shows, and any sign of change such as clearings, building sites, bare shores or burnt ground.",
+    + "say what kind of place it is, what each quarter (northwest, northeast, southwest, "
+    "southeast) shows, and any sign of change such as clearings, building sites, bare shores or "
+    "burnt ground.",
 )
 
 
@@ -73,8 +74,8 @@ class VlmCaptioner:
             model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, **where)
         except (OSError, ValueError) as error:
             raise VlmNotFound(
-                f"no vision-language model in {path!s}: download it once (`hf download {path!s}`), give a "
-                "local folder, or set captions.captioner to rules, which needs no weights. "
+                f"no vision-language model in {path!s}: download it once (`hf download {path!s}`), "
+                "give a local folder, or set captions.captioner to rules, which needs no weights. "
                 f"({str(error).splitlines()[0]})"
             ) from error
         return cls(model.eval().to(device), processor, max_new_tokens)

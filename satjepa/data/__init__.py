@@ -1,3 +1,5 @@
-"""From GeoTIFFs to batches: `rasters` < `scenes` < `cube` < `splits` < `pairs` (`world` makes the
-demo scenes).
+"""From GeoTIFFs to batches.
+
+`tiff`, `bands`, `holes` and `grid` < `rasters` < `remarks`, `scenes` < `cube` < `splits`, `draw` <
+`pairs`. (`satjepa.demo.world` makes the demo scenes.)
 """

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from satjepa.data.rasters import ScaleError, facts, open_raster, read_valid
+from satjepa.data.bands import refuse_other_embedding
+from satjepa.data.errors import ScaleError
+from satjepa.data.holes import read_valid
+from satjepa.data.rasters import facts, open_raster
 
 if TYPE_CHECKING:
-    from satjepa.data.rasters import Box
+    from satjepa.data.holes import Box
 
 BANDS = 64
 MASKED = -128
@@ -49,13 +52,15 @@ def read_alphaearth(path: str | Path, window: Box | None = None) -> np.ndarray:
 
     Floats are quantised with `encode_alphaearth` (cosine to the original above 0.999). NaN,
     infinity, nodata, an all-zero vector and a vector with any band at -128 are masked. `window` as
-    in `read_rgb`. Raises CorruptRasterError, BandCountError, ScaleError (another type, or a median
-    length that is not 1 within 10 %: rescaled or linearly coded bands).
+    in `read_rgb`. Raises CorruptRasterError, BandCountError, BandOrderError (bands named A00 to A63
+    in another order), ScaleError (another type, or a median length that is not 1 within 10 %:
+    rescaled or linearly coded bands).
     """
     seen = facts(path, BANDS)
     if seen.dtype not in ("int8", "float32", "float64"):
         raise _scale_error(path, f"type {seen.dtype}")
     with open_raster(Path(path), BANDS) as src:
+        refuse_other_embedding(src)
         data, valid = read_valid(src, window)
     valid &= data.any(0)
     if seen.dtype == "int8":

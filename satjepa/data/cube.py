@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +15,9 @@ import numpy as np
 
 from satjepa.data.alphaearth import BANDS, MASKED, read_alphaearth
 from satjepa.data.display import is_display
-from satjepa.data.rasters import (
-    CorruptRasterError,
-    Grid,
-    MissingYearError,
-    facts,
-    read_rgb,
-    read_uint8,
-)
+from satjepa.data.errors import CorruptRasterError
+from satjepa.data.grid import Grid, upright
+from satjepa.data.rasters import facts, read_rgb, read_uint8
 from satjepa.data.scenes import TRUTH_BANDS, Scene, common_grid, truth_file
 
 if TYPE_CHECKING:
@@ -41,6 +37,8 @@ def build_cube(
     where masked and in years without a file, only if any year has one; oracle_mean, oracle_sample
     (year, band, y, x), process (year, y, x) uint8 and has_truth (year) bool where any year has
     truth (0 in the years without).
+    The first row is the north, the last column the east of the map, whatever the order of the
+    files' rows and columns: words on an image, such as its caption, hold on the map.
     Coordinates: year; y and x, the pixel centres, on a grid that is not rotated.
     Attributes: region, preset (default: the name of the folder that holds `out`), crs, transform
     (a, b, c, d, e, f).
@@ -64,10 +62,21 @@ def build_cube(
         )
     grid = common_grid(scenes)
     variables = _rgb(scenes, grid, white) | _embeddings(scenes, grid) | _truth(scenes, grid)
+    for name, (dims, values) in variables.items():
+        if dims[-2:] == ("y", "x"):
+            variables[name] = (dims, upright(values, grid.turn))
+    grid = grid.turned()
     attrs = {"region": scenes[0].region, "preset": out.parent.name if preset is None else preset}
     attrs |= {"crs": grid.crs, "transform": list(grid.transform)}
     _write(xr.Dataset(variables, {"year": years} | _centres(grid), attrs), out)
     return open_cube(out)
+
+
+def cube_paths(folder: str | Path) -> list[Path]:
+    """The cubes of a folder in the order of their names; hidden files, such as those that macOS
+    lays beside others, are none.
+    """
+    return sorted(Path(folder).glob("[!.]*.zarr"))
 
 
 def open_cube(path: str | Path) -> xr.Dataset:
@@ -83,25 +92,13 @@ def open_cube(path: str | Path) -> xr.Dataset:
         raise FileNotFoundError(
             f"{path}: no cube here; build it with build_cube or the DVC stage that makes the cubes"
         )
-    for name, array in zarr.open_group(path, mode="r").arrays():
-        if array.nchunks_initialized != array.nchunks:
-            found = f"{array.nchunks_initialized} of {array.nchunks} chunks of {name}"
-            raise CorruptRasterError(path, found, "all chunks", "build the cube again")
-    return xr.open_zarr(path, chunks=None, consolidated=False)
-
-
-def year_index(cube: xr.Dataset, year: int) -> int:
-    """Position of a year in a cube; MissingYearError if it is a gap."""
-    years = cube["year"].values.tolist()
-    if year not in years:
-        fix = (
-            "add that year's GeoTIFFs and build the cube again (no year is made up from its "
-            "neighbours)"
-        )
-        raise MissingYearError(
-            cube.attrs["region"], f"no {year} in the cube", f"one of {years}", fix
-        )
-    return years.index(year)
+    with warnings.catch_warnings():  # of hidden files that macOS and others leave in the folder
+        warnings.filterwarnings("ignore", r"Object at \..* is not recognized", category=UserWarning)
+        for name, array in zarr.open_group(path, mode="r").arrays():
+            if array.nchunks_initialized != array.nchunks:
+                found = f"{array.nchunks_initialized} of {array.nchunks} chunks of {name}"
+                raise CorruptRasterError(path, found, "all chunks", "build the cube again")
+        return xr.open_zarr(path, chunks=None, consolidated=False)
 
 
 def _rgb(scenes: Sequence[Scene], grid: Grid, white: float) -> dict[str, tuple]:

@@ -46,5 +46,14 @@ def display_white(
 
 
 def is_display(path: str | Path) -> bool:
-    """Is the image uint8, on the display scale as it is?"""
-    return facts(path, bands=3).dtype == "uint8"
+    """Is the image uint8, on the display scale as it is? One whose tags give its numbers another
+    scale than 1/255 is not.
+    """
+    seen = facts(path, bands=3)
+    as_it_is = (seen.scale, seen.offset) == (1.0, 0.0)
+    return seen.dtype == "uint8" and (as_it_is or _is_255th(seen.scale, seen.offset))
+
+
+def _is_255th(scale: float, offset: float) -> bool:
+    """Do tags say of numbers of 8 bits what is meant without them?"""
+    return offset == 0 and abs(255 * scale - 1) < 0.03  # 0.004 is written for it, too

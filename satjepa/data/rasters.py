@@ -6,6 +6,8 @@ and how to fix it. Nothing that could not be read is ever replaced by zeros.
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,94 +17,38 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from satjepa.data.bands import band_order, has_alpha
+from satjepa.data.errors import (
+    BandCountError,
+    CorruptRasterError,
+    GridMismatchError,
+    ScaleError,
+    SceneError,
+    corrupt,
+)
+from satjepa.data.grid import Grid
+from satjepa.data.holes import read_valid, refuse_other_alpha, refuse_unwritten_blocks
 from satjepa.data.tiff import cut_off
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
-    from rasterio.windows import Window
 
-    Box = Window | tuple[int, int, int, int]
-
-
-class SceneError(Exception):
-    """A raster or a folder that cannot be used: `path`, what was `found`, what is `accepted`, how
-    to `fix` it.
-    """
-
-    def __init__(self, path: str | Path, found: str, accepted: str, fix: str) -> None:
-        super().__init__(
-            path, found, accepted, fix
-        )  # all four in args, so that a loader's worker can pickle it
-        self.path = Path(path)
-        self.found = found
-        self.accepted = accepted
-        self.fix = fix
-
-    def __str__(self) -> str:
-        return f"{self.path}: found {self.found}; accepted: {self.accepted}. To fix: {self.fix}"
+    from satjepa.data.holes import Box
 
 
-class CorruptRasterError(SceneError):
-    """The file is no readable raster: truncated, damaged, or with blocks that were never
-    written.
-    """
-
-
-class BandCountError(SceneError):
-    """The file has another number of bands than its kind of raster."""
-
-
-class ScaleError(SceneError):
-    """The type or the range of the values fits no convention without doubt."""
-
-
-class GridMismatchError(SceneError):
-    """Two rasters of one region differ in CRS, size or transform."""
-
-
-class MissingYearError(SceneError):
-    """A year that was asked for, or a layer of it, is not there."""
-
-
-class EmptyRegionError(SceneError):
-    """A region folder without any scene, or a root without any region."""
-
-
-class DuplicateYearError(SceneError):
-    """Two files claim the same year of the same region."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where the pixels of a raster lie: CRS (authority string or WKT, "" for none), affine
-    transform a..f, size.
-    """
-
-    crs: str
-    transform: tuple[float, ...]
-    height: int
-    width: int
-
-    def difference(self, other: Grid) -> str:
-        """Say in what `other` differs; "" where its corners lie within a hundredth of a pixel of
-        this grid's.
-        """
-        if self.crs != other.crs:
-            return f"CRS {other.crs or 'none'} instead of {self.crs or 'none'}"
-        if (self.height, self.width) != (other.height, other.width):
-            return f"size {other.height}x{other.width} instead of {self.height}x{self.width}"
-        corners = np.array([[0, 0, 1], [self.width, 0, 1], [0, self.height, 1]], float).T
-        here, there = (np.reshape(grid.transform, (2, 3)) for grid in (self, other))
-        shift = np.linalg.solve(here[:, :2], (there - here) @ corners)  # (2, 3 corners), in pixels
-        if np.abs(shift).max() > 0.01:
-            return f"transform {other.transform} instead of {self.transform}"
-        return ""
+SAMPLE = 65_536  # pixels of an image, about, that its dark and middle values are taken from
+DARKEST = 0.0256  # an image without any brighter value is on another scale than its type says
+ROUNDING = 1e-3  # by which a float may lie outside [0, 1]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a complete reading of a file told: grid, type, range of the valid pixels, its scale and
-    offset tags.
+    """What a complete reading of a file told.
+
+    low, high: range of the valid numbers as stored; scale, offset: of its tags.
+    below, above: shares of the valid pixels with a band that becomes less than 0, more than 1, and
+    is clipped. dark, middle: 1st percentile and median of red, green and blue as stored, of images
+    that are not uint8, else empty. order: what there is to say on the order of the bands.
     """
 
     grid: Grid
@@ -112,20 +58,43 @@ class Facts:
     high: float
     scale: float
     offset: float
+    below: float = 0.0
+    above: float = 0.0
+    dark: tuple[float, ...] = ()
+    middle: tuple[float, ...] = ()
+    order: str = ""
+
+
+__all__ = [
+    "BandCountError", "CorruptRasterError", "Facts", "Grid", "GridMismatchError", "ScaleError",
+    "SceneError", "facts", "open_raster", "read_rgb", "read_uint8", "rgb_scale",
+]  # fmt: skip
+
+
+@contextmanager
+def without_remark() -> Iterator[None]:
+    """No warning of rasterio's about a raster without georeference: it has what its file says."""
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
 
 
 @contextmanager
 def open_raster(path: Path, bands: int) -> Iterator[DatasetReader]:
-    """Open a raster of so many bands; what GDAL cannot read, here or inside the block, is a
-    CorruptRasterError.
+    """Open a raster of so many bands, an image of red, green and blue also with opacity as the
+    fourth; what GDAL cannot read, here or inside the block, is a CorruptRasterError.
     """
     import rasterio
 
     if lost := cut_off(path):
-        raise _corrupt(path, f"a truncated file without {lost}")
+        raise corrupt(path, f"a truncated file without {lost}")
     try:
-        with rasterio.open(path) as src:
-            if src.count != bands:
+        with without_remark():
+            src = rasterio.open(path)
+        with src:
+            if src.count != bands and not (src.count == bands + 1 == 4 and has_alpha(src)):
                 fix = (
                     "export the red, green and blue bands only, in this order"
                     if bands == 3
@@ -134,72 +103,54 @@ def open_raster(path: Path, bands: int) -> Iterator[DatasetReader]:
                 raise BandCountError(path, f"{src.count} bands", f"{bands} bands", fix)
             yield src
     except rasterio.errors.RasterioIOError as error:
-        raise _corrupt(
-            path, f"a raster that cannot be read ({error.__cause__ or error})"
-        ) from error
+        raise corrupt(path, f"a raster that cannot be read ({error.__cause__ or error})") from error
 
 
-def _corrupt(path: Path, found: str) -> CorruptRasterError:
-    fix = (
-        "fetch or write the file again, or, in a data set, leave it out with data.on_bad_scene: "
-        "exclude"
-    )
-    return CorruptRasterError(path, found, "a complete GeoTIFF", fix)
+class _Values:
+    """Range, clipping and percentiles of the valid pixels of a raster, gathered block by block."""
 
+    def __init__(self, src: DatasetReader, scale: float, offset: float) -> None:
+        self.low, self.high = np.inf, -np.inf
+        self.pixels = self.below = self.above = 0
+        self.sample: list[np.ndarray] | None = None
+        self.step = max(1, src.width * src.height // SAMPLE)
+        if src.count in (3, 4) and (src.dtypes[0], scale) != ("uint8", 1 / 255):
+            self.sample = []
+        self.scale = scale
+        self.offset = offset
 
-def _refuse_unwritten_blocks(src: DatasetReader) -> None:
-    """Blocks that were never written read as zeros without an error, unless a nodata value makes
-    them a hole.
-    """
-    if src.driver != "GTiff" or src.nodata is not None:
-        return
-    for band in range(1, 2 if src.interleaving.value == "PIXEL" else src.count + 1):
-        for (row, col), window in src.block_windows(band):
-            if src.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", bidx=band) is None:
-                raise _corrupt(src.name, f"an unwritten block in band {band}, {window}")
+    def add(self, values: np.ndarray) -> None:
+        """Values (bands, N) as stored."""
+        if not values.size:
+            return
+        self.low = min(self.low, float(values.min()))
+        self.high = max(self.high, float(values.max()))
+        if self.sample is not None:
+            ends = np.sort(
+                [v * self.scale + self.offset for v in (values.min(0), values.max(0))], 0
+            )
+            self.pixels += values.shape[1]
+            self.below += int((ends[0] < -ROUNDING).sum())
+            self.above += int((ends[1] > 1 + ROUNDING).sum())
+            self.sample.append(values[:, :: self.step])
 
-
-def read_valid(src: DatasetReader, box: Box | None) -> tuple[np.ndarray, np.ndarray]:
-    """Values (bands, H, W) as stored, and where every band has one (H, W): not nodata, not masked,
-    finite.
-    """
-    from rasterio.windows import Window
-
-    window = Window(*box) if isinstance(box, tuple) else box
-    if window is not None and (
-        min(window.col_off, window.row_off) < 0
-        or window.col_off + window.width > src.width
-        or window.row_off + window.height > src.height
-    ):
-        raise ValueError(
-            f"{src.name}: {window} reaches beyond the raster of {src.width}x{src.height} pixels"
-        )
-    data = src.read(window=window)  # (bands, H, W)
-    valid = (src.read_masks(window=window) != 0).all(0)  # (H, W)
-    if data.dtype.kind == "f":
-        valid &= np.isfinite(data).all(0)
-    if data.dtype == np.uint16 and src.nodata is None:
-        valid &= data.any(0)  # 0 is the no-data number of Sentinel-2 products
-    return data, valid
+    def percentile(self, share: float) -> tuple[float, ...]:
+        """Of each band; empty where no sample was taken."""
+        if not self.sample:
+            return ()
+        return tuple(np.percentile(np.concatenate(self.sample, 1), share, axis=1).tolist())
 
 
 @lru_cache(maxsize=4096)
-def _inspect(path: Path, bands: int, version: tuple[int, int]) -> Facts:
-    """Read a whole file, block by block; `version` (mtime, size) makes a rewritten file a new
-    one.
+def _inspect(path: Path, bands: int, version: tuple[tuple[int, int], ...]) -> Facts:
+    """Read a whole file, block by block; `version` (mtime, size; also of the mask and tags beside
+    it) makes a rewritten file a new one.
     """
     with open_raster(path, bands) as src:
-        _refuse_unwritten_blocks(src)
-        low = np.inf
-        high = -np.inf
-        for _, window in src.block_windows(1):
-            data, valid = read_valid(src, window)
-            if valid.any():
-                low = min(low, float(data[:, valid].min()))
-                high = max(high, float(data[:, valid].max()))
-        crs = src.crs.to_string() if src.crs else ""
-        grid = Grid(crs, tuple(src.transform)[:6], src.height, src.width)
-        stated = set(zip(src.scales, src.offsets, strict=True))
+        order = band_order(src)[1] if bands == 3 else ""
+        refuse_other_alpha(src, path)
+        refuse_unwritten_blocks(src)
+        stated = set(zip(src.scales[:bands], src.offsets[:bands], strict=True))
         if len(stated) > 1:
             raise ScaleError(
                 path,
@@ -207,7 +158,33 @@ def _inspect(path: Path, bands: int, version: tuple[int, int]) -> Facts:
                 "one scale and offset",
                 "rewrite it",
             )
-        return Facts(grid, src.dtypes[0], src.nodata, low, high, *stated.pop())
+        scale, offset = stated.pop()
+        values = _Values(src, *_stated_scale(src.dtypes[0], scale, offset))
+        for _, window in src.block_windows(1):
+            data, valid = read_valid(src, window)
+            values.add(data[:, valid])
+        crs = src.crs.to_string() if src.crs else ""
+        return Facts(
+            grid=Grid(crs, tuple(src.transform)[:6], src.height, src.width),
+            dtype=src.dtypes[0],
+            nodata=src.nodata,
+            low=values.low,
+            high=values.high,
+            scale=scale,
+            offset=offset,
+            below=values.below / max(values.pixels, 1),
+            above=values.above / max(values.pixels, 1),
+            dark=values.percentile(1),
+            middle=values.percentile(50),
+            order=order,
+        )
+
+
+def _stated_scale(dtype: str, scale: float, offset: float) -> tuple[float, float]:
+    """Factor and offset by the tags, else by the type."""
+    if (scale, offset) != (1.0, 0.0):
+        return scale, offset
+    return {"uint8": 1 / 255, "uint16": 1e-4}.get(dtype, 1.0), 0.0
 
 
 def facts(path: str | Path, bands: int) -> Facts:
@@ -217,8 +194,9 @@ def facts(path: str | Path, bands: int) -> Facts:
     Raises FileNotFoundError, CorruptRasterError, BandCountError.
     """
     path = Path(path).absolute()
-    stat = path.stat()
-    return _inspect(path, bands, (stat.st_mtime_ns, stat.st_size))
+    beside = [path.with_name(path.name + ending) for ending in (".msk", ".aux.xml")]
+    stats = [path.stat(), *(file.stat() for file in beside if os.path.exists(file))]
+    return _inspect(path, bands, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
 
 
 def rgb_scale(path: str | Path) -> tuple[float, float]:
@@ -228,42 +206,61 @@ def rgb_scale(path: str | Path) -> tuple[float, float]:
     * uint16: /10000, if the largest valid value lies in 256..20000. Bright cloud and snow saturate
       up to about 16000 and are clipped to 1. A largest value up to 255 looks like 8-bit numbers,
       one above 20000 like another scaling: ScaleError. Pixels that are 0 in all bands are masked
-          where the file states no nodata value (0 is Sentinel-2's).
-    * float: as it is, in [0, 1] up to a rounding of 0.001.
+      where the file states no nodata value (0 is Sentinel-2's).
+    * float: as it is, in [0, 1] up to a rounding of 0.001, if not all of it is below 0.0256 and
+      more than 0.
     * A scale and offset in the file's own tags (as in public Sentinel-2 COGs: 0.0001 and -0.1) are
-      applied instead, if what results lies in -0.2..2; it is clipped to [0, 1].
+      applied instead, if what results is plausible: it lies in -0.2..2, its largest value is at
+      least 0.0256, and at most half of the pixels are below 0. It is clipped to [0, 1]. Tags that
+      were kept when the numbers were converted are so found out.
 
     The decision is made on the whole file, never on a window. NaN, infinity and nodata take no part
-    in it.
-    What no number shows is not corrected: the 1000 that Sentinel-2 products add since 2022 wants
-    harmonised exports.
+    in it. What no single image shows, such as the 1000 that Sentinel-2 products add since 2022, is
+    not corrected; `satjepa.data.remarks` looks for it between years.
     """
     seen = facts(path, bands=3)
+    factor, offset = _stated_scale(seen.dtype, seen.scale, seen.offset)
     if seen.low > seen.high:  # not one valid pixel: any scale, all of it masked
         return 1.0, 0.0
+    low = seen.low * factor + offset
+    high = seen.high * factor + offset
     if (seen.scale, seen.offset) != (1.0, 0.0):
-        ends = seen.low * seen.scale + seen.offset, seen.high * seen.scale + seen.offset
-        if min(ends) >= -0.2 and max(ends) <= 2:
-            return seen.scale, seen.offset
-    elif seen.dtype == "uint8":
-        return 1 / 255, 0.0
-    elif seen.dtype == "uint16" and 255 < seen.high <= 20000:
-        return 1e-4, 0.0
-    elif seen.dtype in ("float32", "float64") and seen.low >= -1e-3 and seen.high <= 1 + 1e-3:
-        return 1.0, 0.0
-    tags = (
-        ""
-        if (seen.scale, seen.offset) == (1.0, 0.0)
-        else f", scale tag {seen.scale}, offset tag {seen.offset}"
-    )
-    raise ScaleError(
-        path,
-        f"{seen.dtype} values from {seen.low:g} to {seen.high:g} (nodata {seen.nodata}){tags}",
+        plausible = factor > 0 and low >= -0.2 and DARKEST <= high <= 2 and seen.below <= 0.5
+    elif seen.dtype == "uint16":
+        plausible = DARKEST <= high <= 2
+    elif seen.dtype in ("float32", "float64"):
+        plausible = low >= -ROUNDING and high <= 1 + ROUNDING and not 0 < high < DARKEST
+    else:
+        plausible = seen.dtype == "uint8"
+    if not plausible:
+        raise _scale_error(path, seen, low, high)
+    return factor, offset
+
+
+def _scale_error(path: str | Path, seen: Facts, low: float, high: float) -> ScaleError:
+    found = f"{seen.dtype} values from {seen.low:g} to {seen.high:g} (nodata {seen.nodata})"
+    accepted = (
         "uint8 (/255), uint16 reflectance times 10000 with a largest value of 256 to 20000, float "
-        "in [0, 1]",
-        "convert the file to one of these; if an extreme value is a fill value, write it into the "
-        "nodata tag",
+        "in [0, 1]"
     )
+    fix = (
+        "convert the file to one of these; if an extreme value is a fill value, write it into the "
+        "nodata tag"
+    )
+    if (seen.scale, seen.offset) != (1.0, 0.0):
+        found += (
+            f", scale tag {seen.scale}, offset tag {seen.offset}: {low:g} to {high:g} once "
+            f"applied, {seen.below:.0%} of the pixels below 0"
+        )
+        accepted += (
+            f"; or tags by which it becomes -0.2 to 2, the largest value at least {DARKEST}, half "
+            "of the pixels or more not below 0"
+        )
+        fix += (
+            "; if the numbers were converted and the tags only kept, remove them (gdal_translate "
+            "-a_scale 1 -a_offset 0)"
+        )
+    return ScaleError(path, found, accepted, fix)
 
 
 def read_rgb(path: str | Path, window: Box | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -13,35 +13,22 @@ are no scene.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from satjepa.data.alphaearth import BANDS, decode_alphaearth, encode_alphaearth, read_alphaearth
-from satjepa.data.rasters import (
-    BandCountError,
-    CorruptRasterError,
+from satjepa.data.alphaearth import BANDS, read_alphaearth
+from satjepa.data.errors import (
     DuplicateYearError,
     EmptyRegionError,
-    Grid,
     GridMismatchError,
     MissingYearError,
-    ScaleError,
     SceneError,
-    facts,
-    read_rgb,
-    read_uint8,
-    rgb_scale,
 )
-
-__all__ = [
-    "TRUTH_BANDS", "BandCountError", "CorruptRasterError", "DuplicateYearError", "EmptyRegionError",
-    "GridMismatchError", "MissingYearError", "ScaleError", "Scene", "SceneError", "SceneList",
-    "check_scene", "common_grid", "decode_alphaearth", "encode_alphaearth", "find_scenes",
-    "read_alphaearth", "read_rgb", "read_uint8", "scene_of", "truth_file", "year_pairs",
-]  # fmt: skip
+from satjepa.data.grid import Grid
+from satjepa.data.rasters import facts, read_uint8, rgb_scale
+from satjepa.data.remarks import remarks
 
 LAYOUT = "<Region>/s2_rgb_<Region>_<YEAR>_10km.tif"
 TRUTH_BANDS = {"oracle_mean": 3, "oracle_sample": 3, "process": 1}
@@ -63,8 +50,8 @@ class Scene:
 
 
 class SceneList(list[Scene]):
-    """Scenes sorted by region and year, and what was left out: `excluded`, a list of (path,
-    SceneError).
+    """Scenes sorted by region and year; what was left out: `excluded`, a list of (path,
+    SceneError); and what is to be known of those that are kept: `remarks`, a list of sentences.
     """
 
     def __init__(
@@ -72,13 +59,15 @@ class SceneList(list[Scene]):
     ) -> None:
         super().__init__(scenes)
         self.excluded = list(excluded)
+        self.remarks: list[str] = []
 
     def report(self) -> str:
-        """How many scenes are kept and, line by line, what was excluded and why."""
+        """How many scenes are kept and, line by line, what was excluded and why, and the
+        remarks.
+        """
         lines = [f"{len(self)} scenes kept, {len(self.excluded)} excluded"]
-        return "\n  ".join(
-            lines + [f"{type(error).__name__}: {error}" for _, error in self.excluded]
-        )
+        lines += [f"{type(error).__name__}: {error}" for _, error in self.excluded]
+        return "\n  ".join(lines + self.remarks)
 
 
 def find_scenes(
@@ -95,11 +84,14 @@ def find_scenes(
     the first SceneError. `on_bad="exclude"` leaves the whole scene out (both files of a doubled
     year; a scene whose embedding or truth is bad) and lists each error in `.excluded`. A year left
     out or absent is a gap: it forms no pair with its neighbours (`year_pairs`). A root without any
-    region folder raises EmptyRegionError in both modes.
+    region folder raises EmptyRegionError in both modes. Folders whose name begins with a dot or an
+    underscore are no regions; where such a one holds yearly images, `.remarks` says so, as it says
+    with `check` what is to be known of the images (`satjepa.data.remarks`).
     """
     root = Path(root)
     found = SceneList()
     folders = [root / name for name in regions] if regions else _folders(root)
+    found.remarks += [] if regions else _passed_over(root)
 
     def bad(error: SceneError) -> None:
         if on_bad == "error":
@@ -108,8 +100,21 @@ def find_scenes(
 
     for folder in folders:
         scenes = _list_scenes(folder, bad)
-        found.extend(_checked(scenes, bad) if check else scenes)
+        if check:
+            scenes = _checked(scenes, bad)
+            found.remarks += remarks([scene.rgb for scene in scenes])
+        found.extend(scenes)
     return found
+
+
+def _passed_over(root: Path) -> list[str]:
+    """A remark on each folder that is no region by its name alone."""
+    folders = sorted(path for path in root.glob("[._]*") if path.is_dir())
+    return [
+        f"{folder}: left out, as its name begins with {folder.name[0]!r}; rename it to use it"
+        for folder in folders
+        if any(_RGB.fullmatch(path.name) for path in folder.iterdir())
+    ]
 
 
 def _folders(root: Path) -> list[Path]:
@@ -231,26 +236,25 @@ def _checked(scenes: Sequence[Scene], bad: Callable[[SceneError], None]) -> list
             grids[scene] = check_scene(scene)
         except SceneError as error:
             bad(error)
-    usual = Counter(grids.values()).most_common(1)  # of equally frequent ones, the first counted
+    if not grids:
+        return []
+    reference = _most_usual(grids)
     for scene, grid in list(grids.items()):
-        reference = next(s for s, g in grids.items() if g == usual[0][0])
-        if wrong := _mismatch(usual[0][0], grid, scene.rgb, reference.rgb):
+        if wrong := _mismatch(grids[reference], grid, scene.rgb, reference.rgb):
             bad(wrong)
             del grids[scene]
     return list(grids)
 
 
-def scene_of(scenes: Iterable[Scene], region: str, year: int) -> Scene:
-    """The scene of a region and year; MissingYearError where there is none, with the years that are
-    there.
+def _most_usual(grids: dict[Scene, Grid]) -> Scene:
+    """The first scene of the grid that most scenes lie on, however each file spells it; of equally
+    frequent ones, the earliest.
     """
-    years = {scene.year: scene for scene in scenes if scene.region == region}
-    if year not in years:
-        fix = (
-            "fetch that year, or ask for one that is there (no year is made up from its neighbours)"
-        )
-        raise MissingYearError(region, f"no scene of {year}", f"one of {sorted(years)}", fix)
-    return years[year]
+    votes: dict[Scene, int] = {}  # by the first scene of each grid
+    for scene, grid in grids.items():
+        first = next((s for s in votes if not grids[s].difference(grid)), scene)
+        votes[first] = votes.get(first, 0) + 1
+    return max(votes, key=votes.get)
 
 
 def year_pairs(years: Iterable[int]) -> list[tuple[int, int]]:

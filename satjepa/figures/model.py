@@ -256,3 +256,47 @@ def _arrow(
         ends = (x0 + w0 / 2 + 0.06, y0), (x1 - w1 / 2 - 0.06, y1)
     style = {"arrowstyle": "-|>", "color": INK, "lw": 1.0, "ls": line, "shrinkA": 0, "shrinkB": 0}
     ax.annotate("", xy=ends[1], xytext=ends[0], arrowprops=style)
+
+
+def shapes(model: Any) -> dict[str, str]:
+    """The shape of what leaves each box of `architecture`; none for the
+    published variant, whose adapter is another.
+    """
+    p = model.params
+    if p.model.variant == "published":
+        return {}
+    side = p.data.patch
+    latent = model.backbone.latent_size(side)
+    places = len(model.adapter.positions)
+    length, joint = model.adapter.empty_hidden.shape
+    tokens = f"(B, {places}, {p.model.encoder.dim})"
+    image = f"(B, 3, {side}, {side})"
+    noise = f"(B, {model.backbone.latent_channels}, {latent}, {latent})"
+    return {
+        "RGB(t)": image,
+        "past years": f"(B, {p.data.history}, 3, {side}, {side})",
+        "I-JEPA encoder": tokens,
+        "predictor": tokens,
+        "CLIP x2 + T5": f"(B, 3, {length}, {joint})",
+        "caption forecaster": f"(B, {length}, {joint})",
+        "adapter": f"(B, {places} + {length}, {joint})",
+        "noise": noise,
+        "SD 3.5 + LoRA": noise,
+        "VAE decoder": image,
+        "RGB(t+1)": image,
+    }
+
+
+def absent(model: Any) -> list[str]:
+    """The boxes of `architecture` that a model has not: those of a stream
+    that its arm does without, and the past years where it is told none.
+    """
+    m = model.params.model
+    boxes = []
+    if not m.use_jepa:
+        boxes += ["past years", "I-JEPA encoder", "predictor"]
+    elif m.variant == "published" or not model.params.data.history:
+        boxes += ["past years"]
+    if not m.use_captions:
+        boxes += ["three captions", "CLIP x2 + T5", "caption forecaster"]
+    return boxes

@@ -7,7 +7,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -55,7 +54,8 @@ class JointModel(nn.Module):
         section.
         """
         other = copy.copy(self)
-        other.params = replace(self.params, sample=replace(self.params.sample, **changes))
+        sample = self.params.sample.model_copy(update=changes)
+        other.params = self.params.model_copy(update={"sample": sample})
         return other
 
     @property
@@ -166,11 +166,25 @@ class JointModel(nn.Module):
             if name.startswith("average.")
         }
         mine = {name: v for name, v in state.items() if not name.startswith("average.")}
-        wanted = {name for name in self.state() if not name.startswith("average.")}
-        if odd := sorted(wanted ^ mine.keys()):
-            raise ValueError(
-                f"the state is of another model: {len(odd)} tensors missing or unknown, such as "
-                f"{odd[:3]}"
-            )
+        _require_names(mine, {name for name in self.state() if not name.startswith("average.")})
         self.load_state_dict(mine, strict=False)
         self._average = {name: v.detach().clone() for name, v in average.items()}
+
+    def load_averages(self, averages: dict[str, Tensor]) -> None:
+        """Take over averaged weights by their own names (`satjepa.training.export`), to forecast.
+
+        The target encoder, which training alone asks, is removed. ValueError names tensors that are
+        missing or unknown.
+        """
+        _require_names(averages, set(self.trainable_names()))
+        self.load_state_dict(averages, strict=False)
+        if self.params.model.use_jepa:
+            del self.target_encoder
+
+
+def _require_names(state: dict[str, Tensor], wanted: set[str]) -> None:
+    if odd := sorted(wanted ^ state.keys()):
+        raise ValueError(
+            f"the state is of another model: {len(odd)} tensors missing or unknown, such as "
+            f"{odd[:3]}"
+        )

@@ -168,35 +168,6 @@ def text_encoders(model: JointModel) -> TextEncoders:
     return TextEncoders.from_pretrained(local(b.path), b.revision)
 
 
-def shapes(model: JointModel) -> dict[str, str]:
-    """The shape of what leaves each box of `satjepa.figures.model.architecture`; none for the
-    published variant, whose adapter is another.
-    """
-    p = model.params
-    if p.model.variant == "published":
-        return {}
-    side = p.data.patch
-    latent = model.backbone.latent_size(side)
-    places = len(model.adapter.positions)
-    length, joint = model.adapter.empty_hidden.shape
-    tokens = f"(B, {places}, {p.model.encoder.dim})"
-    image = f"(B, 3, {side}, {side})"
-    noise = f"(B, {model.backbone.latent_channels}, {latent}, {latent})"
-    return {
-        "RGB(t)": image,
-        "past years": f"(B, {p.data.history}, 3, {side}, {side})",
-        "I-JEPA encoder": tokens,
-        "predictor": tokens,
-        "CLIP x2 + T5": f"(B, 3, {length}, {joint})",
-        "caption forecaster": f"(B, {length}, {joint})",
-        "adapter": f"(B, {places} + {length}, {joint})",
-        "noise": noise,
-        "SD 3.5 + LoRA": noise,
-        "VAE decoder": image,
-        "RGB(t+1)": image,
-    }
-
-
 def alphaearth(cube: xr.Dataset, batch: Batch, model: JointModel, lag: int) -> Tensor:
     """AlphaEarth's vectors of year t + lag, as the projection head is to say them: layer-normed
     means of the cells, (64, g * cells, g * cells).
@@ -211,18 +182,3 @@ def alphaearth(cube: xr.Dataset, batch: Batch, model: JointModel, lag: int) -> T
     vectors = torch.from_numpy(decode_alphaearth(window))[None]
     cells, _ = patch_cells(vectors, model.params.model.encoder.patch, model.cells)
     return as_map(cells[0])
-
-
-def absent(model: JointModel) -> list[str]:
-    """The boxes of `satjepa.figures.model.architecture` that a model has not: those of a stream
-    that its arm does without, and the past years where it is told none.
-    """
-    m = model.params.model
-    boxes = []
-    if not m.use_jepa:
-        boxes += ["past years", "I-JEPA encoder", "predictor"]
-    elif m.variant == "published" or not model.params.data.history:
-        boxes += ["past years"]
-    if not m.use_captions:
-        boxes += ["three captions", "CLIP x2 + T5", "caption forecaster"]
-    return boxes

@@ -23,7 +23,8 @@ from satjepa.assemble import embedder
 from satjepa.captions.embeddings import encode_caption_batch
 from satjepa.captions.rules import caption
 from satjepa.contracts import Captions
-from satjepa.data.stack import ForecastError, filled
+from satjepa.data.stack import ForecastError, read_stack
+from satjepa.forecast.request import local_file
 from satjepa.models.published.forecaster import PublishedForecaster
 
 if TYPE_CHECKING:
@@ -79,19 +80,22 @@ def load_and_resize_tif(path: str | Path, target_size: int = 128, white: float =
     averages; a raster of the target size comes back as it is.
 
     Numbers become [0, 1] by type (`satjepa.data.rasters.rgb_scale`), then `white` is shown as 1;
-    holes take the nearest valid value. Raises SceneError, ForecastError where no pixel is valid,
-    FileNotFoundError.
+    holes take the nearest valid value; north is up. Raises SceneError, ForecastError where no pixel
+    is valid, FileNotFoundError.
     """
-    from satjepa.data.rasters import read_rgb
+    return shrunk(path, target_size, white)[0]
 
-    rgb, valid = read_rgb(path)
-    if not valid.any():
-        raise ForecastError(f"{path} has no valid pixel")
-    image = torch.from_numpy(filled(rgb, valid))[None] / white  # (1,3,H,W)
-    size = (target_size, target_size)
-    return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)[
-        0
-    ].clamp(0, 1)
+
+def shrunk(path: str | Path, side: int, white: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The image of `load_and_resize_tif`, (3,S,S), and where at least half of what it averages is
+    valid, (1,S,S) bool.
+    """
+    path = local_file(path)
+    stack = read_stack([path], [None], [white])  # (1,3,H,W)
+    valid = torch.from_numpy(stack.valid)[None].float()  # (1,1,H,W)
+    options = {"size": (side, side), "mode": "bilinear", "align_corners": False, "antialias": True}
+    image = F.interpolate(torch.from_numpy(stack.rgb), **options)
+    return image[0].clamp(0, 1), F.interpolate(valid, **options)[0] >= 0.5
 
 
 def predict_next_frame(

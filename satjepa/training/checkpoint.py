@@ -3,8 +3,8 @@
     <folder>/model.safetensors       what is trained, target encoder, weight average; its header
     says what made it
     <folder>/optimizer.safetensors   optimiser moments by parameter name, states of the random
-    generators
-    <folder>/state.json              step, sampler position, sha256 of the two files beside it
+    generators; not there in an exported model (`satjepa.training.export`)
+    <folder>/state.json              step, sampler position, sha256 of the files beside it
 
 A save writes `<folder>.tmp`, flushes it to the disk, reads it back and verifies it; only then is
 the old folder renamed to `<folder>.previous`, the new one put in its place, and the old one
@@ -31,6 +31,8 @@ Json = dict[str, Any]
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
+AVERAGE = "average."  # before the name of a tensor: its average over the steps
+AVERAGED = "averaged"  # value of the header's "weights" where these are all there is
 
 
 class CheckpointError(Exception):
@@ -56,11 +58,12 @@ class Checkpoint:
 
 
 def save(
-    folder: str | Path, tensors: Tensors, header: Json, state: Json, optimizer: Tensors
+    folder: str | Path, tensors: Tensors, header: Json, state: Json, optimizer: Tensors | None
 ) -> Path:
     """Write a checkpoint as one piece; until the new one is complete and verified the old one
     stays.
 
+    optimizer: None writes no file of it, for weights that no training goes on from.
     Equal contents give equal bytes: the header is one metadata entry, because safetensors writes
     several in random order. Raises whatever the disk raises; the temporary folder is removed then,
     and the old checkpoint is untouched.
@@ -85,14 +88,15 @@ def save(
     return folder
 
 
-def _write(folder: Path, tensors: Tensors, header: Json, state: Json, optimizer: Tensors) -> None:
+def _write(
+    folder: Path, tensors: Tensors, header: Json, state: Json, optimizer: Tensors | None
+) -> None:
     from safetensors.torch import save as to_bytes
 
     folder.mkdir()
-    blobs = {
-        MODEL: to_bytes(_plain(tensors), {"satjepa": json.dumps(header, sort_keys=True)}),
-        OPTIMIZER: to_bytes(_plain(optimizer)),
-    }
+    blobs = {MODEL: to_bytes(_plain(tensors), {"satjepa": json.dumps(header, sort_keys=True)})}
+    if optimizer is not None:
+        blobs[OPTIMIZER] = to_bytes(_plain(optimizer))
     sums = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
     blobs[STATE] = (json.dumps({**state, "sha256": sums}, indent=1) + "\n").encode()
     for name, blob in blobs.items():
@@ -202,11 +206,13 @@ def _verified(folder: Path, with_optimizer: bool = True) -> Checkpoint:
     except ValueError as error:
         raise CheckpointError(f"{folder / STATE} is damaged: {error}") from error
     parts = []
-    for name in (MODEL, OPTIMIZER) if with_optimizer else (MODEL,):
+    sums = state.get("sha256", {})
+    names = (MODEL, OPTIMIZER) if with_optimizer and OPTIMIZER in sums else (MODEL,)
+    for name in names:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} is not complete: {name} is missing")
         blob = (folder / name).read_bytes()
-        if hashlib.sha256(blob).hexdigest() != state.get("sha256", {}).get(name):
+        if hashlib.sha256(blob).hexdigest() != sums.get(name):
             raise CheckpointError(
                 f"{folder / name} is damaged: its sha256 is not the one in {STATE}"
             )

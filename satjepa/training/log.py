@@ -22,7 +22,7 @@ from satjepa.paths import root
 
 if TYPE_CHECKING:
     from satjepa.config.baselines import Fit
-    from satjepa.config.params import Train
+    from satjepa.config.sections import Train
 
 BINS = 10  # of the noise level
 

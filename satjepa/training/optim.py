@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from satjepa.training.schedules import cosine, warmup_cosine
 
 if TYPE_CHECKING:
-    from satjepa.config.params import Train
+    from satjepa.config.sections import Train
     from satjepa.models.joint import JointModel
 
 

@@ -17,7 +17,7 @@ from satjepa.models.published.model import PublishedSatJepa
 from satjepa.training.schedules import cosine, linear, warmup_cosine
 
 if TYPE_CHECKING:
-    from satjepa.config.params import Train
+    from satjepa.config.sections import Train
 
 Group = dict[str, Any]
 

@@ -1,5 +1,6 @@
-"""Reading the golden vectors of ../shared/baselines: made by the reference implementations, random
-weights.
+"""Reading the golden vectors of ../shared/baselines.
+
+Made by the reference implementations, with random weights.
 """
 
 from pathlib import Path
@@ -23,8 +24,9 @@ def read(shared: Path, name: str) -> tuple[Tensors, Tensors, Tensors]:
 
 
 def load(model: nn.Module, tensors: Tensors, names: dict[str, str]) -> nn.Module:
-    """Give a model golden weights: `names` are pieces of golden names -> ours, replaced in order;
-    strict.
+    """Give a model golden weights, strictly.
+
+    names: pieces of golden names -> ours, replaced in order.
     """
     state = {}
     for name, value in tensors.items():

@@ -38,7 +38,9 @@ def test_a_network_that_knows_the_image_gives_it_back(steps, ancestral):
     torch.testing.assert_close(sample(oracle(x0), x, steps, noise), x0, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("denoise", "levels"), [("off", []), ("fixed", [750]), ("reference", [3])])
+@pytest.mark.parametrize(
+    ("denoise", "levels"), [("none", []), ("fixed", [750]), ("reference", [3])]
+)
 def test_levels_that_are_visited_and_noise_that_is_asked_for(denoise, levels):
     asked = []
     drawn = []
@@ -57,8 +59,9 @@ def test_levels_that_are_visited_and_noise_that_is_asked_for(denoise, levels):
 
 
 def test_noise_of_a_step_has_the_variance_of_the_posterior():
-    """Two steps of an oracle of 0: after the first, x has mean r x and variance (1 - a') / (1 - a)
-    b.
+    """Two steps of an oracle of 0.
+
+    After the first, x has mean r x and variance (1 - a') / (1 - a) b.
     """
     ones, (a, after) = torch.ones(1, 3, 2, 2), abar()[[0, 500]].tolist()
     seen = []

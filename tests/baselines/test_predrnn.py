@@ -1,6 +1,4 @@
-"""PredRNN against the reference's golden vectors, its published sizes, and what it does with
-missing years.
-"""
+"""PredRNN against golden vectors, its published sizes, and what it does with missing years."""
 
 import math
 
@@ -68,8 +66,9 @@ def test_one_year_to_one(shared, version: int):
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("case", ["b", "c"])
 def test_three_years_to_three(shared, version: int, case: str):
-    """Scheduled sampling gives all context frames and masks the rest, reverse sampling masks all
-    but the first.
+    """Scheduled sampling gives all context frames and masks the rest.
+
+    Reverse sampling masks all but the first.
     """
     model, inputs, outputs = golden(shared, version)
     frames = channels_first(inputs["b_frames_bthwc"])
@@ -100,8 +99,9 @@ def test_published_sizes(count: int, sizes: dict):
 
 
 def test_without_a_past_much_of_it_cannot_learn():
-    """SPEC 3.6: with one frame in, 38% of the default network's weights have a gradient of exactly
-    zero.
+    """With one frame in, 38% of the default network's weights have a gradient of exactly zero.
+
+    SPEC 3.6.
     """
     torch.manual_seed(0)
     model = PredRNN(**PUBLISHED)
@@ -154,17 +154,20 @@ def batch_of(years: int, there: list[list[bool]]) -> dict:
     valid = torch.rand(size, 1, 16, 16, generator=g) > 0.2
     shown = torch.tensor(there)[:, :, None, None, None]
     return {
-        "rgb_t": torch.rand(size, 3, 16, 16, generator=g), "rgb_tp1": torch.rand(size, 3, 16, 16,
-        generator=g), "valid_t": valid, "valid_tp1": valid.flip(0),
-        "history_valid": torch.tensor(there), "history": (torch.rand(size, years, 3, 16, 16,
-        generator=g) * 0.9 + 0.1) * shown,
-    }  # fmt: skip
+        "rgb_t": torch.rand(size, 3, 16, 16, generator=g),
+        "rgb_tp1": torch.rand(size, 3, 16, 16, generator=g),
+        "valid_t": valid,
+        "valid_tp1": valid.flip(0),
+        "history_valid": torch.tensor(there),
+        "history": (torch.rand(size, years, 3, 16, 16, generator=g) * 0.9 + 0.1) * shown,
+    }
 
 
 @pytest.mark.parametrize("sizes", [{}, {"decouple": 0.1, "layer_norm": True}])
 def test_where_years_are_missing_the_recurrence_starts_later(sizes: dict):
-    """A place without its oldest years, in a batch with another, is forecast as from the shorter
-    clip.
+    """A place without its oldest years is forecast as from the shorter clip.
+
+    Also in a batch with another place that has them.
     """
     torch.manual_seed(0)
     long, short = (PredRNN(**SIZES, **sizes, history=n) for n in (3, 1))

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from satjepa.captions import rules
-from satjepa.captions.rules import (
+from satjepa.captions import cover
+from satjepa.captions.cover import (
     BROWN,
     CLEARING,
+    COVERS,
     FOREST,
     GRASS,
     MARSH,
@@ -21,9 +22,9 @@ from satjepa.captions.rules import (
     TOWN,
     WATER,
     YELLOW,
-    Captions,
-    caption,
 )
+from satjepa.captions.rules import caption
+from satjepa.contracts import Captions
 from satjepa.data.display import REFLECTANCE_WHITE
 
 QUARTERS = ("northwest", "northeast", "southwest", "southeast")
@@ -55,7 +56,7 @@ def box(top: int, bottom: int, left: int, right: int) -> tuple[slice, slice]:
 
 
 def covers(image: np.ndarray) -> np.ndarray:
-    return rules.cover_map(image, np.ones(image.shape[1:], bool))
+    return cover.cover_map(image, np.ones(image.shape[1:], bool))
 
 
 def quarters(text: str) -> dict[str, set[str]]:
@@ -123,12 +124,12 @@ def test_the_encoding_of_the_values_does_not_matter() -> None:
         (box(40, 64, 40, 64), CROPS_RGB),
         ground=BROWN_RGB,
     )
-    assert rules.guess_encoding(image) == "display"
-    assert rules.guess_encoding((image * REFLECTANCE_WHITE) ** (1 / 2.2)) == "gamma"
-    assert rules.guess_encoding(image * 0.2) == "reflectance"
+    assert cover.guess_encoding(image) == "display"
+    assert cover.guess_encoding((image * REFLECTANCE_WHITE) ** (1 / 2.2)) == "gamma"
+    assert cover.guess_encoding(image * 0.2) == "reflectance"
     dark = image * REFLECTANCE_WHITE
     for encoding, stored in (("reflectance", dark), ("gamma", dark ** (1 / 2.2))):
-        assert np.allclose(rules.display(stored, encoding), image, atol=1e-4)
+        assert np.allclose(cover.display(stored, encoding), image, atol=1e-4)
         assert caption(stored, encoding=encoding).semantic == caption(image).semantic
 
 
@@ -215,8 +216,8 @@ def test_covers_of_pure_colours() -> None:
         GRASS: GRASS_RGB,
         BROWN: BROWN_RGB,
     }
-    for cover, colour in names.items():
-        assert (covers(paint(ground=colour)) == cover).mean() > 0.9, rules.COVERS[cover]
+    for kind, colour in names.items():
+        assert (covers(paint(ground=colour)) == kind).mean() > 0.9, COVERS[kind]
     roofs = [
         (box(i, i + 3, j, j + 3), (0.62, 0.60, 0.60))
         for i in range(0, 64, 5)
@@ -234,7 +235,7 @@ def captions(real: list[np.ndarray]) -> list[Captions]:
 def test_real_patches_get_captions_of_their_own(
     real: list[np.ndarray], captions: list[Captions]
 ) -> None:
-    assert {rules.guess_encoding(image) for image in real} == {"gamma"}
+    assert {cover.guess_encoding(image) for image in real} == {"gamma"}
     for kind in range(3):
         assert len({c[kind] for c in captions}) >= 48  # measured: 50 of 50 in all three
     words = [re.findall(r"\w+|[^\w\s]", text.lower()) for c in captions for text in c]
@@ -264,5 +265,15 @@ def test_dark_reflectance_is_described_as_forest(shared: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
     with rasterio.open(shared / "data/RomaniaForest/s2_rgb_RomaniaForest_2018_10km.tif") as tif:
         image = tif.read()
-    assert rules.guess_encoding(image) == "reflectance"
+    assert cover.guess_encoding(image) == "reflectance"
     assert percent(caption(image).informative)["forest"] >= 50
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 2), (3, 40)])
+@pytest.mark.parametrize("colour", [WATER_RGB, TOWN_RGB, FOREST_RGB])
+def test_an_image_of_few_pixels_gets_a_caption(size, colour) -> None:
+    image = np.broadcast_to(np.array(colour, np.float32)[:, None, None], (3, *size))
+    texts = caption(image, np.ones(size, bool), "display")
+    assert percent(texts.informative).popitem()[1] == 100
+    if max(size) < 6:
+        assert "iver" not in texts.geometric and "oad" not in texts.geometric

@@ -12,7 +12,8 @@ from satjepa.captions import vlm
 from satjepa.captions.vlm import VlmCaptioner, VlmNotFound
 
 CHAT = (
-    "{% for m in messages %}{% for c in m['content'] %}{{ '<image> ' if c['type'] == 'image' else c['text'] }}"
+    "{% for m in messages %}{% for c in m['content'] %}"
+    "{{ '<image> ' if c['type'] == 'image' else c['text'] }}"
     "{% endfor %}{% endfor %}"
 )
 

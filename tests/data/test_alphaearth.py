@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import rasterio
 
 from satjepa.data.alphaearth import decode_alphaearth, encode_alphaearth, read_alphaearth
+from satjepa.data.errors import BandOrderError
 
 
 def test_alphaearth_code_on_real_vectors(shared) -> None:
@@ -55,3 +57,16 @@ def test_int8_embeddings_keep_their_codes_and_mask(tmp_path, make) -> None:
         np.testing.assert_array_equal(read[:, 0], q[:, 0])
     window = (1, 2, 5, 3)
     np.testing.assert_array_equal(read_alphaearth(tmp_path / "None.tif", window), read[:, 2:5, 1:6])
+
+
+def test_named_bands_stand_in_the_order_of_their_names(tmp_path, make):
+    path = make.tif(tmp_path / "a.tif", encode_alphaearth(make.vectors(1, 8)), nodata=-128)
+    names = [f"A{number:02d}" for number in range(64)]
+    with rasterio.open(path, "r+") as tif:
+        tif.descriptions = names
+    np.testing.assert_array_equal(read_alphaearth(path), encode_alphaearth(make.vectors(1, 8)))
+    names[10], names[20] = names[20], names[10]
+    with rasterio.open(path, "r+") as tif:
+        tif.descriptions = names
+    with pytest.raises(BandOrderError, match=r"A20 as band 11; accepted: A00 to A63"):
+        read_alphaearth(path)

@@ -13,8 +13,9 @@ from reach import REPO
 
 from satjepa.config import ConfigError, load_params
 from satjepa.data.alphaearth import read_alphaearth
-from satjepa.data.cube import build_cube, open_cube, year_index
-from satjepa.data.rasters import CorruptRasterError, GridMismatchError, MissingYearError, read_rgb
+from satjepa.data.cube import build_cube, open_cube
+from satjepa.data.errors import CorruptRasterError, GridMismatchError
+from satjepa.data.rasters import read_rgb
 from satjepa.data.scenes import find_scenes
 from satjepa.pipeline import prepare
 
@@ -182,13 +183,9 @@ def test_a_black_year_is_stored_like_any_other(tmp_path, make) -> None:
     assert (build_cube(find_scenes(tmp_path), tmp_path / "a.zarr")["rgb"] == 0).all()
 
 
-def test_absent_cube_and_absent_year(make_cube, tmp_path) -> None:
+def test_absent_cube(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.zarr: no cube"):
         open_cube(tmp_path / "nowhere.zarr")
-    cube = make_cube("Alpha", [2018, 2020])
-    assert year_index(cube, 2020) == 1
-    with pytest.raises(MissingYearError, match="no 2019 in the cube"):
-        year_index(cube, 2019)
 
 
 def test_the_same_scenes_give_the_same_bytes(tmp_path, make) -> None:

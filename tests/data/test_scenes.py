@@ -10,7 +10,7 @@ import pytest
 from affine import Affine
 
 from satjepa.data.alphaearth import encode_alphaearth
-from satjepa.data.rasters import (
+from satjepa.data.errors import (
     BandCountError,
     CorruptRasterError,
     DuplicateYearError,
@@ -19,10 +19,9 @@ from satjepa.data.rasters import (
     MissingYearError,
     ScaleError,
     SceneError,
-    read_rgb,
-    rgb_scale,
 )
-from satjepa.data.scenes import find_scenes, scene_of, year_pairs
+from satjepa.data.rasters import read_rgb, rgb_scale
+from satjepa.data.scenes import find_scenes, year_pairs
 
 
 def refused(root: Path, error: type[SceneError], path: Path, *words: str, kept: int = 2) -> None:
@@ -104,13 +103,6 @@ def test_two_embeddings_for_one_year(good, make) -> None:
 
 def test_a_gap_is_no_pair() -> None:
     assert year_pairs([2012, 2009, 2010, 2014, 2015]) == [(2009, 2010), (2014, 2015)]
-
-
-def test_missing_year_is_an_error(good) -> None:
-    scenes = find_scenes(good)
-    assert scene_of(scenes, "Alpha", 2019) is scenes[1]
-    with pytest.raises(MissingYearError, match=r"no scene of 2017.*\[2018, 2019, 2020\]"):
-        scene_of(scenes, "Alpha", 2017)
 
 
 # what cannot be read

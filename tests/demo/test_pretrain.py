@@ -1,12 +1,11 @@
-"""Pre-training of the tiny backbone: crops line up, layout tokens are those of the joint training,
-losses fall.
-"""
+"""Pre-training of the tiny backbone: crops line up, layout tokens are our own, losses fall."""
 
 import numpy as np
 import pytest
 import torch
 
 from satjepa.demo import pretrain, pretrain_vae
+from satjepa.demo.pretrain_steps import Average
 from satjepa.demo.tiny_sd3 import Layout, build_transformer, build_vae, positions_of
 from satjepa.models.jepa import patch_cells
 
@@ -33,7 +32,7 @@ def test_layout_cells_are_the_cells_of_the_joint_training() -> None:
 
 def test_average_follows_with_a_short_memory_at_first() -> None:
     module = torch.nn.Linear(1, 1, bias=False)
-    average = pretrain.Average(module, 0.9)
+    average = Average(module, 0.9)
     torch.nn.init.constant_(module.weight, 5.0)
     start = average.module.weight.item()
     average.update()
@@ -99,8 +98,8 @@ class Words(torch.nn.Module):
         return hidden, ids["mask"], hidden.mean(1)
 
 
-@pytest.mark.parametrize("told", ["layout", "text"])
-def test_generator_learns_from_layout_and_from_text(told: str) -> None:
+@pytest.mark.parametrize("given", ["layout", "text"])
+def test_generator_learns_from_layout_and_from_text(given: str) -> None:
     torch.manual_seed(0)
     transformer = build_transformer(layers=2, heads=1)
     layout = Layout(256, positions_of(transformer, 8))
@@ -108,8 +107,8 @@ def test_generator_learns_from_layout_and_from_text(told: str) -> None:
         transformer,
         Words(),
         layout,
-        drop_text=float(told == "layout"),
-        drop_layout=float(told == "text"),
+        drop_text=float(given == "layout"),
+        drop_layout=float(given == "text"),
     )
     kind = torch.randint(2, (64,))
     latents = (2.0 * kind - 1)[:, None, None, None].expand(-1, 16, 8, 8)

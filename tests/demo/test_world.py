@@ -1,6 +1,4 @@
-"""The demo world: its oracle is exact, its pixels are the same everywhere, its change has the size
-it claims.
-"""
+"""The demo world: its oracle is exact, its pixels the same everywhere, its change as claimed."""
 
 import hashlib
 from itertools import pairwise
@@ -11,14 +9,15 @@ import pytest
 
 from satjepa.data import parallel
 from satjepa.demo.render import Camera, read_recipe, simulate, write_world, write_year
-from satjepa.demo.world import CLASSES, INDEX, PROCESSES, Climate, Land, process_of_change, stream
+from satjepa.demo.terrain import stream
+from satjepa.demo.world import CLASSES, INDEX, PROCESSES, Climate, Land, process_of_change
 from satjepa.paths import root
 
 RECIPE = read_recipe(root() / "assets/demo/world.yaml")
 
 
 def climate(preset: str = "strong") -> Climate:
-    return Climate(**{k: v for k, v in RECIPE["presets"][preset].items() if k != "parts"})
+    return Climate.of(RECIPE["presets"][preset])
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +89,9 @@ def test_same_pixels_everywhere() -> None:
 def test_a_world_is_the_same_on_one_core_and_on_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its digest is that of its pixels in the order of the recipe, whichever region is ready
-    first.
+    """Its digest is that of its pixels in the order of the recipe.
+
+    Whichever region is ready first.
     """
     names = ["Later", "Earlier", "Third"]
     recipe = RECIPE | {"size": 96, "years": [2017, 2018], "regions": {"test": names}}

@@ -1,6 +1,4 @@
-"""The gallery of all systems: what its numbers mean, and that each system is drawn where it
-stands.
-"""
+"""The gallery of all systems: its numbers, and that each system is drawn where it stands."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +7,7 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-from satjepa.figures import gallery
+from satjepa.figures import gallery, table_plots
 
 
 def world(members: int, spread: float, truth: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,9 +130,7 @@ def test_the_plane_puts_each_row_at_its_numbers(column: str):
 
 
 def test_numbers_of_the_plane_cover_neither_each_other_nor_a_point():
-    """Many systems in one place, as in the experiment's table, some beside it and some in a
-    column.
-    """
+    """Many systems in one place, as in the experiment's table, others beside it and in a column."""
     psnr = [17.0] * 12 + [17.0 + 0.1 * i for i in range(8)] + [20.0] * 8 + [25.0]
     lpips = [0.4] * 20 + [0.3 - 0.01 * i for i in range(8)] + [0.1]
     names = [f"system {i}" for i in range(len(psnr))]
@@ -176,7 +172,7 @@ def test_one_far_system_does_not_squeeze_the_plane():
     ],
 )
 def test_an_axis_shows_all_but_a_few_far_away(values: list, ends: tuple):
-    assert gallery._window(np.array(values)) == ends
+    assert table_plots._window(np.array(values)) == ends
 
 
 def test_skill_by_process_leaves_out_what_is_no_forecast():

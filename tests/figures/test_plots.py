@@ -1,5 +1,6 @@
-"""Figures show the numbers they are given: bars as long as their values, images where their titles
-say.
+"""Figures show the numbers they are given.
+
+Bars are as long as their values, images stand where their titles say.
 """
 
 from pathlib import Path
@@ -90,8 +91,9 @@ def test_reconstructions_enlarge_the_error_ten_times():
 
 
 def test_processes_by_area_and_by_error():
-    """A quarter of the error on a tenth of the area; rows of other models, or without known
-    processes, are no bars.
+    """A quarter of the error on a tenth of the area.
+
+    Rows of other models, or without known processes, are no bars.
     """
     row = {
         "model": "p",
@@ -109,8 +111,9 @@ def test_processes_by_area_and_by_error():
 
 
 def cube(change: bool) -> xr.Dataset:
-    """Two years of one 4x4 place whose embedding turns by 90 degrees where the cover changes: in
-    the left half.
+    """Two years of one 4x4 place whose embedding turns by 90 degrees where the cover changes.
+
+    That is in the left half.
     """
     emb = np.zeros((2, 64, 4, 4), np.int8)
     emb[0, 0], emb[1, 0] = 127, 127
@@ -129,8 +132,9 @@ def cube(change: bool) -> xr.Dataset:
 def test_drift_of_embeddings_with_and_without_change():
     (ax,) = plots.embedding_drift([cube(True)], step=1).axes
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
-        "nothing changed (median 1.00)", "the cover changed (median 0.00)",
-    ]  # fmt: skip
+        "nothing changed (median 1.00)",
+        "the cover changed (median 0.00)",
+    ]
     (ax,) = plots.embedding_drift([cube(False)], step=1).axes
     assert len(ax.get_legend().get_texts()) == 1
     assert plots.embedding_drift([cube(True).drop_vars("emb")]).axes[0].get_legend() is None

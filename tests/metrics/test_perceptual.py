@@ -1,5 +1,6 @@
-"""satjepa.metrics.perceptual: the real LPIPS where the trunk is at hand, an honest name or nothing
-where it is not.
+"""Metrics of networks: the real LPIPS where the trunk is at hand.
+
+An honest name, or nothing, where it is not.
 """
 
 import hashlib
@@ -168,8 +169,9 @@ def test_wrong_inception_weights_are_refused(tmp_path) -> None:
 
 
 def test_fid_equals_torchmetrics(tmp_path, monkeypatch) -> None:
-    """With Inception weights drawn at random, since FID's own are not at hand: the path they take
-    is the same.
+    """With Inception weights drawn at random, since FID's own are not at hand.
+
+    The path they take is the same.
     """
     fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     metric_class = pytest.importorskip("torchmetrics.image.fid").FrechetInceptionDistance

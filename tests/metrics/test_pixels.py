@@ -1,5 +1,6 @@
-"""satjepa.metrics.pixels against golden vectors, skimage, torchmetrics and brute force; and what no
-number may depend on.
+"""Metrics of pixels against golden vectors, skimage, torchmetrics and brute force.
+
+And what no number may depend on.
 """
 
 import math

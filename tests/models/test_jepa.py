@@ -25,8 +25,8 @@ def close(a, b):
 
 def golden(shared, name):
     with safe_open(shared / "reference" / "golden" / name, "pt") as f:
-        return ({key: f.get_tensor(key) for key in f.keys()},)
-        json.loads(f.metadata()["config"])  # noqa: SIM118
+        tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118 - not a dict
+        return tensors, json.loads(f.metadata()["config"])
 
 
 RENAMED = {

@@ -12,6 +12,7 @@ from model_fixtures import make_batch
 from satjepa.data.alphaearth import encode_alphaearth
 from satjepa.demo.render import simulate
 from satjepa.demo.world import Climate
+from satjepa.figures import model as inside
 from satjepa.models.adapter import Drops
 from satjepa.models.layers import Attention
 from satjepa.models.losses import IJepaWeights
@@ -101,7 +102,7 @@ def test_the_rows_of_the_loss_add_up(model, step):
 
 
 def test_shapes_are_those_of_the_tensors(model, batch):
-    said = one_patch.shapes(model)
+    said = inside.shapes(model)
     years = model.remember(batch)
     tokens, projected = model.predict(batch["rgb_t"], years)
     captions = model.foresee(batch, tokens)
@@ -113,16 +114,12 @@ def test_shapes_are_those_of_the_tensors(model, batch):
     assert context.shape[1] == places + length
     latent = model.latent(batch)
     assert said["noise"] == f"(B, {', '.join(map(str, latent.shape[1:]))})"
-    assert one_patch.absent(model) == []
+    assert inside.absent(model) == []
 
 
 def test_what_an_arm_lacks_is_absent(trained):
-    assert one_patch.absent(trained(use_jepa=False)) == [
-        "past years",
-        "I-JEPA encoder",
-        "predictor",
-    ]
-    assert "caption forecaster" in one_patch.absent(trained(use_captions=False))
+    assert inside.absent(trained(use_jepa=False)) == ["past years", "I-JEPA encoder", "predictor"]
+    assert "caption forecaster" in inside.absent(trained(use_captions=False))
 
 
 # ---- looking into the model ----

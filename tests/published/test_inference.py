@@ -3,7 +3,6 @@ published.
 """
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +13,14 @@ from published_files import content, saved
 from typer.testing import CliRunner, Result
 
 from satjepa import assemble, cli
-from satjepa.captions.rules import caption
-from satjepa.captions.table import caption_patches
-from satjepa.contracts import Captions, PatchKey
+from satjepa.config import load_params
+from satjepa.contracts import Captions
 from satjepa.data.splits import Split
-from satjepa.data.stack import ForecastError
 from satjepa.published import card as api
-from satjepa.published import inference
+from satjepa.published import inference, job
 from satjepa.published.inference import (
     Captioned,
-    How,
+    Settings,
     find_captions,
     held_out,
     place_of,
@@ -136,7 +133,7 @@ def test_years_follow_one_from_the_other(model: object, scene: Path, tmp_path: P
     truths = [tile(tmp_path / f"truth_{year}.tif", seed=year) for year in (2022, 2023)]
     report = json.loads(
         run_inference(
-            model, scene, tmp_path / "o", How(1, multi_step=3), truths, log=str
+            model, scene, tmp_path / "o", Settings(1, multi_step=3), truths, log=str
         ).read_text()
     )
     files = [tmp_path / "o" / row["file"] for row in report["years"]]
@@ -150,7 +147,7 @@ def test_years_follow_one_from_the_other(model: object, scene: Path, tmp_path: P
         rasterio.open(chained, "w", **src.profile | {"dtype": "float32"}) as dst,
     ):
         dst.write(first.clip(0, 1).astype(np.float32))
-    run_inference(model, chained, tmp_path / "chained", How(1, seed=1), log=str)
+    run_inference(model, chained, tmp_path / "chained", Settings(1, seed=1), log=str)
     np.testing.assert_allclose(
         read(tmp_path / "chained" / "s2_rgb_Aland_2022_10km_2023.tif")[:3], second, atol=1e-4
     )
@@ -184,22 +181,9 @@ def test_given_captions_are_heard_by_the_nearest_patch(
     assert find_captions(folder, "Aland", 2021) == {(0, 0): THREE}
     out = {}
     for name, where in (("found", folder), ("by rule", None)):
-        run_inference(model, scene, tmp_path / name, How(1), caption_dir=where, log=str)
+        run_inference(model, scene, tmp_path / name, Settings(1), caption_dir=where, log=str)
         out[name] = read(tmp_path / name / "s2_rgb_Aland_2021_10km_2022.tif")
     assert not np.array_equal(out["found"], out["by rule"])
-
-
-def test_captions_of_the_pipeline_are_found(tmp_path: Path) -> None:
-    rgb = np.full((3, 64, 64), 0.3, np.float32)
-    mask = np.ones((64, 64), bool)
-    keys = [PatchKey("strong", "Aland", year, x, 0) for year in (2020, 2021) for x in (0, 64)]
-    captioner = lambda image, valid: caption(image, valid, encoding="display")  # noqa: E731
-    patches = [(key, rgb, mask) for key in keys]
-    caption_patches(patches, captioner, tmp_path / "captions.parquet", "rules", 1, progress=False)
-    found = find_captions(tmp_path, "Aland", 2021)
-    assert found == dict.fromkeys([(0, 0), (64, 0)], captioner(rgb, mask))
-    (tmp_path / "Aland_2021.json").write_text(json.dumps(THREE._asdict()))
-    assert find_captions(tmp_path, "Aland", 2021)[None] == THREE
 
 
 def test_as_published_shrinks_the_tile_and_takes_one_step(
@@ -209,7 +193,7 @@ def test_as_published_shrinks_the_tile_and_takes_one_step(
 
     truth = tile(tmp_path / "truth.tif", seed=1)
     said: list[str] = []
-    how = {steps: How(steps, multi_step=2, as_published=True) for steps in (1, 50)}
+    how = {steps: Settings(steps, multi_step=2, as_published=True) for steps in (1, 50)}
     images = {}
     for steps, chosen in how.items():
         report = run_inference(
@@ -255,13 +239,12 @@ def test_white_is_that_of_the_published_code_for_its_checkpoint(
         ("given", True, 0.5),
     ):
         monkeypatch.setattr(model, "reads_padding", imported)
-        report = run_inference(model, dark, tmp_path / name, How(1, white=white), log=str)
+        report = run_inference(model, dark, tmp_path / name, Settings(1, white=white), log=str)
         settings[name] = json.loads(report.read_text())["settings"]["white"]
-    monkeypatch.setattr(
-        model, "params", replace(model.params, data=replace(model.params.data, white=0.3))
-    )
+    data = model.params.data.model_copy(update={"white": 0.3})
+    monkeypatch.setattr(model, "params", model.params.model_copy(update={"data": data}))
     monkeypatch.setattr(model, "reads_padding", False)
-    report = run_inference(model, dark, tmp_path / "trained", How(1), log=str)
+    report = run_inference(model, dark, tmp_path / "trained", Settings(1), log=str)
     assert json.loads(report.read_text())["settings"]["white"] == 0.3
     assert settings == {"published": 1.0, "ours": 0.3558, "given": 0.5}
     bright = read(tmp_path / "given" / "Aland 2021_2022.tif")[:3]
@@ -274,7 +257,7 @@ def test_white_is_that_of_the_published_code_for_its_checkpoint(
 def test_without_an_input_the_held_out_regions_are_forecast(
     file: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    monkeypatch.setattr(inference, "root", lambda: tmp_path)
+    monkeypatch.setattr(job, "root", lambda: tmp_path)
     monkeypatch.setenv("SATJEPA_PARAMS", str(REPO / "params.yaml"))
     args = ("--checkpoint", file, "--output_dir", tmp_path / "out", "--diffusion_steps", 1)
     result = run(*args)
@@ -293,7 +276,8 @@ def test_without_an_input_the_held_out_regions_are_forecast(
             tile(folder / f"s2_rgb_{region}_{year}_10km.tif", seed=year)
     split = Split("region", 0, ("Train",), (), ("Aland", "Bland", "Once"))
     monkeypatch.setattr(assemble, "open_split", lambda: split)
-    pairs = [(tif.name, [truth.name for truth in truths]) for tif, truths in held_out("strong")]
+    tiles = held_out(load_params())
+    pairs = [(tif.name, [truth.name for truth in truths]) for tif, truths in tiles]
     assert pairs == [
         ("s2_rgb_Aland_2019_10km.tif", ["s2_rgb_Aland_2020_10km.tif"]),
         ("s2_rgb_Bland_2020_10km.tif", ["s2_rgb_Bland_2021_10km.tif"]),
@@ -340,11 +324,3 @@ def test_what_a_user_can_mend_is_one_message(
     assert result.exit_code == 2 and says in result.output, result.output
     assert "error: " in result.output and "Traceback" not in result.output
     assert not list((tmp_path / "out").glob("*.tif"))
-
-
-def test_how_far_captions_can_be_missing(tmp_path: Path) -> None:
-    (tmp_path / "Aland_2021_x0_y0.json").write_text("not json")
-    with pytest.raises(ForecastError, match="expected a JSON object"):
-        find_captions(tmp_path, "Aland", 2021)
-    with pytest.raises(ForecastError, match=r"expected Aland_2020_x0000_y0000\.json"):
-        find_captions(tmp_path, "Aland", 2020)

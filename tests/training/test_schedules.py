@@ -8,8 +8,9 @@ from satjepa.training.schedules import one_cycle, warmup_constant
 
 @pytest.mark.parametrize("total", [10, 137, 1000])
 def test_one_cycle_is_torchs(total: int):
-    """Stepped per batch, so not stuck at its first rate, and exactly `total` steps long (OpenSTL's
-    traps 113, 117).
+    """Stepped per batch, so not stuck at its first rate, and exactly `total` steps long.
+
+    OpenSTL's traps 113 and 117.
     """
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
     schedule = torch.optim.lr_scheduler.OneCycleLR(
