@@ -125,7 +125,12 @@ def contents(batch: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def use_average(model: JointModel) -> JointModel:
-    """The model with its averaged weights in place, those that forecasts are made with."""
+    """The model with its averaged weights in place, those that forecasts are made with, and ready to
+    be looked at: nothing of it trains.
+
+    A shipped model has no target encoder; the averaged encoder, which is a moving average of the
+    same weights, stands in its place.
+    """
     prefix = "average."
     averages = {
         name.removeprefix(prefix): tensor
@@ -133,6 +138,8 @@ def use_average(model: JointModel) -> JointModel:
         if name.startswith(prefix)
     }
     model.load_state_dict(averages, strict=False)
+    if model.params.model.use_jepa:
+        model.target_encoder.load_state_dict(model.encoder.state_dict())
     return model.eval().requires_grad_(False)
 
 
