@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import platform
 import subprocess
-import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -103,27 +102,34 @@ def parameter_table(model: Any) -> pd.DataFrame:
 
 
 class Printer:
-    """A log that prints its means `lines` times in a run, with rate and time to go."""
+    """A log that prints its means `lines` times in a run and keeps them; a bar on stderr shows rate
+    and time to go.
+    """
 
     def __init__(self, steps: int, lines: int = 40) -> None:
-        self.steps, self.every, self.seen, self.start = (
-            steps,
-            max(1, steps // lines),
-            [],
-            time.monotonic(),
-        )
+        from tqdm import tqdm
+
+        self.steps = steps
+        self.every = max(1, steps // lines)
+        self.seen: list[dict[str, float]] = []
+        self.rows: list[dict[str, float]] = []
+        self.bar = tqdm(total=steps, unit="step")
 
     def __call__(self, step: int, parts: dict[str, float]) -> None:
+        self.bar.update(1)
         self.seen.append(parts)
         if step % self.every and step != self.steps:
             return
-        pace = (time.monotonic() - self.start) / step
         means = {name: sum(p[name] for p in self.seen) / len(self.seen) for name in parts}
-        print(
-            f"{step}/{self.steps} "
-            + " ".join(f"{k} {v:.4f}" for k, v in means.items())
-            + f"  {pace:.2f} s a step, "
-            f"{(self.steps - step) * pace / 60:.0f} min to go",
-            flush=True,
-        )
+        self.rows.append({"step": step, **means})
         self.seen = []
+        shown = " ".join(f"{name} {value:.4f}" for name, value in means.items())
+        print(f"{step}/{self.steps} {shown}", flush=True)
+        if step == self.steps:
+            self.bar.close()
+
+    def curve(self) -> pd.DataFrame:
+        """The printed means, one row a line, over `step`."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows)
