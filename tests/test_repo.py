@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from reach import REPO, code_of, modules_of
+from reach import REPO, code_of, file_of, modules_of, reach
 
 from satjepa.config.files import read_yaml
 from satjepa.pipeline.run_notebook import canonical
@@ -128,9 +128,14 @@ def test_a_stage_depends_on_the_code_that_it_reaches(name: str):
     that is in it, and each that is listed is reached.
     """
     deps = stages()[name]["deps"]
-    notebook = next(dep for dep in deps if dep.endswith(".ipynb"))
+    notebooks = [dep for dep in deps if dep.endswith(".ipynb")]
+    if notebooks:
+        modules = modules_of(REPO / notebooks[0])
+    else:
+        module = re.search(r"python -m ([\w.]+)", stages()[name]["cmd"])[1]
+        modules = sorted(file_of(found) for found in reach([(module, None)]))
     passed_over = tuple(f"satjepa/{part}" for part in no_dependency(name))
-    reached = [path for path in modules_of(REPO / notebook) if not path.startswith(passed_over)]
+    reached = [path for path in modules if not path.startswith(passed_over)]
     reached = [path for path in reached if not path.endswith("/__init__.py")]
     code = [dep for dep in deps if dep.startswith("satjepa/")]
     lacking = [path for path in reached if not path.startswith(tuple(code))]
