@@ -1,7 +1,7 @@
 """Write the published checkpoint at full size with random weights, load it strictly, and measure.
 
-    python benchmarks/checkpoint.py [--branch coarse] [--optimizer] [--layout
-    checkpoint_layout.json]
+    python benchmarks/checkpoint.py [--branch coarse] [--optimizer]
+                                    [--layout checkpoint_layout.json]
 
 Five steps, each a process of its own, each a line with its seconds and its peak of resident memory
 (mapped pages of the file included) over the size of the file:
@@ -11,8 +11,7 @@ Five steps, each a process of its own, each a line with its seconds and its peak
     load      read, and made a model: on SD 3.5 Medium's transformer on the meta device, which costs
               nothing; then every parameter is touched, so that all of the file that counts is in
               memory
-    rewrite   read, written again and read again: are all tensors bit-equal, and the files
-    byte-equal?
+    rewrite   read, written again and read again: are all tensors bit-equal, the files byte-equal?
     folder    converted to a folder of ours and back: are all tensors bit-equal?
 
 Takes 6 GB of a temporary folder, 16 with --optimizer, and removes them.
@@ -37,9 +36,11 @@ from sd35_medium import BLOCKS, DUAL, WIDTH, transformer
 
 from satjepa.models.backbone import Backbone
 from satjepa.published.checkpoint import read_published, write_published
-from satjepa.published.convert import from_folder, model_of, params_of, to_folder
-from satjepa.published.layout import KEYS, Dims, expected
+from satjepa.published.convert import from_folder, model_of, to_folder
+from satjepa.published.dims import Dims
+from satjepa.published.layout import KEYS, expected
 from satjepa.published.names import LORA
+from satjepa.published.settings import params_of
 
 FULL = Dims(
     patch=8, grid=16, token_dim=768, depth=12, predictor_dim=384, predictor_depth=6, joint_dim=4096,
@@ -51,76 +52,76 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 def full_size(branch: str, with_optimizer: bool) -> dict[str, Any]:
     """The content of a published file at full size, with random weights."""
-    dims = (
-        FULL
-        if branch == "caption"
-        else FULL._replace(coarse=32, forecaster_dim=0, forecaster_layers=0, lora_rank=8)
-    )
-    rank = dims.lora_rank
-    shapes = {"A": (dims.lora_rank, WIDTH), "B": (WIDTH, dims.lora_rank)}
-    places = [
-        f"{i}.{a}" for i in range(BLOCKS) for a in ("attn", "attn2") if a == "attn" or i < DUAL
-    ]
-    layers = [f"{place}.{target}" for place in places for target in TARGETS]
-    names = {
-        f"base_model.model.transformer_blocks.{n}.lora_{s}.default.weight": s
-        for n in layers
-        for s in "AB"
-    }
-    lora = {name: torch.randn(shapes[side]) / rank for name, side in names.items()}
-    made: dict[str, Any] = {
-        section: {name: 0.02 * torch.randn(shape) for name, shape in shapes.items()}
-        for section, shapes in expected(dims, lora).items()
-    }
-    made[LORA] = lora
-    trained = [
-        t for section, part in made.items() if section != "target_encoder" for t in part.values()
-    ]
-    state = {
-        i: {
-            "step": torch.tensor(1000.0),
-            "exp_avg": torch.randn(t.shape),
-            "exp_avg_sq": torch.rand(t.shape),
-        }
-        for i, t in enumerate(trained if with_optimizer else [])
-    }
-    group = {
-        "lr": 1e-4,
-        "betas": (0.9, 0.999),
-        "eps": 1e-8,
-        "weight_decay": 0.04,
-        "params": [*state],
-    }
-    made |= {
+    dims = FULL
+    if branch == "coarse":
+        dims = FULL._replace(coarse=32, forecaster_dim=0, forecaster_layers=0, lora_rank=8)
+    lora = random_lora(dims.lora_rank)  # first: its names tell `expected` which layers have LoRA
+    content: dict[str, Any] = {}
+    for section, shapes in expected(dims, lora).items():
+        content[section] = {name: 0.02 * torch.randn(shape) for name, shape in shapes.items()}
+    content[LORA] = lora
+    trained = []
+    for section, tensors in content.items():
+        if section != "target_encoder":
+            trained += tensors.values()
+    content |= {
         "prompt_embeds": torch.zeros(1, 77, 4096, dtype=torch.bfloat16),
-        "config": {"meta": {"lora_alpha": 2 * rank}}, "pooled_prompt_embeds": torch.zeros(1, 2048,
-        dtype=torch.bfloat16), "scaler": None, "epoch": 100, "optimizer": {"state": state,
-        "param_groups": [group]}, "best_val_loss": 0.5, "use_lora": True,
-    }  # fmt: skip
-    return {key: made[key] for key in KEYS if key in made}
+        "pooled_prompt_embeds": torch.zeros(1, 2048, dtype=torch.bfloat16),
+        "optimizer": adamw_state(trained if with_optimizer else []),
+        "scaler": None,
+        "epoch": 100,
+        "best_val_loss": 0.5,
+        "config": {"meta": {"lora_alpha": 2 * dims.lora_rank}},
+        "use_lora": True,
+    }
+    return {key: content[key] for key in KEYS if key in content}
+
+
+def random_lora(rank: int) -> dict[str, torch.Tensor]:
+    """LoRA's tensors on every attention of SD 3.5 Medium; its first blocks have two."""
+    shapes = {"A": (rank, WIDTH), "B": (WIDTH, rank)}
+    lora = {}
+    for block in range(BLOCKS):
+        for attention in ("attn", "attn2") if block < DUAL else ("attn",):
+            for target in TARGETS:
+                layer = f"base_model.model.transformer_blocks.{block}.{attention}.{target}"
+                for side, shape in shapes.items():
+                    lora[f"{layer}.lora_{side}.default.weight"] = torch.randn(shape) / rank
+    return lora
+
+
+def adamw_state(trained: list[torch.Tensor]) -> dict[str, Any]:
+    """A state of AdamW with random moments of these tensors."""
+    state = {}
+    for number, tensor in enumerate(trained):
+        state[number] = {
+            "step": torch.tensor(1000.0),
+            "exp_avg": torch.randn(tensor.shape),
+            "exp_avg_sq": torch.rand(tensor.shape),
+        }
+    group = {"lr": 1e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.04}
+    return {"state": state, "param_groups": [group | {"params": [*state]}]}
 
 
 def compare_layout(content: dict[str, Any], path: Path) -> str:
-    """Compare names and shapes with checkpoint_layout.json; AssertionError names the section that
-    differs.
+    """Compare names and shapes with checkpoint_layout.json.
+
+    AssertionError names the section that differs.
     """
     layout = json.loads(path.read_text())
-    wanted = {
-        name: part
-        for name, part in layout["state_dicts"].items()
-        if name in content and isinstance(part, dict)
-    }
-    wanted["target_encoder"] = wanted["encoder"]
+    wanted = {}
+    for name, part in layout["state_dicts"].items():
+        if name in content and isinstance(part, dict):
+            wanted[name] = part
+    wanted["target_encoder"] = wanted["encoder"]  # the description has it once
     if "caption_forecaster" not in content:
         wanted["cond_adapter"] = layout["coarse_rgb_main_branch"]["cond_adapter"]
         wanted.pop(LORA)  # of another rank there
     for section, tensors in wanted.items():
-        found = {name: list(tensor.shape) for name, tensor in content[section].items()}
-        assert found == {name: row["shape"] for name, row in tensors.items()}, section
-    return (
-        f"{sum(map(len, wanted.values()))} tensors in {len(wanted)} sections, names and shapes "
-        f"as in {path.name}"
-    )
+        shapes = {name: list(tensor.shape) for name, tensor in content[section].items()}
+        assert shapes == {name: row["shape"] for name, row in tensors.items()}, section
+    count = sum(len(tensors) for tensors in wanted.values())
+    return f"{count} tensors in {len(wanted)} sections, names and shapes as in {path.name}"
 
 
 def meta_backbone(rank: int) -> Backbone:
@@ -128,9 +129,8 @@ def meta_backbone(rank: int) -> Backbone:
     from diffusers import AutoencoderKL
 
     with torch.device("meta"):
-        return Backbone(transformer(), AutoencoderKL(), source="meta").add_lora(
-            rank, 2 * rank, TARGETS
-        )
+        backbone = Backbone(transformer(), AutoencoderKL(), source="meta")
+        return backbone.add_lora(rank, 2 * rank, TARGETS)
 
 
 def load(path: Path, backbone: Backbone) -> str:
@@ -138,7 +138,7 @@ def load(path: Path, backbone: Backbone) -> str:
     published = read_published(path)
     model = model_of(published, params_of(published), backbone)
     loaded = {name: p for name, p in model.named_parameters() if not name.startswith("backbone.")}
-    total = sum(float(p.detach().sum()) for p in loaded.values())
+    total = sum(float(p.detach().sum()) for p in loaded.values())  # reads every page of the file
     count = sum(p.numel() for p in loaded.values())
     lora = len(published.content[LORA])
     return f"{count:,} parameters and {lora} tensors of LoRA found their place (sum {total:.1f})"
@@ -160,8 +160,12 @@ def folder(path: Path) -> str:
 
 def _compared(first: dict[str, Any], second: dict[str, Any]) -> str:
     pairs = [(first[key], second[key]) for key in first]
-    same = [torch.equal(*(t.flatten().view(torch.uint8) for t in pair)) for pair in _tensors(pairs)]
-    return f"{sum(same)} of {len(same)} tensors bit-equal"
+    equal = [torch.equal(_bytes(a), _bytes(b)) for a, b in _tensors(pairs)]
+    return f"{sum(equal)} of {len(equal)} tensors bit-equal"
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.flatten().view(torch.uint8)
 
 
 def _tensors(pairs: list[tuple[Any, Any]]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -180,36 +184,38 @@ def _digest(path: Path) -> str:
 
 def measured(name: str, path: Path, args: argparse.Namespace) -> None:
     """Run one step and print its line."""
-    backbone = meta_backbone(16 if args.branch == "caption" else 8) if name == "load" else None
+    backbone = None
+    if name == "load":
+        backbone = meta_backbone(16 if args.branch == "caption" else 8)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = _memory("VmRSS")
     start = time.perf_counter()
     if name == "write":
-        said = (
-            f"{write_published(full_size(args.branch, args.optimizer), path).stat().st_size:,} "
-            "bytes"
-        )
+        write_published(full_size(args.branch, args.optimizer), path)
+        result = f"{path.stat().st_size:,} bytes"
     elif name == "read":
         content = read_published(path).content
-        said = compare_layout(content, args.layout) if args.layout else f"{len(content)} keys"
+        result = compare_layout(content, args.layout) if args.layout else f"{len(content)} keys"
+    elif name == "load":
+        result = load(path, backbone)
+    elif name == "rewrite":
+        result = rewrite(path)
     else:
-        said = (
-            load(path, backbone)
-            if name == "load"
-            else {"rewrite": rewrite, "folder": folder}[name](path)
-        )
+        result = folder(path)
     seconds = time.perf_counter() - start
     peak = _memory("VmHWM") - before
+    share = peak / path.stat().st_size
     print(
-        f"{name}: {seconds:.1f} s, {peak / 1e9:.2f} GB, {peak / path.stat().st_size:.2f} of the "
-        f"file; {said}",
+        f"{name}: {seconds:.1f} s, {peak / 1e9:.2f} GB, {share:.2f} of the file; {result}",
         flush=True,
     )
 
 
 def _memory(kind: str) -> int:
-    """Resident memory of this process in bytes: VmRSS now, VmHWM at its peak."""
-    return 1024 * int(re.search(rf"{kind}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+    """Resident memory of this process in bytes: VmRSS at this moment, VmHWM at its peak."""
+    status = Path("/proc/self/status").read_text()
+    kilobytes = re.search(rf"{kind}:\s+(\d+) kB", status)[1]
+    return 1024 * int(kilobytes)
 
 
 def main() -> None:
@@ -224,18 +230,12 @@ def main() -> None:
     if args.step:
         measured(args.step, args.path, args)
         return
+    # A process for each step: a peak of memory is one of a process.
+    command = [sys.executable, __file__, *sys.argv[1:]]
     with tempfile.TemporaryDirectory() as place:
+        path = f"{place}/published.pth.tar"
         for name in ("write", "read", "load", "rewrite", "folder"):
-            command = [
-                sys.executable,
-                __file__,
-                *sys.argv[1:],
-                "--step",
-                name,
-                "--path",
-                f"{place}/published.pth.tar",
-            ]
-            subprocess.run(command, check=True)
+            subprocess.run([*command, "--step", name, "--path", path], check=True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""How much land does a system need? Trained on 10, 30, 100 % of the training regions, scored on the
-same test part.
+"""How much land does a system need? Trained on 10, 30, 100 % of the regions, scored on the same.
 
     python benchmarks/sample_efficiency.py [--params params.table.yaml] [--shares 0.1 0.3 1]
-    [--systems ours unet simvp]
+                                           [--systems ours unet simvp]
 
-Each system is trained for as many steps as in the params file, whatever the share: fewer regions
-are seen more often. `ours` is the model itself; the others are arms of `baselines`. A run goes on
-where it was stopped (.work/efficiency), and rows of other systems that were made with the same
-settings stay. The baselines keep the weights that are best on the validation regions, which are the
-same at each share. One seed. Needs the stages up to `embeddings` (`dvc repro embeddings`). Leaves
-docs/sample_efficiency.csv, its settings, and .png.
+The test part is the same for all. Each system is trained for as many steps as in the params file,
+whatever the share: fewer regions are seen more often. `ours` is the model itself; the others are
+arms of `baselines`. A run goes on where it was stopped (.work/efficiency), and rows of other
+systems that were made with the same settings stay. The baselines keep the weights that are best on
+the validation regions, which are the same at each share. One seed. Needs the stages up to
+`embeddings` (`dvc repro embeddings`). Leaves docs/sample_efficiency.csv, its settings, and .png.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from matplotlib.figure import Figure
 from satjepa.assemble import build_model, dataset, load_model
 from satjepa.baselines.arms import load_arm, members, pairs_of, train_arm
 from satjepa.config import Params, load_params
-from satjepa.config.baselines import arm_names, read_arm
 from satjepa.data.pairs import PairDataset, spread_evenly
 from satjepa.evaluation.results import baseline_steps
 from satjepa.evaluation.score import OURS, score, untimed
@@ -45,19 +43,19 @@ LABELS = {
 
 
 def keep_regions(data: PairDataset, share: float) -> int:
-    """Leave a training set a share of its regions, spread evenly over their names, at least one;
-    returns how many.
+    """Leave a training set a share of its regions, at least one, and return how many.
+
+    They are spread evenly over their names.
     """
     names = sorted({data.places[number].region for number, *_ in data.samples})
-    chosen = {names[i] for i in spread_evenly(len(names), max(1, round(share * len(names))))}
+    count = max(1, round(share * len(names)))
+    chosen = {names[i] for i in spread_evenly(len(names), count)}
     data.samples = [sample for sample in data.samples if data.places[sample[0]].region in chosen]
     return len(chosen)
 
 
 def our_row(params: Params, share: float, home: Path) -> dict[str, object]:
-    """The model itself, trained on a share of the regions: the row of the mean of its ensemble,
-    first preset.
-    """
+    """The row of the model itself, trained on a share of the regions: the mean of its ensemble."""
     data = dataset(params, "train", latents=True)
     regions = keep_regions(data, share)
     model = load_model(train(build_model(params), data, params, home / f"ours-{regions}"))
@@ -66,29 +64,29 @@ def our_row(params: Params, share: float, home: Path) -> dict[str, object]:
 
 def arm_row(name: str, params: Params, share: float, home: Path) -> dict[str, object]:
     """An arm of `baselines`, as `our_row`."""
-    arm = read_arm(params, name)
-    data = pairs_of(arm, params, "train")
+    data = pairs_of(name, params, "train")
     regions = keep_regions(data, share)
-    folder = train_arm(arm, params, home / f"{name}-{regions}", data=data)
-    return scored(arm.title, load_arm(arm, params, folder), members(arm, params), params, regions)
+    folder = train_arm(name, params, home / f"{name}-{regions}", data=data)
+    title = params.baselines.title(name)
+    return scored(title, load_arm(name, params, folder), members(name, params), params, regions)
 
 
 def scored(
     system: str, forecaster: Any, samples: int, params: Params, regions: int
 ) -> dict[str, object]:
-    """The row of a forecaster on the test part of the first preset; of an ensemble that of its
-    mean, the first one.
+    """The row of a forecaster on the test part of the first preset.
+
+    Of an ensemble it is that of its mean, the first one.
     """
-    first, *_ = score(
-        {system: forecaster}, params, params.data.presets[0], {system: samples}, params.seed
-    )
+    preset = params.data.presets[0]
+    first, *_ = score({system: forecaster}, params, preset, {system: samples}, params.seed)
     return {"system": system, "regions": regions} | untimed(first)
 
 
-def kept(path: Path, told: dict[str, object]) -> list[dict[str, object]]:
+def earlier_rows(path: Path, settings: dict[str, object]) -> list[dict[str, object]]:
     """The rows of an earlier run, of other systems or shares, if it had the same settings."""
-    settings = path.with_suffix(".settings.json")
-    if not settings.exists() or json.loads(settings.read_text()) != told:
+    stored = path.with_suffix(".settings.json")
+    if not stored.exists() or json.loads(stored.read_text()) != settings:
         return []
     return pd.read_csv(path).to_dict("records")
 
@@ -98,9 +96,8 @@ def draw(table: pd.DataFrame) -> Figure:
     columns = {name: label for name, label in LABELS.items() if name in table}
     fig, axes = plots.figure(1, len(columns), 3.1 * len(columns), 2.8)
     for ax, (column, label) in zip(axes[0], columns.items(), strict=True):
-        for colour, (system, rows) in zip(
-            cycle(COLOURS), table.groupby("system", sort=False), strict=False
-        ):
+        groups = table.groupby("system", sort=False)
+        for colour, (system, rows) in zip(cycle(COLOURS), groups, strict=False):
             rows = rows.sort_values("regions")
             ax.plot(rows["regions"], rows[column], marker="o", ms=4, color=colour, label=system)
         ax.set_xscale("log")
@@ -125,25 +122,27 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params(args.params)
     home = root() / ".work/efficiency"
-    trained = [name for name in arm_names(params) if read_arm(params, name).train]
-    if odd := set(args.systems) - {"ours", *trained}:
-        parser.error(f"{', '.join(sorted(odd))}: not one of ours, {', '.join(trained)}")
-    told = {"seed": params.seed, "steps": params.train.steps, "jepa_share": params.train.jepa_share}
-    told |= {"baseline_steps": baseline_steps(params)}
-    rows = kept(args.out.with_suffix(".csv"), told)
+    trained = [name for name, arm in params.baselines.arms.items() if arm.trained]
+    if unknown := set(args.systems) - {"ours", *trained}:
+        parser.error(f"{', '.join(sorted(unknown))}: not one of ours, {', '.join(trained)}")
+    settings = {
+        "seed": params.seed,
+        "steps": params.train.steps,
+        "jepa_share": params.train.jepa_share,
+        "baseline_steps": baseline_steps(params),
+    }
+    path = args.out.with_suffix(".csv")
+    rows = earlier_rows(path, settings)
     for share in args.shares:
         for system in args.systems:
-            row = (
-                our_row(params, share, home)
-                if system == "ours"
-                else arm_row(system, params, share, home)
-            )
-            rows = [
-                old
-                for old in rows
-                if (old["system"], old["regions"]) != (row["system"], row["regions"])
-            ] + [row]
-            write_table(rows, args.out.with_suffix(".csv"), told)
+            if system == "ours":
+                row = our_row(params, share, home)
+            else:
+                row = arm_row(system, params, share, home)
+            key = (row["system"], row["regions"])
+            rows = [old for old in rows if (old["system"], old["regions"]) != key]
+            rows.append(row)
+            write_table(rows, path, settings)  # after each: an interrupted run keeps its rows
     table = pd.DataFrame(rows)
     shown = ["system", "regions", *(name for name in LABELS if name in table)]
     print(table[shown].to_string(index=False, float_format="{:.3f}".format))

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from satjepa.captions.embeddings import Embed, caption_embedder, encode_caption_batch
+from satjepa.captions.table import folder_of
 from satjepa.config import Params
-from satjepa.contracts import Captions
-from satjepa.data.cube import open_cube
+from satjepa.contracts import CAPTION_KINDS, Captions
+from satjepa.data.cube import cube_paths, open_cube
 from satjepa.data.pairs import PairDataset, collate, spread_evenly
+from satjepa.data.share import Share
 from satjepa.data.splits import Split, UnknownSplit
-from satjepa.paths import root
+from satjepa.paths import ARTIFACTS, root, run_folder
 
 if TYPE_CHECKING:
     from satjepa.captions.embeddings import TextEncoders
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from satjepa.models.caption_forecaster import Caption
     from satjepa.models.joint import JointModel
     from satjepa.training.checkpoint import Checkpoint
-
-ARTIFACTS = "artifacts"
 
 
 def local(path: str) -> str:
@@ -43,14 +43,27 @@ def local(path: str) -> str:
 
 def cubes_of(preset: str) -> list[Any]:
     """The opened cubes of a preset, in the order of their names."""
-    return [
-        open_cube(path) for path in sorted((root() / ARTIFACTS / "cubes" / preset).glob("*.zarr"))
-    ]
+    return [open_cube(path) for path in cube_paths(root() / ARTIFACTS / "cubes" / preset)]
 
 
 def open_split() -> Split:
     """The split file of the data stage."""
     return Split.load(root() / ARTIFACTS / "split.json")
+
+
+def captions_file(params: Params) -> Path:
+    """The table of the captioner and prompt version of params.yaml."""
+    return _of_captioner(params, "captions") / "captions.parquet"
+
+
+def text_folder(params: Params) -> Path:
+    """The store of the embeddings of that table's texts."""
+    return _of_captioner(params, "text")
+
+
+def _of_captioner(params: Params, kind: str) -> Path:
+    c = params.captions
+    return folder_of(root() / ARTIFACTS / kind, c.captioner, c.prompt_version)
 
 
 def dataset(
@@ -69,18 +82,19 @@ def dataset(
     Training windows overlap and are turned and mirrored; the others are neither. Truth layers come
     along outside training.
     """
-    from satjepa.captions.embeddings import TextStore
-    from satjepa.captions.table import read_table
+    from satjepa.captions.store import TextStore
+    from satjepa.captions.table import lookup
     from satjepa.models.latents import LatentStore
 
     d = params.data
     home = root() / ARTIFACTS
     training = part == "train"
-    words = (
-        {"captions": read_table(home / "captions.parquet"), "text": TextStore.open(home / "text")}
-        if text
-        else {}
-    )
+    words: dict[str, Any] = {}
+    if text:
+        c = params.captions
+        words["captions"] = lookup(captions_file(params), c.captioner, c.prompt_version)
+        words["text"] = TextStore.open(text_folder(params))
+        words["lengths"] = (c.max_length,) * len(CAPTION_KINDS)
     cubes = cubes_of(preset or d.presets[0])
     return PairDataset(
         cubes if emb else [cube.drop_vars("emb", errors="ignore") for cube in cubes],
@@ -90,16 +104,20 @@ def dataset(
         d.history,
         augment=training,
         truth=not training,
-        max_length=params.captions.max_length,
         latents=LatentStore(home / "latents") if latents else None,
         **words,
     )
 
 
-def batches(data: PairDataset, size: int, limit: int = 0) -> Iterator[dict[str, Any]]:
-    """Batches of `size` in order, of all samples or of `limit` spread evenly over them."""
+def batches(
+    data: PairDataset, size: int, limit: int = 0, share: Share | None = None
+) -> Iterator[dict[str, Any]]:
+    """Batches of `size` in order, of all samples or of `limit` spread evenly over them; of these
+    batches, those of one process of several.
+    """
+    share = share or Share()
     chosen = spread_evenly(len(data), limit)
-    for start in range(0, len(chosen), size):
+    for start in share.of(range(0, len(chosen), size)):
         yield collate([data[i] for i in chosen[start : start + size]])
 
 
@@ -167,30 +185,39 @@ def load_model(folder: str | Path) -> JointModel:
     return from_checkpoint(found, the_device(), trained_on(found))
 
 
+def load_run(params: Params, arm: str, seed: int) -> JointModel:
+    """The trained model of an arm of params.yaml; it forecasts by the `sample` section of `params`."""
+    from satjepa.training import checkpoint
+
+    saved = checkpoint.load(run_folder(arm, seed) / "model")
+    sample = params.sample.model_dump()
+    return from_checkpoint(saved, the_device(), trained_on(saved), sample=sample)
+
+
 def from_checkpoint(
     found: Checkpoint, device: str | torch.device, split: Split | UnknownSplit | None = None,
     backbone: str | None = None, sample: Mapping[str, Any] | None = None,
 ) -> JointModel:  # fmt: skip
     """The trained model of a checkpoint on a device, in evaluation mode, built with the settings in
-    its header.
+    its header; those of the sampler come from params.yaml, where the checkpoint is one of a run.
 
     split: what `trained_on` is set to; None lets nothing be scored. backbone: a diffusers folder or
-    hub id, instead of
-    the checkpoint's own. sample: other values for its `sample` section, where not None.
+    hub id, instead of the checkpoint's own. sample: other values of the `sample` section, where not
+    None.
 
     Raises ConfigError for a value that does not fit, CheckpointError for another backbone than it
     was trained on.
     """
-    from satjepa.config import from_dict
-    from satjepa.config.typed import with_keys
+    from satjepa.config import from_dict, load_params
+    from satjepa.config.files import with_keys
     from satjepa.training import provenance
 
     changed = {f"sample.{key}": value for key, value in (sample or {}).items() if value is not None}
     changed |= {"backbone.path": backbone} if backbone else {}
-    config = with_keys(Params, provenance.settings_of(found.header), changed)
-    found = replace(
-        found, header=found.header | {"config": config}
-    )  # an error names the backbone that was taken
+    settings = provenance.settings_of(found.header, load_params().as_dict())
+    config = with_keys(settings, changed)
+    # an error names the backbone that was taken
+    found = replace(found, header=found.header | {"config": config})
     model = provenance.restore(found, build_model(from_dict(config)))
     model.trained_on = split or UnknownSplit()
     return model.to(device)

@@ -10,6 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+# Of the stages before training: scenes, cubes, split, captions, text, latents.
+ARTIFACTS = "artifacts"
+RUNS = "runs"
+
+
+def run_folder(arm: str, seed: int) -> Path:
+    """Where an arm of params.yaml, ours or a baseline, leaves its model, log and scores."""
+    return root() / RUNS / f"{arm}-{seed}"
+
+
 CHECKOUT = ("dvc.yaml", "satjepa/paths.py")  # the pipeline, and the package that it runs
 
 
@@ -82,3 +92,17 @@ def _to_disk(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def readable(folder: str | Path) -> None:
+    """Give every file below `folder` the permissions that the umask gives a new one: those who
+    write safetensors go through a temporary file, which its owner alone may read.
+    """
+    folder = Path(folder)
+    probe = folder / f".{os.getpid()}.mode"
+    os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)

@@ -22,13 +22,20 @@ def params(**model):
     small = {"dim": 16, "depth": 1, "heads": 2}
     return space(
         data={"patch": SIDE, "history": 2},
-        model={"variant": "satjepa", "encoder": small | {"patch": 8}, "predictor": small,
-               "forecaster": {"dim": 16, "layers": 1, "heads": 2}, "adapter": {"dim": 16,
-               "layers": 1, "heads": 2}, "use_jepa": True, "use_captions": True,
-               "coarse_rgb": 0} | model,
-        loss={"l1": 20.0, "cosine": 2.0, "contrastive": 0.5, "spatial": 2.0, "feature": 5.0,
-        "temperature": 0.1,
-              "ijepa": 1.0, "readout": 5.0, "sd": 1.0, "caption": 0.5},
+        model={
+            "variant": "satjepa",
+            "encoder": small | {"patch": 8},
+            "predictor": small,
+            "forecaster": {"dim": 16, "layers": 1, "heads": 2},
+            "adapter": {"dim": 16, "layers": 1, "heads": 2},
+            "use_jepa": True,
+            "use_captions": True,
+            "coarse_rgb": 0,
+        } | model,
+        loss={
+            "l1": 20.0, "cosine": 2.0, "contrastive": 0.5, "spatial": 2.0, "feature": 5.0,
+            "temperature": 0.1, "ijepa": 1.0, "readout": 5.0, "sd": 1.0, "caption": 0.5,
+        },
         train={"timestep_mean": 0.3, "timestep_std": 0.8},
         sample={"steps": 3, "guidance": 1.0, "strength": 1.0},
     )  # fmt: skip
@@ -41,9 +48,8 @@ def parts():
 
     torch.manual_seed(0)
     transformer = build_transformer(layers=2, heads=2, head_dim=16, side=4)
-    torch.nn.init.normal_(
-        transformer.proj_out.weight, std=0.1
-    )  # diffusers starts it at zero: no gradient passes
+    # diffusers starts it at zero: no gradient passes
+    torch.nn.init.normal_(transformer.proj_out.weight, std=0.1)
     layout = Layout(256, positions_of(transformer, 4))
     empty = {
         "hidden": torch.randn(LENGTH, TEXT),
@@ -66,9 +72,7 @@ def with_lora(parts, seed):
 
 @pytest.fixture
 def build(parts):
-    """build(seed, layout changes, parameters of the model section...) -> SatJepa with LoRA, as at
-    the first step.
-    """
+    """build(seed, layout changes, parameters of the model section...) -> SatJepa at its start."""
     from satjepa.models.satjepa import SatJepa
 
     def build(seed=1, positions=None, **model):
@@ -94,9 +98,7 @@ def build_published(parts):
 
 @pytest.fixture
 def trained(build):
-    """trained(...) -> `build(...)` as after training: every zero layer of ours and of LoRA has
-    opened.
-    """
+    """trained(...) -> `build(...)` as after training: every zero layer has opened."""
 
     def trained(**options):
         model = build(**options)
@@ -118,14 +120,22 @@ def make_batch(seed, size=B):
         hidden = torch.randn(size, 3, LENGTH, TEXT) * mask[..., None]
         return {"hidden": hidden, "mask": mask, "pooled": torch.randn(size, 3, 128)}
 
+    def meta(i):
+        return {"preset": "p", "region": "R", "year": 2020, "x": 32 * i, "y": 0, "aug": 0}
+
     return {
-        "rgb_t": torch.rand(size, 3, SIDE, SIDE), "rgb_tp1": torch.rand(size, 3, SIDE, SIDE),
-        "valid_t": ok, "valid_tp1": ok, "emb_tp1": torch.nn.functional.normalize(torch.randn(size,
-        64, SIDE, SIDE), dim=1), "emb_valid": ok, "history": torch.rand(size, 2, 3, SIDE, SIDE),
-        "history_valid": torch.ones(size, 2, dtype=torch.bool), "text_t": text(),
-        "text_tp1": text(), "meta": [{"preset": "p", "region": "R", "year": 2020, "x": 32 * i,
-        "y": 0, "aug": 0} for i in range(size)],
-    }  # fmt: skip
+        "rgb_t": torch.rand(size, 3, SIDE, SIDE),
+        "rgb_tp1": torch.rand(size, 3, SIDE, SIDE),
+        "valid_t": ok,
+        "valid_tp1": ok,
+        "emb_tp1": torch.nn.functional.normalize(torch.randn(size, 64, SIDE, SIDE), dim=1),
+        "emb_valid": ok,
+        "history": torch.rand(size, 2, 3, SIDE, SIDE),
+        "history_valid": torch.ones(size, 2, dtype=torch.bool),
+        "text_t": text(),
+        "text_tp1": text(),
+        "meta": [meta(i) for i in range(size)],
+    }
 
 
 @pytest.fixture

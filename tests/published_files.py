@@ -1,12 +1,11 @@
-"""Published checkpoints in miniature, with random weights: the layout at small widths, for the
-tests that read them.
-"""
+"""Published checkpoints in miniature, with random weights: the layout at small widths."""
 
 from pathlib import Path
 
 import torch
 
-from satjepa.published.layout import KEYS, Dims, expected
+from satjepa.published.dims import Dims
+from satjepa.published.layout import KEYS, expected
 from satjepa.published.names import LORA
 
 WIDTH = 160  # of assets/tiny_sd3
@@ -36,35 +35,57 @@ CONFIG = {
 
 
 def lora_names(dual: int = 0) -> list[str]:
-    """Names of LoRA's tensors on a transformer of BLOCKS blocks, the first `dual` of them with a
-    second attention.
+    """Names of LoRA's tensors on a transformer of BLOCKS blocks.
+
+    dual: how many of them, from the first, have a second attention.
     """
-    places = [(i, a) for i in range(BLOCKS) for a in ("attn", "attn2") if a == "attn" or i < dual]
-    layers = [f"{i}.{a}.{t}" for i, a in places for t in ("to_q", "to_k", "to_v", "to_out.0")]
-    return [
-        f"base_model.model.transformer_blocks.{n}.lora_{s}.default.weight"
-        for n in layers
-        for s in "AB"
-    ]
+    names = []
+    for block in range(BLOCKS):
+        for attention in ("attn", "attn2") if block < dual else ("attn",):
+            for target in ("to_q", "to_k", "to_v", "to_out.0"):
+                layer = f"base_model.model.transformer_blocks.{block}.{attention}.{target}"
+                names += [f"{layer}.lora_{side}.default.weight" for side in "AB"]
+    return names
 
 
 def content(dims: Dims = DIMS, dual: int = 0, half: bool = False, optimizer: bool = True) -> dict:
-    """What a published file holds: random weights, an AdamW state of three parameters, a
-    configuration with tokens.
+    """What a published file holds, in miniature.
+
+    Random weights, an AdamW state of three parameters, a configuration with access tokens.
     """
     torch.manual_seed(7)
     shapes = {"A": (dims.lora_rank, WIDTH), "B": (WIDTH, dims.lora_rank)}
-    lora = {name: torch.randn(shapes[name.split(".lora_")[1][0]]) for name in lora_names(dual)}
-    made = {
-        s: {n: 0.05 * torch.randn(shape) for n, shape in part.items()}
-        for s, part in expected(dims, lora).items()
+    lora = {}
+    for name in lora_names(dual):
+        side = name.split(".lora_")[1][0]
+        lora[name] = torch.randn(shapes[side])
+    parts = {}
+    for section, part in expected(dims, lora).items():
+        parts[section] = {name: 0.05 * torch.randn(shape) for name, shape in part.items()}
+    parts[LORA] = {name: tensor.bfloat16() for name, tensor in lora.items()} if half else lora
+    parts |= {
+        "prompt_embeds": torch.randn(1, 77, dims.joint_dim).bfloat16(),
+        "pooled_prompt_embeds": torch.zeros(1, dims.pooled_dim).bfloat16(),
+        "scaler": None,
+        "epoch": 12,
+        "best_val_loss": 1 / 3,
+        "config": CONFIG,
+        "use_lora": True,
     }
-    made[LORA] = {name: tensor.bfloat16() for name, tensor in lora.items()} if half else lora
-    moments = ("exp_avg", "exp_avg_sq")
-    state = {
-        i: {"step": torch.tensor(3.0)} | {name: torch.randn(2, 3) for name in moments}
-        for i in range(3)
-    }
+    if optimizer:
+        parts["optimizer"] = adamw_state()
+    return {key: parts[key] for key in KEYS if key in parts}
+
+
+def adamw_state() -> dict:
+    """The state of an AdamW of three parameters."""
+    state = {}
+    for number in range(3):
+        state[number] = {
+            "step": torch.tensor(3.0),
+            "exp_avg": torch.randn(2, 3),
+            "exp_avg_sq": torch.randn(2, 3),
+        }
     group = {
         "lr": 1e-4 / 3,
         "betas": (0.9, 0.999),
@@ -72,14 +93,7 @@ def content(dims: Dims = DIMS, dual: int = 0, half: bool = False, optimizer: boo
         "maximize": None,
         "params": [0, 1, 2],
     }
-    made |= {
-        "prompt_embeds": torch.randn(1, 77, dims.joint_dim).bfloat16(),
-        "pooled_prompt_embeds": torch.zeros(1, dims.pooled_dim).bfloat16(),
-        "scaler": None, "epoch": 12, "best_val_loss": 1 / 3, "config": CONFIG, "use_lora": True,
-    }  # fmt: skip
-    if optimizer:
-        made["optimizer"] = {"state": state, "param_groups": [group]}
-    return {key: made[key] for key in KEYS if key in made}
+    return {"state": state, "param_groups": [group]}
 
 
 def saved(values: object, path: Path) -> Path:
@@ -89,24 +103,32 @@ def saved(values: object, path: Path) -> Path:
 
 
 def difference(a: object, b: object, where: str = "") -> str:
-    """The first place where two trees of dicts, lists, tensors and plain values differ in type or
-    in any bit; or "".
+    """The first place where two trees differ in type or in any bit, "" if they do not.
+
+    Trees of dicts, lists, tensors and plain values.
     """
     if type(a) is not type(b):
         return f"{where}: {type(a)} and {type(b)}"
     if isinstance(a, dict):
         if list(a) != list(b):
             return f"{where}: keys {list(a)} and {list(b)}"
-        return next((d for key in a if (d := difference(a[key], b[key], f"{where}/{key}"))), "")
-    if isinstance(a, list | tuple):
-        pairs = enumerate(zip(a, b, strict=True))
-        return next((d for i, (x, y) in pairs if (d := difference(x, y, f"{where}/{i}"))), "")
-    if isinstance(a, torch.Tensor):
-        alike = a.dtype == b.dtype and a.shape == b.shape
-        equal = alike and torch.equal(*(t.flatten().contiguous().view(torch.uint8) for t in (a, b)))
-        return (
-            ""
-            if equal
-            else f"{where}: {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)}, or their bits"
-        )
-    return "" if a == b else f"{where}: {a!r} and {b!r}"
+        pairs = [(key, a[key], b[key]) for key in a]
+    elif isinstance(a, list | tuple):
+        pairs = [(i, x, y) for i, (x, y) in enumerate(zip(a, b, strict=True))]
+    elif isinstance(a, torch.Tensor):
+        if _bit_equal(a, b):
+            return ""
+        return f"{where}: {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)}, or their bits"
+    else:
+        return "" if a == b else f"{where}: {a!r} and {b!r}"
+    for key, x, y in pairs:
+        if found := difference(x, y, f"{where}/{key}"):
+            return found
+    return ""
+
+
+def _bit_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    first, second = (tensor.flatten().contiguous().view(torch.uint8) for tensor in (a, b))
+    return torch.equal(first, second)

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 from reach import REPO
-from readme_table import BLOCK, filled
+from result_tables import BLOCK, PAGES, filled
 
 from satjepa.config import load_params
-from satjepa.config.baselines import arm_names, read_arm
+from satjepa.config.files import read_yaml
+from satjepa.evaluation.results import arm_steps, baseline_steps
+from satjepa.evaluation.table import read_scores
 
-README = (REPO / "README.md").read_text() if (REPO / "README.md").exists() else ""
+README = (REPO / "README.md").read_text()
+DOCS = sorted((REPO / "docs").glob("*.md"))
+RESULTS = (REPO / "docs/results.md").read_text()
+BUDGET = ("steps", "jepa_share", "batch", "lr", "muon_lr")  # of a training that is compared
 # Commands of others, by their first words. What else stands in a bash block must be checked below,
 # or added here.
 FOREIGN = {
@@ -115,82 +119,94 @@ def anchors(text: str) -> set[str]:
 
 
 def test_the_tables_are_those_of_the_csv():
-    assert [block[1:3] for block in BLOCK.findall(README)] == [
-        (preset, folder)
-        for folder in ("experiments/table", "reports")
-        for preset in ("strong", "gentle")
-    ]
-    assert filled(README) == README, "python tests/readme_table.py writes them anew"
+    full = ["strong", "gentle"]
+    blocks = [(bool(block[1]), block[2], block[3]) for block in BLOCK.findall(README)]
+    assert blocks == [(True, "strong", "experiments/table")]
+    blocks = [(bool(block[1]), block[2], block[3]) for block in BLOCK.findall(RESULTS)]
+    wanted = [(False, preset, "experiments/table") for preset in full]
+    assert blocks == wanted + [(False, preset, "reports") for preset in full]
+    for name in PAGES:
+        text = (REPO / name).read_text()
+        assert filled(text) == text, "python tests/result_tables.py writes them anew"
 
 
-def test_the_table_was_made_with_the_parameters_of_today():
+def test_the_table_of_the_demo_was_made_with_the_parameters_of_today():
     """And the text says with which."""
     params = load_params(REPO / "params.yaml")
     settings = json.loads((REPO / "reports/table.settings.json").read_text())
-    told = {
+    expected = {
         "steps": params.train.steps,
-        "ablation_steps": params.ablate.steps,
+        "ablation_steps": arm_steps(params, "ablation"),
+        "published_steps": arm_steps(params, "published"),
+        "baseline_steps": baseline_steps(params),
         "guidance": params.sample.guidance,
+        "sampler_steps": params.sample.steps,
     }
-    told |= {"published_steps": params.published.steps, "sampler_steps": params.sample.steps}
-    assert {name: settings[name] for name in told} == told
-    assert set(pd.read_csv(REPO / "reports/table.csv")["n"]) == {params.eval.max_patches}
-    words = " ".join(README.split())
+    assert {name: settings[name] for name in expected} == expected
+    rows = read_scores(REPO / "reports/table.csv")
+    assert {row["n"] for row in rows} == {params.eval.max_patches}
+    words = " ".join(RESULTS.split())
     budget = f"one seed, {params.train.steps} steps of {params.train.batch}"
     assert f"{budget}) on {params.eval.max_patches} patches" in words
-    assert (
-        f"trained for {params.published.steps} steps" in words
-        and f"for {params.ablate.steps} steps" in words
-    )
+    (published,) = set(arm_steps(params, "published").values())
+    (ablations,) = set(arm_steps(params, "ablation").values())
+    assert f"trained for {published} steps here, the ablations for {ablations} steps" in words
+
+
+def made_of(params: dict) -> dict:
+    """What a params file says of training and scoring the model itself, whatever its sections are
+    called in which year.
+    """
+    train = {key: value for key, value in params["train"].items() if key in BUDGET}
+    return {"train": train, "sample": params["sample"], "patches": params["eval"]["max_patches"]}
 
 
 def test_the_experiment_was_made_with_its_parameters():
-    """And the text says with which, of how many seeds it is so far, and whether today's would be
-    others.
-    """
-    today = yaml.safe_load((REPO / "params.table.yaml").read_text())
+    """And the text says with which, and of how many seeds."""
+    params = load_params(REPO / "params.table.yaml")
     folder = REPO / "experiments/table"
     settings = json.loads((folder / "table.settings.json").read_text())
-    rows = pd.read_csv(folder / "table.csv")
-    seeds = today["ablate"]["seeds"]
-    words = " ".join(README.split())
-    assert f"{rows['seeds'].max()} of {len(seeds)} seeds" in words
-    found = [yaml.safe_load(path.read_text()) for path in folder.glob("seed-*/params.yaml")]
+    rows = pd.DataFrame(read_scores(folder / "table.csv"))
+    words = " ".join(RESULTS.split())
+    assert f"{rows['seeds'].max():g} of {len(params.seeds)} seeds" in words
+    found = [read_yaml(path) for path in folder.glob("seed-*/params.yaml")]
     assert len(found) == rows["seeds"].max()
-    for made in found:
-        how = made["train"]
-        sampler = made["sample"]
-        assert how["steps"] == made["ablate"]["steps"] == made["published"]["steps"]
-        assert how["steps"] == made["baselines"]["train"]["steps"]
-        told = {
-            "steps": how["steps"],
-            "guidance": sampler["guidance"],
-            "sampler_steps": sampler["steps"],
+    for values in found:
+        assert {key: made_of(values)[key] for key in ("train", "patches")} == {
+            key: made_of(params.as_dict())[key] for key in ("train", "patches")
         }
-        assert {name: settings[name] for name in told} == told
-        assert set(rows["n"]) == {made["eval"]["max_patches"]}
-        assert f"the same {how['steps']} steps of {how['batch']} patches" in words
-        assert f"on {made['eval']['max_patches']} patches of eight regions" in words
-        made["ablate"]["seeds"] = seeds
-        made["data"].setdefault(
-            "white", None
-        )  # younger than the experiment, which did what null says
-        assert (made != today) == ("`params.table.yaml` has changed since" in words)
+        sampler = values["sample"]
+        assert (settings["steps"], settings["guidance"], settings["sampler_steps"]) == (
+            values["train"]["steps"], sampler["guidance"], sampler["steps"],
+        )  # fmt: skip
+        steps = f"{values['train']['steps']} steps of {values['train']['batch']} patches"
+        assert f"the same {steps}" in words
+        assert f"on {values['eval']['max_patches']} patches of eight regions" in words
+    assert set(rows["n"]) == {params.eval.max_patches}
+
+
+def test_every_row_of_the_table_has_the_command_that_makes_it():
+    """Each arm of the experiment stands beside a stage of that name."""
+    params = load_params(REPO / "params.table.yaml")
+    for name in params.baselines.arms:
+        assert f"| `baselines.arms.{name}` | `dvc repro score_baselines@{name}-0` |" in RESULTS
+    for name in params.arms:
+        assert f"| `arms.{name}` | `dvc repro score@{name}-0` |" in RESULTS
 
 
 def test_no_baseline_of_the_experiment_is_starved():
     """None has fewer steps, or smaller batches, than the model itself."""
     params = load_params(REPO / "params.table.yaml")
-    assert params.train.steps == params.ablate.steps == params.published.steps
-    arms = [read_arm(params, name) for name in arm_names(params)]
-    budgets = [(arm.train.steps, arm.train.batch) for arm in arms if arm.train]
-    assert len(budgets) > 4 and min(budgets)[0] >= params.train.steps
-    assert min(batch for _, batch in budgets) >= params.train.batch
+    steps = [*arm_steps(params, "ablation").values(), *arm_steps(params, "published").values()]
+    assert set(steps) == {params.train.steps}
+    fits = [fit for name in params.baselines.arms if (fit := params.baselines.fit(name))]
+    assert len(fits) > 4 and min(fit.steps for fit in fits) >= params.train.steps
+    assert min(fit.batch for fit in fits) >= params.train.batch
 
 
 def test_what_the_text_says_of_the_land_a_system_needs():
     rows = pd.read_csv(REPO / "docs/sample_efficiency.csv")
-    words = " ".join(README.split())
+    words = " ".join(RESULTS.split())
     settings = json.loads((REPO / "docs/sample_efficiency.settings.json").read_text())
     assert rows["system"].nunique() == 3
     for _, system in rows.groupby("system"):
@@ -199,23 +215,38 @@ def test_what_the_text_says_of_the_land_a_system_needs():
     assert f"for {settings['steps']} steps on {regions} regions" in words
 
 
+TEXTS = {path.relative_to(REPO): path.read_text() for path in [REPO / "README.md", *DOCS]}
+COMMANDS = [words for text in TEXTS.values() for words in commands(text)]
+LINKS = [(page, link) for page, text in TEXTS.items() for link in links(text)]
+
+
 def test_readme_leads_a_reader_in():
-    assert ["make", "repro"] in commands(README)
-    assert ["make", "test"] in commands(README)
+    first, *_ = commands(README)
+    assert first == ["make", "setup"]
+    assert ["satjepa", "forecast", "--example"] in commands(README)[:3]
+    assert ["make", "repro"] in commands(README) and ["make", "test"] in commands(README)
     assert links(README), "no picture, no link"
+    assert len(README.splitlines()) <= 170
 
 
-@pytest.mark.parametrize("words", commands(README), ids=lambda words: " ".join(words))
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words))
 def test_a_command_is_one_of_this_repository(words: list[str]):
     check(words)
 
 
-@pytest.mark.parametrize("link", links(README))
-def test_a_link_leads_somewhere(link: str):
+@pytest.mark.parametrize(("page", "link"), LINKS, ids=str)
+def test_a_link_leads_somewhere(page: Path, link: str):
     path, _, anchor = link.partition("#")
-    assert not path or (REPO / path).exists()
-    target = README if not path else Path(REPO / path).read_text() if path.endswith(".md") else ""
-    assert not anchor or anchor in anchors(target)
+    target = (REPO / page).parent / path if path else REPO / page
+    assert target.exists()
+    assert not anchor or anchor in anchors(target.read_text())
+
+
+def test_the_architecture_is_drawn_by_its_script():
+    import runpy
+
+    drawn = runpy.run_path(str(REPO / "docs/architecture.py"))["draw"]()
+    assert (REPO / "docs/architecture.svg").read_text(encoding="utf-8") == drawn
 
 
 def test_files_named_in_the_text_exist():

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from reach import REPO, code_of, modules_of
 
+from satjepa.config.files import read_yaml
 from satjepa.pipeline.run_notebook import canonical
 
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
@@ -31,15 +33,18 @@ CARD = {
 CARD |= {"matplotlib", "dvc"}
 # Reached by every notebook, and no reason to run it again: what they read is in `params`, what they
 # print is no result.
-PLUMBING = {"__init__", "config", "config_baselines", "typed", "paths", "nb", "notebook"}
-PLUMBING = {f"satjepa/{name}.py" for name in PLUMBING}
-# Reached by name only: a data set without text opens neither the captions' store nor the latents'.
-STORES = {
-    "satjepa/captions/embeddings.py",
-    "satjepa/models/backbone.py",
-    "satjepa/models/latents.py",
-}
-NOT_RUN = {"data": STORES | {"satjepa/captions/table.py"}, "captions": STORES}
+PLUMBING = (
+    "config",
+    "contracts",
+    "paths",
+    "pipeline/notebook",
+    "pipeline/run_notebook",
+    "__init__",
+)
+# What is only looked at: no reason to make data or models again.
+LOOKED_AT = ("figures", "evaluation", "metrics", "baselines")
+MAKES = {"data", "captions", "embeddings", "backbone", "train"}  # stages that others stand on
+MAKES_BASELINES = {"baselines"}
 
 
 def listed() -> list[Path]:
@@ -117,51 +122,71 @@ def test_every_notebook_is_a_stage():
     assert used == {f"notebooks/{path.name}" for path in NOTEBOOKS}
 
 
+# The first stages open a data set to look at it, without the captions and latents that come later.
+NOT_YET = {"data": ("assemble", "captions", "models"), "captions": ("models",)}
+
+
+def no_dependency(stage: str) -> tuple[str, ...]:
+    """Parts of satjepa/ that a stage may reach without depending on them."""
+    if stage in NOT_YET:
+        return (*PLUMBING, *LOOKED_AT, *NOT_YET[stage])
+    if stage in MAKES_BASELINES:
+        return (*PLUMBING, *(part for part in LOOKED_AT if part != "baselines"))
+    return (*PLUMBING, *LOOKED_AT) if stage in MAKES else PLUMBING
+
+
 @pytest.mark.parametrize("name", stages())
-def test_a_stage_lists_the_modules_it_reaches(name: str):
-    """No less, or a change would not run it again; no more, or one elsewhere would: `python
-    tests/reach.py`.
+def test_a_stage_depends_on_the_code_that_it_reaches(name: str):
+    """No less, or a change would not run it again: `python tests/reach.py`. A folder stands for all
+    that is in it, and each that is listed is reached.
     """
     deps = stages()[name]["deps"]
     notebook = next(dep for dep in deps if dep.endswith(".ipynb"))
-    reached = set(modules_of(REPO / notebook)) - PLUMBING - NOT_RUN.get(name, set())
-    assert {dep for dep in deps if dep.endswith(".py")} == reached
+    passed_over = tuple(f"satjepa/{part}" for part in no_dependency(name))
+    reached = [path for path in modules_of(REPO / notebook) if not path.startswith(passed_over)]
+    reached = [path for path in reached if not path.endswith("/__init__.py")]
+    code = [dep for dep in deps if dep.startswith("satjepa/")]
+    lacking = [path for path in reached if not path.startswith(tuple(code))]
+    idle = [dep for dep in code if not any(path.startswith(dep) for path in reached)]
+    assert (lacking, idle) == ([], [])
+
+
+@pytest.mark.parametrize("name", sorted(MAKES | MAKES_BASELINES))
+def test_nothing_that_is_only_looked_at_makes_data_or_models_again(name: str):
+    deps = stages()[name]["deps"]
+    looked_at = tuple(f"satjepa/{part}" for part in no_dependency(name))
+    assert not [dep for dep in deps if dep.startswith(looked_at)]
+    sections = {key.split(".")[0] for key in stages()[name]["params"]}
+    assert not sections & {"sample"}
+    assert "eval" not in sections or name == "backbone"  # LPIPS is part of the decoder's loss
 
 
 def leaves(values: dict, prefix: str = "") -> set[str]:
-    """The dotted keys of params.yaml; an ablation arm counts as one value."""
+    """The dotted keys of params.yaml; an arm counts as one value."""
     found = set()
     for name, value in values.items():
-        deeper = isinstance(value, dict) and not prefix.startswith("ablate.arms")
+        deeper = isinstance(value, dict) and f"{prefix}{name}" not in ("arms", "baselines.arms")
         found |= leaves(value, f"{prefix}{name}.") if deeper else {prefix + name}
     return found
 
 
 def test_every_parameter_reaches_a_stage():
-    params = leaves(yaml.safe_load((REPO / "params.yaml").read_text()))
+    params = leaves(read_yaml(REPO / "params.yaml"))
+    asked = {key.split(".$")[0] for stage in stages().values() for key in stage.get("params", [])}
+    asked |= set(re.findall(r"\$\{((?!item|nb|done|key)[\w.]+)\}", (REPO / "dvc.yaml").read_text()))
+    unread = [key for key in params if not any(f"{key}.".startswith(f"{a}.") for a in asked)]
+    assert unread == []
 
-    def covered(names: list[str]) -> set[str]:
-        return {
-            key
-            for key in params
-            for name in names
-            if f"{key}.".startswith(f"{name.split('.$')[0]}.")
-        }
 
-    train = covered(stages()["train"]["params"])
-    text = (REPO / "dvc.yaml").read_text()
-    in_templates = covered(re.findall(r"\$\{((?!item|nb|done|key)[\w.]+)\}", text))
-    assert (
-        set().union(*(covered(stage.get("params", [])) for stage in stages().values()))
-        | in_templates
-        == params
-    )
-    for name in ("ablate", "published"):
-        arms = covered(stages()[name]["params"])
-        assert train - arms == {"train.steps"}
-        assert {key for key in arms - train if not key.startswith(f"{name}.arms.")} == {
-            f"{name}.steps"
-        }
+def test_what_only_grows_is_not_deleted_before_its_stage():
+    """A captioner that is killed goes on: its rows, and the embeddings of its texts, are kept."""
+    for name, out in {"captions": "artifacts/captions", "embeddings": "artifacts/text"}.items():
+        (kept,) = [o for o in stages()[name]["outs"] if one_of(o).startswith(out)]
+        assert kept[one_of(kept)]["persist"] is True
+
+
+def test_the_pipeline_is_read_at_a_glance():
+    assert len((REPO / "dvc.yaml").read_text().splitlines()) <= 150
 
 
 def md5_of(path: Path) -> str:
@@ -177,7 +202,7 @@ def test_the_lock_is_fresh():
     """What dvc.lock recorded is what git holds now; else run `dvc repro` before committing."""
     assert set(stages()) == {name.split("@")[0] for name in stages("dvc.lock")}
     tracked = listed()
-    params = yaml.safe_load((REPO / "params.yaml").read_text())
+    params = read_yaml(REPO / "params.yaml")
     for name, stage in stages("dvc.lock").items():
         frozen = stages()[name.split("@")[0]].get("frozen", False)
         for entry in ([] if frozen else stage["deps"]) + stage["outs"]:
@@ -209,6 +234,60 @@ def requirements(name: str) -> dict[str, str]:
     lines = [line.split(";")[0].strip() for line in (REPO / name).read_text().splitlines()]
     pairs = [line.partition("==") for line in lines if line and not line.startswith("#")]
     return {package.lower().replace("_", "-"): version for package, _, version in pairs}
+
+
+# Nothing imports these: they are programs, or what another package reads Parquet or Zarr with.
+PROGRAMS = {"jupyterlab", "ipykernel", "pyarrow", "ruff", "pytest-timeout"}
+
+
+def imported_by(folders: tuple[str, ...]) -> set[str]:
+    """The distributions, other than Python's own, that the files of some folders import."""
+    from importlib.metadata import packages_distributions
+
+    texts = [path.read_text() for name in folders for path in (REPO / name).rglob("*.py")]
+    texts += [code_of(path) for name in folders for path in (REPO / name).glob("*.ipynb")]
+    modules = {name for text in texts for name in third_party(ast.parse(text))}
+    known = packages_distributions() | {"ruamel": ["ruamel-yaml"]}
+    return {known[name][0].lower().replace("_", "-").replace(".", "-") for name in modules}
+
+
+def third_party(tree: ast.Module) -> set[str]:
+    """The top-level modules that a file imports and that are neither Python's nor ours."""
+    ours = {"satjepa", *(path.stem for name in OURS for path in (REPO / name).rglob("*.py"))}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module.split(".")[0])
+    return found - ours - sys.stdlib_module_names - {"__future__"}
+
+
+OURS = ("tests", "benchmarks", "scripts")
+PACKAGE = ("satjepa", "notebooks", "benchmarks")
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
+    """By name, not by way of another package that happens to bring it along."""
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    declared = {Requirement(r).name for r in project["dependencies"]}
+    dev = {Requirement(r).name for r in project["optional-dependencies"]["dev"]}
+    used = imported_by(PACKAGE)
+    assert sorted(used - declared) == []
+    assert sorted(declared - used - PROGRAMS) == []
+    used_by_tests = imported_by(("tests",)) | {"scikit-image", "torchmetrics"}  # importorskip
+    assert sorted(used_by_tests - declared - dev) == []
+    assert sorted(dev - used_by_tests - PROGRAMS) == []
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=lambda c: c[0])
+def test_ruff_finds_nothing(command: list[str]):
+    """As `make lint`."""
+    ruff = [sys.executable, "-m", "ruff", *command, "--no-cache"]
+    done = subprocess.run(ruff, cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
 def test_lock_pyproject_and_conda_agree():

@@ -45,9 +45,9 @@ def test_the_figure_has_a_line_a_system_and_a_tick_a_share(bench) -> None:
 
 def test_rows_of_an_earlier_run_stay_if_its_settings_were_the_same(bench, tmp_path) -> None:
     write_table([{"system": "a", "regions": 2}], tmp_path / "t.csv", {"steps": 3})
-    assert bench.kept(tmp_path / "t.csv", {"steps": 3}) == [{"system": "a", "regions": 2}]
+    assert bench.earlier_rows(tmp_path / "t.csv", {"steps": 3}) == [{"system": "a", "regions": 2}]
     assert (
-        bench.kept(tmp_path / "t.csv", {"steps": 4})
-        == bench.kept(tmp_path / "other.csv", {"steps": 3})
+        bench.earlier_rows(tmp_path / "t.csv", {"steps": 4})
+        == bench.earlier_rows(tmp_path / "other.csv", {"steps": 3})
         == []
     )

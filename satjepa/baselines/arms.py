@@ -1,14 +1,11 @@
 """The arms of `baselines` in params.yaml as forecasters: built, trained, loaded, scored. Glue, as
 `satjepa.assemble`.
 
-arm = read_arm(params, "unet")
-forecaster = load_arm(arm, params, train_arm(arm, params, run_dir))
-score_arm("unet", arm, forecaster, params, run_dir / "scores.csv")
+    forecaster = load_arm("unet", params, train_arm("unet", params, run_dir))
 """
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,115 +31,140 @@ from satjepa.training import checkpoint, provenance
 
 if TYPE_CHECKING:
     from satjepa.config import Params
-    from satjepa.config.baselines import Arm
+    from satjepa.config.baselines import SD35, Arm, SD35LoRA
     from satjepa.contracts import Forecaster
     from satjepa.data.pairs import PairDataset
 
 UNUSED = ("emb_tp1", "emb_valid")  # of a batch: no baseline sees embeddings
 
 
-def build_arm(arm: Arm, params: Params) -> Any:
+def build_arm(name: str, params: Params) -> Any:
     """The forecaster of an arm as it is before training; equal `params.seed` give equal weights."""
+    arm = params.baselines.read(name, params.data)
     torch.manual_seed(params.seed)
     side = params.data.patch
+    settings = arm.model.model_dump() | arm.sample.model_dump()
     match arm.kind:
         case "climatology":
             return Climatology()
         case "trend":
             return LinearTrend()
         case "unet":
-            return UNet(**arm.model)
+            return UNet(**settings)
         case "simvp":
-            return SimVP(**arm.model)
+            return SimVP(**settings)
         case "predrnn":
-            return PredRNN(side, **arm.model)
+            return PredRNN(side, **settings)
         case "mcvd":
-            return MCVD(side, **arm.model)
+            return MCVD(side, **settings)
     return _stable_diffusion(arm, params)
 
 
-def _stable_diffusion(arm: Arm, params: Params) -> nn.Module:
+def _stable_diffusion(arm: SD35 | SD35LoRA, params: Params) -> nn.Module:
     """The frozen backbone from image to image, with LoRA if it is to be trained."""
     from safetensors.torch import load_file
 
-    from satjepa.baselines.sd35 import SD35, img2img_path
+    from satjepa.baselines import sd35
     from satjepa.models.flow import sigmas
 
-    sizes = dict(arm.model)
-    b = params.backbone
-    kind, steps, strength, prompt = (
-        sizes.pop(name) for name in ("levels", "steps", "strength", "prompt")
+    sample = arm.sample
+    backbone = load_backbone(params, lora=arm.trained)
+    empty, *prompt = embed_texts(params, ["", sample.prompt] if sample.prompt else [""])
+    if sample.levels == "img2img":
+        levels = sd35.img2img_path(sample.steps, sample.strength, backbone.shift)
+    else:
+        levels = sigmas(sample.steps, backbone.shift, sample.strength)
+    folder = params.backbone.layout
+    layout = load_file(Path(local(folder)) / "layout.safetensors") if folder else None
+    return sd35.SD35(
+        backbone,
+        levels,
+        empty,
+        prompt[0] if prompt else None,
+        layout,
+        guidance=sample.guidance,
+        work_size=sample.work_size,
+        **arm.model.model_dump(),
     )
-    backbone = load_backbone(params, lora=arm.train is not None)
-    captions = embed_texts(params, ["", prompt] if prompt else [""])
-    levels = sigmas(steps, backbone.shift, strength)
-    if kind == "img2img":
-        levels = img2img_path(steps, strength, backbone.shift)
-    layout = load_file(Path(local(b.layout)) / "layout.safetensors") if b.layout else None
-    return SD35(backbone, levels, captions[0], captions[1] if prompt else None, layout, **sizes)
 
 
-def header_of(arm: Arm, params: Params, model: Any) -> dict[str, Any]:
+def header_of(name: str, params: Params, model: Any) -> dict[str, Any]:
     """Header of an arm's checkpoint: all that decides its weights."""
-    train = arm.train and dataclasses.asdict(arm.train)
-    config = {"kind": arm.kind, "model": arm.model, "train": train or {}, "seed": params.seed}
-    config["data"] = dataclasses.asdict(params.data)
+    arm = params.baselines.read(name, params.data)
+    fit_settings = params.baselines.fit(name)
+    config = {
+        "kind": arm.kind,
+        "model": arm.model.model_dump(),
+        "train": fit_settings.model_dump() if fit_settings else {},
+        "seed": params.seed,
+        "data": params.data.model_dump(),
+    }
     backbone = ""
-    if arm.kind == "sd35":
-        config |= {
-            name: dataclasses.asdict(getattr(params, name)) for name in ("backbone", "captions")
-        }
+    if reads_text(arm):
+        config |= {key: getattr(params, key).model_dump() for key in ("backbone", "captions")}
         backbone = provenance.hash_module(model.backbone, frozen_only=True)
     return make_header(config, open_split().sha256, backbone, model)
 
 
-def pairs_of(arm: Arm, params: Params, part: str) -> PairDataset:
+def reads_text(arm: Arm) -> bool:
+    """Whether an arm is given captions and latents: Stable Diffusion is."""
+    return arm.kind in ("sd35", "sd35_lora")
+
+
+def pairs_of(name: str, params: Params, part: str) -> PairDataset:
     """The samples of a part of the first preset, with all that the arm reads of them."""
-    text = arm.kind == "sd35"
+    text = reads_text(params.baselines.read(name, params.data))
     return dataset(params, part, text=text, latents=text, emb=False)
 
 
 def train_arm(
-    arm: Arm, params: Params, run_dir: str | Path, progress: bool = True,
-    max_seconds: float | None = None, data: PairDataset | None = None,
-) -> Path:  # fmt: skip
+    name: str,
+    params: Params,
+    run_dir: str | Path,
+    progress: bool = True,
+    max_seconds: float | None = None,
+    data: PairDataset | None = None,
+) -> Path:
     """Train an arm on the training part of the first preset, or on `data`, some of it; returns the
     folder of its checkpoint.
 
     Where nothing is trained, the checkpoint is empty but for its header, and so is log.csv: every
     arm leaves the same files. Arguments and errors as of `satjepa.baselines.fit.fit`.
     """
-    model = build_arm(arm, params)
+    model = build_arm(name, params)
     run = Path(run_dir)
-    header = header_of(arm, params, model)
-    if arm.train is None:
+    header = header_of(name, params, model)
+    settings = params.baselines.fit(name)
+    if settings is None:
         folder = checkpoint.save(run / "model", {}, header, {"step": 0}, {})
         (run / "log.csv").write_text("step,lr,loss,grad_norm,val_loss\n")
         return folder
-    data = pairs_of(arm, params, "train") if data is None else data
-    validation = [
-        {name: value for name, value in batch.items() if name not in UNUSED}
-        for batch in batches(pairs_of(arm, params, "val"), arm.train.batch, arm.train.val_patches)
-    ]
-    return fit(model, data, validation, arm.train, run, header, params.seed, progress, max_seconds)
+    data = pairs_of(name, params, "train") if data is None else data
+    validation = []
+    for batch in batches(pairs_of(name, params, "val"), settings.batch, settings.val_patches):
+        validation.append({key: value for key, value in batch.items() if key not in UNUSED})
+    return fit(
+        model, data, validation, settings, run, header, params.seed, progress, max_seconds,
+        params.train.workers,
+    )  # fmt: skip
 
 
-def load_arm(arm: Arm, params: Params, folder: str | Path) -> Forecaster:
+def load_arm(name: str, params: Params, folder: str | Path) -> Forecaster:
     """The forecaster of an arm from its checkpoint; if it was trained, with `trained_on` set to the
     split that it must not be scored on.
 
     Raises CheckpointError if the checkpoint is of other settings, another split, or another
     backbone.
     """
-    model = build_arm(arm, params)
+    model = build_arm(name, params)
     saved = checkpoint.load(folder)
-    provenance.require_same(saved, header_of(arm, params, model))
-    if arm.train is not None:
+    provenance.require_same(saved, header_of(name, params, model))
+    if params.baselines.arms[name].trained:
         load_trained(model, saved.tensors)
         model.trained_on = open_split()
     return model.to(the_device()).eval() if isinstance(model, nn.Module) else model
 
 
-def members(arm: Arm, params: Params) -> int:
+def members(name: str, params: Params) -> int:
     """Forecasts of a place: `sample.samples` of what draws them, one of what is deterministic."""
-    return params.sample.samples if arm.kind in ("mcvd", "sd35") else 1
+    return params.sample.samples if params.baselines.arms[name].ensemble else 1

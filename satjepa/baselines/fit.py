@@ -28,7 +28,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from satjepa.assemble import the_device
 from satjepa.training import checkpoint, provenance
 from satjepa.training.checkpoint import Checkpoint, CheckpointError
+from satjepa.training.feed import feed
 from satjepa.training.log import Report, Stop
 from satjepa.training.run import Interrupted, Run, facts
 from satjepa.training.schedules import one_cycle, warmup_constant
@@ -52,22 +53,20 @@ Tensors = dict[str, Tensor]
 def fit(
     model: nn.Module, data: Any, validation: list[dict[str, Any]], how: Fit, run_dir: str | Path,
     header: dict[str, Any], seed: int, progress: bool = True, max_seconds: float | None = None,
+    workers: int = 0,
 ) -> Path:  # fmt: skip
     """Train what the model lets train; returns the folder of the finished checkpoint, whose weights
     the model then has.
 
     Args:
-        data: `data[i]` are samples for `satjepa.data.pairs.collate`; read in this process.
+        data: `data[i]` are samples for `satjepa.data.pairs.collate`; read by as many processes as
+            `workers` says (`satjepa.training.feed`).
         validation: batches, the same at each validation.
         header: of the checkpoint, from `make_header`. A run finished under an equal one is taken as
             it is, one that is not finished goes on.
         progress, max_seconds: as in `satjepa.training.loop.train`, which also says when
             Interrupted, NonFiniteError and CheckpointError are raised.
     """
-    from accelerate.utils import send_to_device
-
-    from satjepa.data.pairs import collate
-
     device = the_device()
     model.to(device).train()
     state = _State(model, how)
@@ -82,12 +81,13 @@ def fit(
         start = found.state["step"]
         state.restore(found)
 
-    with report.open(start), Stop(max_seconds) as stop:
-        for step in range(start, how.steps):
+    steps = range(start, how.steps)
+    batches = feed(
+        data, lambda step: batch_indices(seed, step, how.batch, len(data)), steps, device, workers
+    )
+    with report.open(start), Stop(max_seconds) as stop, closing(batches):
+        for step, batch in zip(steps, batches, strict=True):
             # forward, backward; nothing that is not finite goes on
-            batch = send_to_device(
-                collate([data[i] for i in batch_indices(seed, step, how.batch, len(data))]), device
-            )
             loss, parts = model.loss(batch, _seeded("step", seed, step), step)
             norm = state.gradient(loss)
             values = {

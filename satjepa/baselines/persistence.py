@@ -1,5 +1,6 @@
-"""Forecasters without parameters: what any model has to beat, and the oracles of the demo world
-that none can beat.
+"""Forecasters without parameters: what any model has to beat, and the oracles of the demo world.
+
+The oracles know the state of the land; no forecast can beat them.
 """
 
 import torch
@@ -7,17 +8,19 @@ from torch import Tensor
 
 
 def repeated(image: Tensor, samples: int) -> Tensor:
-    """(B, 3, H, W) -> (samples, B, 3, H, W), clamped, on the CPU: a deterministic forecast gives
-    the same each time.
+    """(B, 3, H, W) -> (samples, B, 3, H, W), clamped, on the CPU.
+
+    A deterministic forecast gives the same each time.
     """
-    return image.detach().float().cpu().clamp(0.0, 1.0).expand(samples, *image.shape)
+    clamped = image.detach().float().cpu().clamp(0.0, 1.0)
+    return clamped.expand(samples, *image.shape)
 
 
 def _truth(batch: dict, key: str) -> Tensor:
     if key not in batch:
         raise KeyError(
-            f"the batch has no {key!r}: only demo cubes have it, read by PairDataset(..., "
-            "truth=True)"
+            f"the batch has no {key!r}: only demo cubes have it, "
+            "read by PairDataset(..., truth=True)"
         )
     return batch[key]
 
@@ -31,42 +34,47 @@ class Persistence:
 
 
 class MeanColour:
-    """Each patch in one colour, the mean of its valid pixels in year t: what a forecast without
-    structure scores.
+    """Each patch in one colour, the mean of its valid pixels in year t.
+
+    What a forecast without structure scores.
     """
 
     def forecast(self, batch: dict, samples: int = 1, seed: int = 0) -> Tensor:
-        """The mean colour of `rgb_t`, `samples` times: (samples, B, 3, H, W). Black where no pixel
-        is valid.
+        """The mean colour of `rgb_t`, `samples` times: (samples, B, 3, H, W).
+
+        Black where no pixel is valid.
         """
         rgb = batch["rgb_t"]
         valid = batch["valid_t"]
         total = torch.where(valid, rgb, 0.0).sum((2, 3), keepdim=True)  # (B, 3, 1, 1)
-        return repeated(
-            (total / valid.sum((2, 3), keepdim=True).clamp_min(1)).expand_as(rgb), samples
-        )
+        pixels = valid.sum((2, 3), keepdim=True).clamp_min(1)  # (B, 1, 1, 1)
+        return repeated((total / pixels).expand_as(rgb), samples)
 
 
 class OracleMean:
-    """The expected image of year t+1 given the state of the land in year t: no forecast has a lower
-    MSE on average.
+    """The expected image of year t+1 given the state of the land in year t.
+
+    No forecast has a lower MSE on average.
     """
 
     def forecast(self, batch: dict, samples: int = 1, seed: int = 0) -> Tensor:
-        """`oracle_mean`, `samples` times: (samples, B, 3, H, W). KeyError for data without a known
-        truth.
+        """`oracle_mean`, `samples` times: (samples, B, 3, H, W).
+
+        KeyError for data without a known truth.
         """
         return repeated(_truth(batch, "oracle_mean"), samples)
 
 
 class OracleSample:
-    """The land of year t played forward once more: as sharp as the truth, and wrong about what
-    cannot be known.
+    """The land of year t played forward once more.
+
+    As sharp as the truth, and wrong about what cannot be known.
     """
 
     def forecast(self, batch: dict, samples: int = 1, seed: int = 0) -> Tensor:
-        """`oracle_sample`: (1, B, 3, H, W). KeyError for data without a known truth; ValueError for
-        samples > 1.
+        """`oracle_sample`: (1, B, 3, H, W).
+
+        KeyError for data without a known truth; ValueError for samples > 1.
         """
         if samples != 1:
             raise ValueError(f"the demo world holds one oracle sample of each year, not {samples}")

@@ -1,11 +1,9 @@
-"""A plain U-Net (Ronneberger et al. 2015): the strongest simple thing to be beaten by a model that
-forecasts one image.
+"""A plain U-Net (Ronneberger et al. 2015), the strongest simple forecaster of one image.
 
 It is shown year t and the years before it, stacked, each with a channel that says which pixels are
-known, and forecasts
-what is to be *added* to year t: rgb(t+1) = rgb(t) + f(years). The last layer starts at zero, so
-that training begins at persistence; where nothing changes nothing has to be learned, and no detail
-has to pass through the network.
+known, and forecasts what is to be *added* to year t: rgb(t+1) = rgb(t) + f(years). The last layer
+starts at zero, so that training begins at persistence; where nothing changes nothing has to be
+learned, and no detail has to pass through the network.
 """
 
 from typing import Any
@@ -42,33 +40,37 @@ class UNet(nn.Module):
         super().__init__()
         self.history = history
         widths = [width * 2 ** min(level, levels - 2) for level in range(levels)]
-        self.down = nn.ModuleList(
-            Block(i, o) for i, o in zip([4 * (1 + history), *widths[:-1]], widths, strict=True)
-        )
-        self.up = nn.ModuleList(
-            Block(2 * widths[level], widths[max(level - 1, 0)])
-            for level in reversed(range(levels - 1))
-        )
+        self.down = nn.ModuleList()
+        channels = 4 * (1 + history)  # three bands and a mask for each year
+        for level_width in widths:
+            self.down.append(Block(channels, level_width))
+            channels = level_width
+        self.up = nn.ModuleList()
+        for level in reversed(range(levels - 1)):
+            # in: what comes from below, and the skip of this level, which is as wide
+            self.up.append(Block(2 * widths[level], widths[max(level - 1, 0)]))
         self.last = nn.Conv2d(width, 3, 1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
     def forward(self, frames: Tensor, known: Tensor) -> Tensor:
-        """Frames (B,1+history,3,H,W), year t last, and their known pixels (B,1+history,1,H,W) ->
-        (B,3,H,W), unclamped.
+        """The years and which of their pixels are known -> year t+1 (B,3,H,W), not clamped.
 
-        H and W are multiples of 2^(levels-1).
+        frames (B,1+history,3,H,W), year t last; known (B,1+history,1,H,W). H and W are multiples of
+        2^(levels-1).
         """
-        x = torch.cat([2 * frames - 1, known.to(frames.dtype)], 2).flatten(
-            1, 2
-        )  # (B,4(1+history),H,W)
+        x = torch.cat([2 * frames - 1, known.to(frames.dtype)], 2)  # (B,1+history,4,H,W)
+        x = x.flatten(1, 2)  # (B,4(1+history),H,W)
         skips = []
         for level, block in enumerate(self.down):
-            x = block(F.max_pool2d(x, 2) if level else x)
+            if level > 0:
+                x = F.max_pool2d(x, 2)
+            x = block(x)
             skips.append(x)
-        skips.pop()
+        skips.pop()  # the lowest level is x itself
         for block in self.up:
-            x = block(torch.cat([F.interpolate(x, scale_factor=2), skips.pop()], 1))  # nearest
+            x = F.interpolate(x, scale_factor=2)  # nearest
+            x = block(torch.cat([x, skips.pop()], 1))
         return frames[:, -1] + self.last(x)
 
     def predict(self, batch: dict[str, Any]) -> Tensor:

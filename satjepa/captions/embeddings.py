@@ -1,5 +1,5 @@
-"""Captions to vectors: tokenizers, the text encoders of Stable Diffusion 3.5 (two CLIPs and T5), a
-store of embeddings.
+"""Captions to vectors: tokenizers and the text encoders of Stable Diffusion 3.5, two CLIPs and T5
+(`satjepa.captions.store` keeps what they give).
 
 A text becomes `hidden` (L, D), T5's states of its L tokens without padding, and `pooled` (P,), both
 CLIPs' projected sentence vectors joined. The published code pads to 77 tokens, lets T5 attend to
@@ -13,9 +13,7 @@ same lines.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from satjepa.contracts import Captions
+from satjepa.paths import readable
 
 CLIP_LENGTH = 77
 T5_TOKENS = 77  # of the published model card
 Embed = Callable[[Sequence[Captions]], dict[str, Tensor]]  # B captions -> text_t of a `Batch`
-SHARD = 8192  # texts per file of a store
 
 
 class TextEncodersNotFound(OSError):
@@ -113,6 +111,7 @@ class TextEncoders(nn.Module):
         for suffix, model, tokenizer in zip(("", "_2", "_3"), models, self.tokenizers, strict=True):
             model.save_pretrained(Path(folder) / f"text_encoder{suffix}")
             tokenizer.save_pretrained(Path(folder) / f"tokenizer{suffix}")
+        readable(folder)
 
     def tokenize(
         self, texts: list[str], max_length: int, pad: bool = True
@@ -122,13 +121,13 @@ class TextEncoders(nn.Module):
         L is max_length, or with pad=False that of the longest text. Longer texts are cut, keeping
         their end token.
         """
-        how = {"truncation": True, "return_tensors": "pt"}
+        settings = {"truncation": True, "return_tensors": "pt"}
         clip_1, clip_2 = (
-            tokenizer(texts, padding="max_length", max_length=CLIP_LENGTH, **how).input_ids
+            tokenizer(texts, padding="max_length", max_length=CLIP_LENGTH, **settings).input_ids
             for tokenizer in self.tokenizers[:2]
         )
         t5 = self.tokenizers[2](
-            texts, padding="max_length" if pad else "longest", max_length=max_length, **how
+            texts, padding="max_length" if pad else "longest", max_length=max_length, **settings
         )
         return {
             "clip_1": clip_1,
@@ -183,142 +182,6 @@ class TextEncoders(nn.Module):
             digest.update(f"{name}{tuple(weight.shape)}".encode())
             digest.update(weight.flatten()[:256].float().cpu().numpy().tobytes())
         return digest.hexdigest()
-
-
-class TextStore:
-    """Embeddings of texts on disk, each text once, in bfloat16: a folder of safetensors files that
-    describe themselves.
-
-    Each file holds hidden (sum of L, D), pooled (N, P) and, as its metadata, the N texts and their
-    lengths. Files are memory-mapped, written atomically and never changed: an interrupted `write`
-    goes on where it stopped.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        from safetensors import safe_open
-
-        self.path = Path(path)
-        self.rows: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        for file in sorted(self.path.glob("*.safetensors")):
-            with safe_open(file, "pt") as shard:
-                about = shard.metadata()
-                hidden = shard.get_tensor("hidden")
-                pooled = shard.get_tensor("pooled")
-            pieces = hidden.split(json.loads(about["lengths"]))
-            self.rows.update(
-                zip(json.loads(about["texts"]), zip(pieces, pooled, strict=True), strict=True)
-            )
-        if not self.rows:
-            raise FileNotFoundError(
-                f"no caption embeddings in {self.path}: run `dvc repro embeddings`"
-            )
-
-    @classmethod
-    def open(cls, path: str | Path) -> TextStore:
-        """Open the store in the folder `path`; FileNotFoundError where there is none."""
-        return cls(path)
-
-    @classmethod
-    def write(
-        cls,
-        path: str | Path,
-        texts: Iterable[str],
-        encoders: TextEncoders,
-        max_length: int,
-        batch: int = 64,
-        progress: bool = True,
-    ) -> TextStore:
-        """Embed "" and what of `texts` is lacking, and open. What other encoders or max_length
-        wrote is deleted.
-        """
-        from safetensors import safe_open
-        from tqdm import tqdm
-
-        path = Path(path)
-        key = f"{encoders.fingerprint()}-{max_length}"
-        path.mkdir(parents=True, exist_ok=True)
-        stored: set[str] = set()
-        for file in path.glob("*.safetensors"):
-            with safe_open(file, "pt") as shard:
-                about = shard.metadata()
-            if about["encoders"] == key:
-                stored.update(json.loads(about["texts"]))
-            else:
-                file.unlink()
-        todo = sorted(
-            {"", *texts} - stored, key=lambda t: (len(t), t)
-        )  # alike in length: little padding
-        with tqdm(
-            total=len(todo), desc="caption embeddings", unit="text", disable=not progress
-        ) as bar:
-            for start in range(0, len(todo), SHARD):
-                _write_shard(
-                    path, todo[start : start + SHARD], encoders, max_length, batch, key, bar
-                )
-        return cls(path)
-
-    def __reduce__(self) -> tuple:
-        return TextStore, (
-            self.path,
-        )  # a worker process maps the files again instead of receiving a copy
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, text: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """hidden (L,D) and pooled (P,) of a text in bfloat16; KeyError names a text that is not
-        stored.
-        """
-        try:
-            return self.rows[text]
-        except KeyError:
-            raise KeyError(
-                f"no embedding of {text!r} in {self.path}: embed the captions again"
-            ) from None
-
-    def batch(self, rows: list[list[str]], max_length: int) -> dict[str, torch.Tensor]:
-        """B rows of S texts to hidden (B,S,max_length,D), zero on padding, mask (B,S,max_length),
-        pooled (B,S,P).
-        """
-        pairs = [self[text] for row in rows for text in row]
-        hidden = torch.zeros(len(pairs), max_length, pairs[0][0].shape[1])
-        for out, (tokens, _) in zip(hidden, pairs, strict=True):
-            out[: len(tokens)] = tokens[:max_length]
-        mask = (
-            torch.arange(max_length) < torch.tensor([len(tokens) for tokens, _ in pairs])[:, None]
-        )
-        out = {"hidden": hidden, "mask": mask, "pooled": torch.stack([p for _, p in pairs]).float()}
-        return {name: value.unflatten(0, (len(rows), len(rows[0]))) for name, value in out.items()}
-
-
-def _write_shard(
-    path: Path,
-    texts: list[str],
-    encoders: TextEncoders,
-    max_length: int,
-    batch: int,
-    key: str,
-    bar: object,
-) -> None:
-    from safetensors.torch import save_file
-
-    hidden = []
-    pooled = []
-    for start in range(0, len(texts), batch):
-        part = texts[start : start + batch]
-        for h, p in encoders.encode(part, max_length, batch):
-            hidden.append(h.bfloat16().cpu())
-            pooled.append(p.bfloat16().cpu())
-        bar.update(len(part))
-    about = {
-        "encoders": key,
-        "texts": json.dumps(texts),
-        "lengths": json.dumps([len(h) for h in hidden]),
-    }
-    name = hashlib.sha256((key + about["texts"]).encode()).hexdigest()[:16]
-    unfinished = path / f"{name}.part"
-    save_file({"hidden": torch.cat(hidden), "pooled": torch.stack(pooled)}, unfinished, about)
-    os.replace(unfinished, path / f"{name}.safetensors")
 
 
 def caption_embedder(encoders: Any, max_length: int) -> Embed:

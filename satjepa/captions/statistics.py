@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from satjepa.contracts import CAPTION_KINDS
+
 if TYPE_CHECKING:
     import pandas as pd
 
-KINDS = ("informative", "geometric", "semantic")
 PLACE = ["preset", "region", "x", "y"]
 
 
@@ -35,7 +36,7 @@ def statistics(captions: pd.DataFrame) -> pd.DataFrame:
 
     both = pairs(captions)
     rows = {}
-    for kind in KINDS:
+    for kind in CAPTION_KINDS:
         before = both[f"{kind}_t"]
         after = both[f"{kind}_tp1"]
         rows[kind] = {

@@ -17,7 +17,7 @@ app = typer.Typer(
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of a checkpoint [default: runs/joint/<first of ablate.seeds>/model of the "
+        help="Folder of a checkpoint [default: runs/<first of arms>-<first of seeds>/model of the "
         "pipeline, else assets/demo_model, which is shipped]."
     ),
 ]

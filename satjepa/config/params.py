@@ -1,81 +1,73 @@
 """params.yaml -> one typed, validated, frozen `Params`.
 
-The dataclasses below are the only schema: to add a knob, add one field here and one line to
+The sections below are the only schema: to add a knob, add one field here and one line to
 params.yaml, where a comment says what it means. Every key is required; an unknown key, a wrong type
 or a value out of range is a `ConfigError` that names the dotted key, what was found and what is
 accepted.
 """
 
-import dataclasses
-import difflib
+from __future__ import annotations
+
 import hashlib
 import json
-import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, Self
 
-from satjepa.config.baselines import check_baselines
-from satjepa.config.typed import (
-    ConfigError,
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from satjepa.config.baselines import Baselines, Name
+from satjepa.config.errors import first_mistake, refuse
+from satjepa.config.fields import (
     Count,
+    Distinct,
+    Pair,
     Positive,
-    Range,
+    Section,
     Share,
+    Text,
     Weight,
     Whole,
-    build,
-    read_yaml,
-    with_keys,
 )
-from satjepa.paths import root
 
 
-@dataclass(frozen=True)
-class Data:
+class Data(Section):
     """Where the imagery is, how it is cut into patches, and what is held out."""
 
-    root: str
-    presets: tuple[str, ...]
+    root: Text
+    presets: Distinct[Text]
     patch: Count
     stride: Count
-    history: Annotated[int, Range(0, 4)]
+    history: Annotated[int, Field(ge=0, le=4)]
     split: Literal["region", "year", "published"]
     val_regions: Whole
     test_regions: Count
     on_bad_scene: Literal["error", "exclude"]
-    white: Annotated[float, Range(0, 1, above=True)] | None
+    white: Annotated[float, Field(gt=0, le=1)] | None
 
 
-@dataclass(frozen=True)
-class Captions:
+class Captions(Section):
     """Who writes the captions, and how much of them is kept."""
 
-    captioner: str
+    captioner: Text
     prompt_version: Count
-    max_length: Annotated[int, Range(1, 512)]
+    max_length: Annotated[int, Field(ge=1, le=512)]
 
 
-@dataclass(frozen=True)
-class Backbone:
+class Backbone(Section):
     """The frozen Stable Diffusion 3 and its LoRA."""
 
-    path: str
-    revision: str | None
+    path: Text
+    revision: Text | None
     dtype: Literal["float32", "bfloat16"]
-    layout: str | None
+    layout: Text | None
     lora_rank: Count
     lora_alpha: Positive
-    lora_targets: tuple[str, ...]
+    lora_targets: Distinct[Text]
 
 
-@dataclass(frozen=True)
-class Pretrain:
+class Pretrain(Section):
     """How the tiny backbone is made."""
 
-    folder: str
+    folder: Text
     regions: Count
     windows: Count
     vae_steps: Count
@@ -94,36 +86,39 @@ class Pretrain:
     drop_layout: Share
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """The I-JEPA encoder."""
+class _Heads(Section):
+    """Something with attention: its width is shared among its heads."""
+
+    dim: Count
+    heads: Count
+
+    @model_validator(mode="after")
+    def _width_is_shared_evenly(self) -> Self:
+        if self.dim % self.heads:
+            raise refuse("dim", self.dim, f"a multiple of its heads ({self.heads})")
+        return self
+
+
+class Encoder(_Heads):
+    """The I-JEPA encoder; `patch` is the side of a token in pixels."""
 
     patch: Count
-    dim: Count
     depth: Count
-    heads: Count
 
 
-@dataclass(frozen=True)
-class Predictor:
+class Predictor(_Heads):
     """The I-JEPA predictor."""
 
-    dim: Count
     depth: Count
-    heads: Count
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(_Heads):
     """A stack of attention layers: the caption forecaster, the adapter."""
 
-    dim: Count
     layers: Count
-    heads: Count
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(Section):
     """What is built and which of its streams are on."""
 
     variant: Literal["satjepa", "published"]
@@ -136,8 +131,7 @@ class Model:
     coarse_rgb: Whole
 
 
-@dataclass(frozen=True)
-class Loss:
+class Loss(Section):
     """Weights of the losses' parts."""
 
     l1: Weight
@@ -152,8 +146,7 @@ class Loss:
     caption: Weight
 
 
-@dataclass(frozen=True)
-class Train:
+class Train(Section):
     """The joint training loop."""
 
     steps: Count
@@ -162,67 +155,51 @@ class Train:
     lr: Positive
     muon_lr: Positive | None
     warmup: Share
-    lr_ends: tuple[Share, Share]
-    weight_decay: tuple[Weight, Weight]
+    lr_ends: Pair[Share]
+    weight_decay: Pair[Weight]
     grad_clip: Positive
-    target_ema: tuple[Share, Share]
+    target_ema: Pair[Share]
     weight_ema: Share
     caption_dropout: Share
     token_dropout: Share
     timestep_mean: float
     timestep_std: Positive
-    precision: Literal["no", "bf16"]
+    precision: Literal["float32", "bf16"]
+    workers: Whole
     log_every: Count
     checkpoint_every: Count
 
+    @model_validator(mode="after")
+    def _the_target_grows_slower(self) -> Self:
+        if self.target_ema[0] > self.target_ema[1]:
+            raise refuse("target_ema", list(self.target_ema), "[from, to] with from <= to")
+        return self
 
-@dataclass(frozen=True)
-class Sample:
-    """The sampler."""
+
+class Sample(Section):
+    """The sampler: what forecasts are drawn with, whoever trained the model."""
 
     steps: Count
     guidance: Weight
     samples: Count
-    strength: Annotated[float, Range(0, 1, above=True)]
+    strength: Annotated[float, Field(gt=0, le=1)]
 
 
-@dataclass(frozen=True)
-class Eval:
+class Eval(Section):
     """What is scored, and with which weights."""
 
     batch: Count
     max_patches: Whole
     change_threshold: Share
-    lpips_trunk: str | None
-    fid_weights: str | None
+    lpips_trunk: Text | None
+    fid_weights: Text | None
 
 
-@dataclass(frozen=True)
-class Ablate:
-    """The ablations: each arm is a mapping from dotted keys of params.yaml to other values."""
-
-    steps: Count
-    seeds: tuple[Whole, ...]
-    arms: dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Published:
-    """The published system, trained and scored beside ours: arms as those of `Ablate`, each a row
-    of the table.
-    """
-
-    steps: Count
-    arms: dict[str, dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Params:
-    """Everything in params.yaml, checked. What `baselines` holds: `satjepa.config.baselines`; {}
-    for none.
-    """
+class Params(Section):
+    """Everything in params.yaml, checked."""
 
     seed: Whole
+    seeds: Distinct[Whole]
     data: Data
     captions: Captions
     backbone: Backbone
@@ -232,118 +209,57 @@ class Params:
     train: Train
     sample: Sample
     eval: Eval
-    ablate: Ablate
-    published: Published
-    baselines: dict[str, Any]
+    arms: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    baselines: Baselines
+
+    @model_validator(mode="after")
+    def _patches_are_whole_tokens(self) -> Self:
+        patch = self.model.encoder.patch
+        grid, rest = divmod(self.data.patch, patch)
+        if rest:
+            accepted = f"a multiple of model.encoder.patch ({patch})"
+            raise refuse("data.patch", self.data.patch, accepted)
+        if self.model.coarse_rgb % grid:
+            raise refuse("model.coarse_rgb", self.model.coarse_rgb, f"0 or a multiple of {grid}")
+        return self
+
+    @model_validator(mode="after")
+    def _no_arm_has_the_name_of_a_baseline(self) -> Self:
+        if both := sorted(self.arms.keys() & self.baselines.arms):
+            raise refuse("arms", both, "names that baselines.arms has not, too: they name folders")
+        return self
+
+    @property
+    def main_arm(self) -> str:
+        """The name of the arm that is the model itself: the first."""
+        return next(iter(self.arms))
+
+    def arms_of(self, kind: Literal["ablation", "published"]) -> list[str]:
+        """The names of the arms that the model itself is compared with."""
+        published = [
+            name
+            for name, changes in self.arms.items()
+            if changes.get("model.variant", self.model.variant) == "published"
+        ]
+        if kind == "published":
+            return published
+        return [name for name in self.arms if name not in (*published, self.main_arm)]
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain dicts, lists and scalars, as YAML or JSON hold them."""
-        return json.loads(_canonical(self))
-
-
-def load_params(
-    path: str | Path | None = None, arm: str | None = None, seed: int | None = None, **dotted: Any
-) -> Params:
-    """Read and check a params file: `load_params(arm="no_jepa", **{"train.steps": 4})`.
-
-    path: default $SATJEPA_PARAMS (relative to the repository root), else params.yaml of the root.
-    arm: one of ablate.arms or published.arms; sets train.steps to that section's steps, then the
-    arm's own values.
-    seed, dotted: override last; a seed of None leaves the file's.
-    Every arm of the file is checked, whichever is asked for. Raises ConfigError.
-    """
-    path = (
-        Path(path) if path is not None else root() / os.environ.get("SATJEPA_PARAMS", "params.yaml")
-    )
-    try:
-        values = read_yaml(path)
-        params = from_dict(values)
-        sections = {"ablate": params.ablate, "published": params.published}
-        arms = {
-            name: _with_arm(values, key, name)
-            for key, section in sections.items()
-            for name in section.arms
-        }
-        if arm is not None:
-            values = arms[arm] if arm in arms else _no_such_arm(arm, arms)
-    except ConfigError as error:
-        error.source = path
-        raise
-    return from_dict(with_keys(Params, values, dotted if seed is None else {"seed": seed} | dotted))
+        return self.model_dump(mode="json", exclude_unset=True)
 
 
 def from_dict(values: Any) -> Params:
-    """Params from what `Params.as_dict` gave or YAML holds, checked across fields, too; raises
-    ConfigError.
-    """
-    params = build(Params, values)
-    model, grid = params.model, params.data.patch / params.model.encoder.patch
-    low, high = params.train.target_ema
-    arms = [*params.ablate.arms, *params.published.arms]
-    odd_names = [name for name in arms if not re.fullmatch(r"\w+", name) or arms.count(name) > 1]
-    for fine, key, found, accepted in [
-        (
-            grid % 1 == 0,
-            "data.patch",
-            params.data.patch,
-            f"a multiple of model.encoder.patch ({model.encoder.patch})",
-        ),
-        (
-            model.coarse_rgb % grid == 0,
-            "model.coarse_rgb",
-            model.coarse_rgb,
-            f"0 or a multiple of {grid:g}",
-        ),
-        (low <= high, "train.target_ema", [low, high], "[from, to] with from <= to"),
-        (
-            not odd_names,
-            "ablate.arms",
-            odd_names,
-            "names of letters, digits and _, which published.arms has not, too",
-        ),
-        *(
-            (
-                part.dim % part.heads == 0,
-                f"model.{name}.dim",
-                part.dim,
-                f"a multiple of its heads ({part.heads})",
-            )
-            for name in ("encoder", "predictor", "forecaster", "adapter")
-            for part in [getattr(model, name)]
-        ),
-    ]:
-        if not fine:
-            raise ConfigError(key, repr(found), accepted)
-    check_baselines(params.baselines)
-    return params
+    """Params from what `Params.as_dict` gave or YAML holds; raises ConfigError."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise first_mistake(Params, error) from None
 
 
 def digest(obj: Any) -> str:
-    """sha256 of the canonical JSON of a section, of the whole Params, or of plain data;
-    hexadecimal.
-    """
-    return hashlib.sha256(_canonical(obj).encode()).hexdigest()
-
-
-def _canonical(obj: Any) -> str:
-    plain = dataclasses.asdict(obj) if dataclasses.is_dataclass(obj) else obj
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _with_arm(values: dict[str, Any], section: str, arm: str) -> dict[str, Any]:
-    try:
-        steps = {"train.steps": values[section]["steps"]}
-        changed = with_keys(Params, values, steps | values[section]["arms"][arm])
-        from_dict(changed)
-    except ConfigError as error:
-        raise ConfigError(
-            f"{section}.arms.{arm}.{error.key}", error.found, error.accepted, error.nearest
-        ) from None
-    return changed
-
-
-def _no_such_arm(arm: str, arms: Mapping[str, Any]) -> NoReturn:
-    nearest = difflib.get_close_matches(arm, arms, 1)
-    raise ConfigError(
-        "ablate.arms", repr(arm), ", ".join(arms), *(f"ablate.arms.{name}" for name in nearest)
-    )
+    """sha256 of the canonical JSON of a section, of the whole Params, or of plain data."""
+    plain = obj.model_dump(mode="json", exclude_unset=True) if isinstance(obj, BaseModel) else obj
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

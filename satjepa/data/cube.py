@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +72,13 @@ def build_cube(
     return open_cube(out)
 
 
+def cube_paths(folder: str | Path) -> list[Path]:
+    """The cubes of a folder in the order of their names; hidden files, such as those that macOS
+    lays beside others, are none.
+    """
+    return sorted(Path(folder).glob("[!.]*.zarr"))
+
+
 def open_cube(path: str | Path) -> xr.Dataset:
     """Open a cube lazily: values are read when first used, then kept.
 
@@ -84,11 +92,13 @@ def open_cube(path: str | Path) -> xr.Dataset:
         raise FileNotFoundError(
             f"{path}: no cube here; build it with build_cube or the DVC stage that makes the cubes"
         )
-    for name, array in zarr.open_group(path, mode="r").arrays():
-        if array.nchunks_initialized != array.nchunks:
-            found = f"{array.nchunks_initialized} of {array.nchunks} chunks of {name}"
-            raise CorruptRasterError(path, found, "all chunks", "build the cube again")
-    return xr.open_zarr(path, chunks=None, consolidated=False)
+    with warnings.catch_warnings():  # of hidden files that macOS and others leave in the folder
+        warnings.filterwarnings("ignore", r"Object at \..* is not recognized", category=UserWarning)
+        for name, array in zarr.open_group(path, mode="r").arrays():
+            if array.nchunks_initialized != array.nchunks:
+                found = f"{array.nchunks_initialized} of {array.nchunks} chunks of {name}"
+                raise CorruptRasterError(path, found, "all chunks", "build the cube again")
+        return xr.open_zarr(path, chunks=None, consolidated=False)
 
 
 def _rgb(scenes: Sequence[Scene], grid: Grid, white: float) -> dict[str, tuple]:

@@ -55,10 +55,14 @@ def read_valid(src: DatasetReader, box: Box | None) -> tuple[np.ndarray, np.ndar
         )
     bands = band_order(src)[0] if src.count in (3, 4) else src.indexes
     data = src.read(bands, window=window)  # (bands, H, W)
-    valid = (src.read_masks(bands, window=window) != 0).all(0)  # (H, W)
+    valid = np.ones(data.shape[1:], bool)  # (H, W)
+    shadowed = src.count == 4 and src.nodata is not None  # rasterio warns where opacity is not read
+    if not shadowed:
+        valid &= (src.read_masks(bands, window=window) != 0).all(0)
     for values, band in zip(data, bands, strict=True):
         nodata = src.nodatavals[band - 1]
-        if nodata is not None and MaskFlags.nodata not in src.mask_flag_enums[band - 1]:
+        by_mask = MaskFlags.nodata in src.mask_flag_enums[band - 1] and not shadowed
+        if nodata is not None and not by_mask:
             valid &= values != nodata  # GDAL reads a mask, where there is one, instead of it
     if data.dtype.kind == "f":
         valid &= np.isfinite(data).all(0)

@@ -1,14 +1,22 @@
 """SHA-256 of every file below a folder, in the format of `sha256sum`, so that a changed file can be
 named.
+
+Written in its usual dialect; read in every one that `sha256sum -c` reads.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 
 NAME = "MANIFEST.sha256"
+# digest, blank, "*" for binary or a second blank, name; one blank only is the reversed BSD dialect
+_USUAL = re.compile(r"([0-9a-fA-F]{64})[ \t][ *]?(.+)", re.DOTALL)
+# --tag, and the dialect of openssl, which has no blanks around the name
+_TAGGED = re.compile(r"SHA256 ?\((.+)\) ?= ?([0-9a-fA-F]{64})", re.DOTALL)
+_ESCAPES = {"\\\\": "\\", "\\n": "\n", "\\r": "\r"}
 
 
 class ManifestError(Exception):
@@ -38,38 +46,94 @@ def write_manifest(folder: str | Path) -> Path:
     -c`), atomically.
     """
     folder = Path(folder)
-    lines = [f"{sha256(path)}  {name}\n" for name, path in _files(folder).items()]
+    lines = [_line(name, sha256(path)) for name, path in _files(folder).items()]
     part = folder / f".{NAME}.part"
-    part.write_text("".join(lines), encoding="utf-8")
+    part.write_bytes(os.fsencode("".join(lines)))
     os.replace(part, folder / NAME)
     return folder / NAME
 
 
 def verify_manifest(folder: str | Path) -> int:
     """Hash all files again and return how many; ManifestError names every changed, missing and
-    unlisted file.
+    unlisted file, and every line that cannot be read. Hidden files count where they are listed.
     """
     folder = Path(folder)
-    listed = dict(
-        reversed(line.split("  ", 1))
-        for line in (folder / NAME).read_text(encoding="utf-8").splitlines()
-    )
+    listed, bad = _read(folder)
     files = _files(folder)
-    bad = {name: "missing" for name in listed if name not in files}
+    files |= {name: folder / name for name in listed if (folder / name).is_file()}
+    bad |= {name: "missing" for name in listed if name not in files}
     bad |= {name: "not in the manifest" for name in files if name not in listed}
     for name in sorted(files.keys() & listed.keys()):
-        if (now := sha256(files[name])) != listed[name]:
-            bad[name] = f"sha256 {now[:12]} instead of {listed[name][:12]}"
+        now = sha256(files[name])
+        if other := sorted(listed[name] - {now}):
+            bad[name] = f"sha256 {now[:12]} instead of {other[0][:12]}"
     if bad:
         raise ManifestError(folder, bad)
     return len(files)
 
 
+def _line(name: str, digest: str) -> str:
+    """A line as sha256sum writes it: led by a backslash where the name has characters escaped."""
+    escaped = name
+    for code, character in _ESCAPES.items():
+        escaped = escaped.replace(character, code)
+    mark = "" if escaped == name else "\\"
+    return f"{mark}{digest}  {escaped}\n"
+
+
+def _read(folder: Path) -> tuple[dict[str, set[str]], dict[str, str]]:
+    """The digests listed for each path, relative to the folder, and what is wrong with lines that
+    list none.
+    """
+    listed: dict[str, set[str]] = {}
+    bad = {}
+    lines = (folder / NAME).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        text = os.fsdecode(line).removesuffix("\r")
+        if not text.strip() or text.startswith("#"):
+            continue
+        entry = _entry(text.lstrip(" \t"))
+        if entry is None:
+            bad[f"{NAME}, line {number}"] = f"no line of sha256sum: {text[:60]!r}"
+            continue
+        name, digest = entry
+        name = _relative(name, folder)
+        if name != NAME:  # listed by whoever hashed all files while it was being written
+            listed.setdefault(name, set()).add(digest.lower())
+    return listed, bad
+
+
+def _entry(text: str) -> tuple[str, str] | None:
+    """Name and digest of a line; None where it is of no dialect."""
+    escaped = text.startswith("\\")
+    text = text.removeprefix("\\")
+    if match := _TAGGED.fullmatch(text):
+        name, digest = match.groups()
+    elif match := _USUAL.fullmatch(text):
+        digest, name = match.groups()
+    else:
+        return None
+    if escaped:
+        name = re.sub(r"\\[\\nr]", lambda code: _ESCAPES[code[0]], name)
+    return name, digest
+
+
+def _relative(name: str, folder: Path) -> str:
+    """A listed path as `_files` has it: without "./", and below the folder where it is absolute."""
+    path = PurePosixPath(name)
+    if path.is_absolute() and path.is_relative_to(folder.absolute().as_posix()):
+        path = path.relative_to(folder.absolute().as_posix())
+    return path.as_posix()
+
+
 def _files(folder: Path) -> dict[str, Path]:
-    """Files by relative POSIX path, sorted; hidden ones and the manifest itself left out."""
-    paths = {
-        path.relative_to(folder).as_posix(): path
-        for path in folder.rglob("[!.]*")
-        if path.is_file()
+    """Files by relative POSIX path, sorted; hidden ones, those in hidden folders and the manifest
+    itself left out.
+    """
+    paths = {path.relative_to(folder): path for path in folder.rglob("[!.]*") if path.is_file()}
+    names = {
+        name.as_posix(): path
+        for name, path in paths.items()
+        if not any(part.startswith(".") for part in name.parts)
     }
-    return {name: paths[name] for name in sorted(paths) if name != NAME}
+    return {name: names[name] for name in sorted(names) if name != NAME}

@@ -4,128 +4,63 @@ project reads.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from satjepa.contracts import CAPTION_KINDS, PatchKey
-from satjepa.data.alphaearth import BANDS, MASKED, decode_alphaearth
+from satjepa.contracts import Captions, PatchKey
 from satjepa.data.cube import open_cube
+from satjepa.data.places import Place, Window, as_rgb, augmentation
 from satjepa.data.scenes import year_pairs
 from satjepa.data.splits import SplitPart, windows
 
 if TYPE_CHECKING:
-    import pandas as pd
     import xarray as xr
 
 
-Array = TypeVar("Array", np.ndarray, torch.Tensor)
-
-
-def d4(array: Array, aug: int) -> Array:
-    """One of the 8 symmetries of the square, on the last two axes of a numpy array or a tensor.
-
-    Mirrored left-right if `aug` >= 4, then turned by `aug` % 4 quarters, counter-clockwise. 0 is
-    the identity.
-    """
-    lib = torch if isinstance(array, torch.Tensor) else np
-    return lib.rot90(lib.flip(array, (-1,)) if aug >= 4 else array, aug % 4, (-2, -1))
-
-
-def d4_inverse(array: Array, aug: int) -> Array:
-    """Undo `d4` with the same `aug`."""
-    lib = torch if isinstance(array, torch.Tensor) else np
-    turned = lib.rot90(array, -aug % 4, (-2, -1))
-    return lib.flip(turned, (-1,)) if aug >= 4 else turned
-
-
-def augmentation(region: str, x: int, y: int) -> int:
-    """The symmetry (0..7) of a training window: a hash of its place, so the same in every year,
-    preset and run.
-    """
-    return hashlib.sha256(f"{region}/{x}/{y}".encode()).digest()[0] % 8
-
-
 class Texts(Protocol):
-    """A store of text embeddings, such as `satjepa.captions.embeddings.TextStore`."""
+    """A store of text embeddings, such as `satjepa.captions.store.TextStore`."""
 
-    def batch(self, texts: Sequence[Sequence[str]], max_length: int) -> dict[str, torch.Tensor]:
-        """B x 3 texts to hidden (B,3,L,D), mask (B,3,L) bool and pooled (B,3,P), cut or padded to
-        `max_length` tokens.
+    def number(self, text: str) -> int:
+        """The number under which the store has a text; KeyError where it has not."""
+
+    def gather(self, numbers: Tensor, lengths: Sequence[int]) -> dict[str, Tensor]:
+        """Numbers (B,S) to hidden (B,S,L,D), mask (B,S,L) bool and pooled (B,S,P): the S-th text of
+        a row cut or padded with zeros to `lengths[S]` tokens, L the largest of `lengths`.
         """
-
-
-class _Place:
-    """The arrays of one cube, each read at first use and then shared by all samples."""
-
-    def __init__(self, cube: xr.Dataset) -> None:
-        self.cube = cube
-        self.region = cube.attrs["region"]
-        self.preset = cube.attrs["preset"]
-        self.shape = cube.sizes["y"], cube.sizes["x"]
-        self.years = cube["year"].values.tolist()
-        self._arrays: dict[str, np.ndarray] = {}
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._arrays:
-            self._arrays[name] = self.cube[
-                name
-            ].values  # xarray keeps the same array: one copy in memory
-        return self._arrays[name]
-
-    def valid_share(self, patch: int, corners: list[tuple[int, int]]) -> np.ndarray:
-        """Share of valid pixels (years, windows) of windows of `patch` pixels at `corners` (x,
-        y).
-        """
-        total = np.pad(
-            self["valid"].cumsum(1, np.int32).cumsum(2, np.int32), ((0, 0), (1, 0), (1, 0))
-        )
-        x, y = np.array(corners, int).reshape(-1, 2).T
-        count = (
-            total[:, y + patch, x + patch]
-            - total[:, y, x + patch]
-            - total[:, y + patch, x]
-            + total[:, y, x]
-        )
-        return count / patch**2
 
 
 class PairDataset(Dataset):
     """All patches of a part of a split, each a pair of consecutive years; `collate` makes the
     project's batch of them.
 
-    cubes      opened cubes or their paths; a cube is read when its first sample is, and kept as
-    stored (uint8, int8). split_part `split.part(name)`; None takes every pair of years of every
-    cube.
-    patch      side in pixels; windows lie on a grid of `stride` pixels (default: patch). The
-    windows of "val" and
-               "test" never overlap, nor do those of a published split: there the stride is the
-               patch.
-    history    number of earlier years, t-1 first, back to the first gap. One that is absent, or
-    valid in less than
-               `min_valid` of the window, is all zero with history_valid False.
-    augment    turn and mirror training windows (`d4`), each by `augmentation(region, x, y)`. Only
-    windows of "train" in
-               a region split: elsewhere the same image may be scored too, and its captions exist
-                   only once.
-    truth      add oracle_mean, oracle_sample and process, if there is truth for every sample.
-    captions   table with preset, region, year, x, y, informative, geometric, semantic: one row an
-    image; with `text`, a
-               `TextStore`, and the `max_length` in tokens to pad to.
-    latents    (preset, region, year, x, y) -> (C, h, w) of the image as `image` gives it: a
-    function, or anything
-               with [].
-    min_valid  windows with a smaller share of valid pixels in t or t+1 are left out and counted in
-    `dropped`.
+    cubes       opened cubes or their paths; a cube is read when its first sample is, and kept as
+                stored (uint8, int8).
+    split_part  `split.part(name)`; None takes every pair of years of every cube.
+    patch       side in pixels; windows lie on a grid of `stride` pixels (default: patch). The
+                windows of "val" and "test" never overlap, nor do those of a published split: there
+                the stride is the patch.
+    history     number of earlier years, t-1 first, back to the first gap. One that is absent, or
+                valid in less than `min_valid` of the window, is all zero with history_valid False.
+    augment     turn and mirror training windows (`d4`), each by `augmentation(region, x, y)`. Only
+                windows of "train" in a region split: elsewhere the same image may be scored too,
+                and its captions exist only once.
+    truth       add oracle_mean, oracle_sample and process, if there is truth for every sample.
+    captions    the three texts of an image by its key (`satjepa.captions.table.lookup`); with
+                `text`, the store of their embeddings, and `lengths`, the tokens that each of
+                CAPTION_KINDS is cut or padded to.
+    latents     (preset, region, year, x, y) -> (C, h, w) of the image as `image` gives it: a
+                function, or anything with [].
+    min_valid   windows with a smaller share of valid pixels in t or t+1 are left out and counted in
+                `dropped`.
 
     `samples` lists (cube, position of t, x, y); `split_hash` is the sha256 of the split. Raises
     ValueError if none is left, if the split was drawn for another patch, if only one of captions
-    and text is given, or if an image has no caption, or two.
+    and text is given, or if an image has no caption.
     """
 
     def __init__(
@@ -138,14 +73,14 @@ class PairDataset(Dataset):
         augment: bool = False,
         *,
         truth: bool = False,
-        captions: pd.DataFrame | None = None,
+        captions: Mapping[PatchKey, Captions] | None = None,
         text: Texts | None = None,
-        max_length: int = 48,
+        lengths: tuple[int, int, int] = (48, 48, 48),
         latents: Callable[[PatchKey], Any] | Mapping[PatchKey, Any] | None = None,
         min_valid: float = 0.5,
     ) -> None:
         self.places = [
-            _Place(open_cube(cube) if isinstance(cube, str | Path) else cube) for cube in cubes
+            Place(open_cube(cube) if isinstance(cube, str | Path) else cube) for cube in cubes
         ]
         self.patch = patch
         self.history = history
@@ -160,13 +95,13 @@ class PairDataset(Dataset):
         self.samples = self._find_samples(split_part, stride or patch)
         self.truth = truth and all(self._has_truth(*sample[:2]) for sample in self.samples)
         self.text = text
-        self.max_length = max_length
+        self.lengths = lengths
         self.latents = getattr(latents, "__getitem__", latents)
         if (captions is None) != (text is None):
             raise ValueError(
                 "captions (the table) and text (the store of their embeddings) come together"
             )
-        self.captions = None if captions is None else self._match(captions)
+        self._numbers = {} if captions is None else self._number(captions)
 
     def _find_samples(self, part: SplitPart | None, stride: int) -> list[tuple[int, int, int, int]]:
         if part is not None and part.patch not in (None, self.patch):
@@ -206,27 +141,17 @@ class PairDataset(Dataset):
         place = self.places[number]
         return "has_truth" in place.cube and bool(place["has_truth"][i + 1])
 
-    def _match(self, table: pd.DataFrame) -> dict[PatchKey, list[str]]:
-        """Captions of every image of the samples; ValueError names the first without, or with
-        two.
+    def _number(self, captions: Mapping[PatchKey, Captions]) -> dict[PatchKey, list[int]]:
+        """The numbers in the store of the three texts of every image; ValueError names the first
+        image without.
         """
-        keys = list(
-            zip(
-                *(table[name].tolist() for name in ("preset", "region", "year", "x", "y")),
-                strict=True,
-            )
-        )
-        captions = dict(zip(keys, table[list(CAPTION_KINDS)].values.tolist(), strict=True))
-        if len(captions) != len(keys):
-            twice = next(key for key in captions if keys.count(key) > 1)
+        keys = self.keys()
+        if lost := [key for key in keys if key not in captions]:
             raise ValueError(
-                f"two captions for {twice}: keep one captioner and prompt_version of the table"
+                f"no caption for {len(lost)} images, first {tuple(lost[0])}: run the caption stage "
+                "again"
             )
-        if lost := [key for key in self.keys() if key not in captions]:
-            raise ValueError(
-                f"no caption for {len(lost)} images, first {lost[0]}: run the caption stage again"
-            )
-        return captions
+        return {key: [self.text.number(text) for text in captions[key]] for key in keys}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -248,85 +173,83 @@ class PairDataset(Dataset):
         }
 
     def keys(self) -> list[PatchKey]:
-        """The different images (preset, region, year, x, y) that the samples show at t or t+1,
-        sorted.
-        """
-        metas = [self.meta(index) for index in range(len(self))]
-        return sorted(
-            {
-                (m["preset"], m["region"], m["year"] + lag, m["x"], m["y"])
-                for m in metas
-                for lag in (0, 1)
-            }
-        )
+        """The different images that the samples show at t or t+1, sorted."""
+        shown = {key for index in range(len(self)) for key in self._keys_of(index)}
+        return [PatchKey(*key) for key in sorted(shown)]
 
-    def image(self, key: PatchKey) -> tuple[torch.Tensor, torch.Tensor]:
+    def _keys_of(self, index: int) -> tuple[tuple, tuple]:
+        """The images of t and of t+1 of a sample."""
+        m = self.meta(index)
+        t, tp1 = (
+            (m["preset"], m["region"], year, m["x"], m["y"]) for year in (m["year"], m["year"] + 1)
+        )
+        return t, tp1
+
+    def image(self, key: PatchKey) -> tuple[Tensor, Tensor]:
         """One image by its key, as the samples show it: rgb (3,H,W) float32 in [0,1] and valid
         (1,H,W) bool.
         """
         preset, region, year, x, y = key
         place = next(p for p in self.places if (p.preset, p.region) == (preset, region))
         aug = augmentation(region, x, y) if self.augment else 0
-        return self._image(place, place.years.index(year), x, y, aug)
+        return place.image(place.years.index(year), Window(x, y, self.patch, aug))
 
-    def _cut(self, array: np.ndarray, x: int, y: int, aug: int) -> np.ndarray:
-        return np.ascontiguousarray(d4(array[..., y : y + self.patch, x : x + self.patch], aug))
+    def load(self) -> None:
+        """Read all that the samples show: processes forked from this one share that memory."""
+        shown = {sample[0] for sample in self.samples}
+        names = ["rgb", "valid", "emb"]
+        names += ["oracle_mean", "oracle_sample", "process"] if self.truth else []
+        for place in (self.places[number] for number in shown):
+            for name in names:
+                if name in place.cube:
+                    place[name]
 
-    def _image(self, place: _Place, i: int, *where: int) -> tuple[torch.Tensor, torch.Tensor]:
-        valid = torch.from_numpy(self._cut(place["valid"][i], *where))[None]
-        return _rgb(self._cut(place["rgb"][i], *where)), valid
+    def pixels(self, index: int) -> dict[str, Any]:
+        """Sample `index` without its words."""
+        meta = self.meta(index)
+        number, i, x, y = self.samples[index]
+        place = self.places[number]
+        window = Window(x, y, self.patch, meta["aug"])
+        sample: dict[str, Any] = {"meta": meta}
+        sample["rgb_t"], sample["valid_t"] = place.image(i, window)
+        sample["rgb_tp1"], sample["valid_tp1"] = place.image(i + 1, window)
+        sample["emb_tp1"], sample["emb_valid"] = place.embedding(i + 1, window)
+        sample["history"], sample["history_valid"] = self._history(place, i, window)
+        if self.truth:
+            for name in ("oracle_mean", "oracle_sample"):
+                sample[name] = as_rgb(window.cut(place[name][i + 1]))
+            sample["process"] = torch.from_numpy(window.cut(place["process"][i + 1]))[None]
+        if self.latents is not None:
+            sample["latent_tp1"] = torch.as_tensor(self.latents(self._keys_of(index)[1]))
+        return sample
+
+    def words(self, indices: Sequence[int]) -> Tensor:
+        """The texts of B samples, as the numbers (2,B,3) of `text.gather`: those of t, of t+1."""
+        pairs = [self._keys_of(index) for index in indices]
+        return torch.tensor(
+            [[self._numbers[key] for key in keys] for keys in zip(*pairs, strict=True)]
+        )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One sample, the batch of `collate` without its first dimension."""
-        meta, (number, i, x, y) = self.meta(index), self.samples[index]
-        place = self.places[number]
-        where = (x, y, meta["aug"])
-        sample: dict[str, Any] = {"meta": meta}
-        sample["rgb_t"], sample["valid_t"] = self._image(place, i, *where)
-        sample["rgb_tp1"], sample["valid_tp1"] = self._image(place, i + 1, *where)
-        sample["emb_tp1"], sample["emb_valid"] = self._embedding(place, i + 1, *where)
-        sample["history"], sample["history_valid"] = self._history(place, i, *where)
-        if self.truth:
-            for name in ("oracle_mean", "oracle_sample"):
-                sample[name] = _rgb(self._cut(place[name][i + 1], *where))
-            sample["process"] = torch.from_numpy(self._cut(place["process"][i + 1], *where))[None]
-        before, after = (
-            (place.preset, place.region, year, x, y) for year in (meta["year"], meta["year"] + 1)
-        )
-        if self.captions is not None:
-            sample["text_t"], sample["text_tp1"] = self._embedded(before), self._embedded(after)
-        if self.latents is not None:
-            sample["latent_tp1"] = torch.as_tensor(self.latents(after))
+        sample = self.pixels(index)
+        if self.text is not None:
+            for name, numbers in zip(("text_t", "text_tp1"), self.words([index]), strict=True):
+                rows = self.text.gather(numbers, self.lengths)  # of one row
+                sample[name] = {part: value[0] for part, value in rows.items()}
         return sample
 
-    def _embedding(self, place: _Place, i: int, *where: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if "emb" not in place.cube:
-            return torch.zeros(BANDS, self.patch, self.patch), torch.zeros(
-                1, self.patch, self.patch, dtype=torch.bool
-            )
-        q = self._cut(place["emb"][i], *where)
-        return torch.from_numpy(decode_alphaearth(q)), torch.from_numpy((q != MASKED).all(0))[None]
-
-    def _history(self, place: _Place, i: int, *where: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _history(self, place: Place, i: int, window: Window) -> tuple[Tensor, Tensor]:
         images = torch.zeros(self.history, 3, self.patch, self.patch)
         present = torch.zeros(self.history, dtype=torch.bool)
         for lag in range(1, self.history + 1):
             if i < lag or place.years[i - lag] != place.years[i] - lag:
                 break  # the first year, or a gap
-            image, valid = self._image(place, i - lag, *where)
+            image, valid = place.image(i - lag, window)
             if valid.float().mean() >= self.min_valid:
-                images[lag - 1], present[lag - 1] = image, True
+                images[lag - 1] = image
+                present[lag - 1] = True
         return images, present
-
-    def _embedded(self, key: PatchKey) -> dict[str, torch.Tensor]:
-        rows = self.text.batch([self.captions[key]], self.max_length)  # of one row
-        return {name: value[0] for name, value in rows.items()}
-
-
-def _rgb(values: np.ndarray) -> torch.Tensor:
-    """uint8 (255 = 1.0) or float32 to a float32 tensor of its own."""
-    scale = 255 if values.dtype == np.uint8 else 1
-    return torch.from_numpy(values.astype(np.float32) / np.float32(scale))
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -344,14 +267,12 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     batch: dict[str, Any] = {}
     for name, first in samples[0].items():
         values = [sample[name] for sample in samples]
-        if isinstance(first, torch.Tensor):
+        if name == "meta":
+            batch[name] = values
+        elif isinstance(first, Tensor):
             batch[name] = torch.stack(values)
         else:
-            batch[name] = (
-                values
-                if name == "meta"
-                else {part: torch.stack([v[part] for v in values]) for part in first}
-            )
+            batch[name] = {part: torch.stack([v[part] for v in values]) for part in first}
     return batch
 
 
@@ -359,8 +280,6 @@ def spread_evenly(count: int, limit: int) -> list[int]:
     """`limit` of the numbers 0 .. count - 1 at even distances, all of them where `limit` is 0 or
     not below `count`.
     """
-    return (
-        list(range(count))
-        if limit == 0 or limit >= count
-        else [i * count // limit for i in range(limit)]
-    )
+    if limit == 0 or limit >= count:
+        return list(range(count))
+    return [i * count // limit for i in range(limit)]

@@ -55,7 +55,7 @@ def _offset_between(before: Path, after: Path) -> str:
         f"darkest at {floor:.3f}, as by the offset of 1000 that Sentinel-2 products have since "
         "processing baseline 04.00 (2022). To fix: export harmonised products "
         "(COPERNICUS/S2_SR_HARMONIZED), or take 1000 (0.1 of reflectance) off the numbers of "
-        f"{brighter.name}"
+        f"{brighter.name}, and of the years like it"
     )
 
 

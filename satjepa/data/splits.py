@@ -6,24 +6,20 @@ year        the last pair of years of every region held out, the one before it f
 published   random patches, as in the published code, for comparison only. LEAKY: the same places,
 and often the
             very images that are to be forecast, are trained on.
+
+`satjepa.data.draw` makes one from cubes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from satjepa.config import digest
-from satjepa.data.scenes import year_pairs
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 PARTS = ("train", "val", "test")
 FOREVER = 9999  # last year seen of a place that is trained on whole
@@ -72,7 +68,7 @@ class SplitPart:
         """Whether the sample from `year` to the next one, at pixel offset (x, y), belongs to this
         part.
         """
-        return _entry(self.kind, region, year, x, y) in self.entries
+        return entry_of(self.kind, region, year, x, y) in self.entries
 
 
 @dataclass(frozen=True)
@@ -191,7 +187,8 @@ class Split:
         }
 
 
-def _entry(kind: str, region: str, year: int, x: int, y: int) -> str:
+def entry_of(kind: str, region: str, year: int, x: int, y: int) -> str:
+    """The entry of a split of `kind` that a sample belongs to, if any does."""
     return "/".join(str(field) for field in (region, year, x, y)[: DEPTH[kind]])
 
 
@@ -208,110 +205,3 @@ def windows(shape: tuple[int, int], patch: int, stride: int) -> list[tuple[int, 
         for y in range(0, height - patch + 1, stride)
         for x in range(0, width - patch + 1, stride)
     ]
-
-
-def make_split(
-    cubes: Iterable[xr.Dataset],
-    kind: str = "region",
-    seed: int = 0,
-    *,
-    val: int | Sequence[str] = 4,
-    test: int | Sequence[str] = 8,
-    train: Sequence[str] | None = None,
-    patch: int | None = None,
-) -> Split:
-    """A split of the regions in `cubes` (those of several presets count once).
-
-    kind "region": `val` and `test` are names of regions, or how many to draw (in an order that
-    depends on the seed and the name of each region only); `train` names the others, default all
-    that is left.
-    kind "year": of each region, the last pair of consecutive years is tested and, if there are
-    three or more, the one before it validates.
-    kind "published": windows of `patch` pixels that do not overlap, of all pairs of years, a random
-    20 % of them tested and 10 % for validation. The last two kinds do not use `val`, `test` and
-    `train`. Raises ValueError for unknown regions, too few of them, or a missing `patch`; LeakError
-    for a region named twice.
-    """
-    if kind not in DEPTH or (kind == "published" and patch is None):
-        raise ValueError(
-            f"kind={kind!r}, patch={patch}: accepted are {', '.join(DEPTH)}; published wants a "
-            "patch"
-        )
-    by_region = {cube.attrs["region"]: cube for cube in cubes}
-    starts = {
-        name: [t for t, _ in year_pairs(by_region[name]["year"].values.tolist())]
-        for name in sorted(by_region)
-    }
-    if kind == "region":
-        return Split(kind, seed, *_draw(list(starts), seed, val, test, train))
-    if kind == "year":
-        return Split(kind, seed, *_last_years(starts))
-    size = {name: (cube.sizes["y"], cube.sizes["x"]) for name, cube in by_region.items()}
-    places = {name: windows(size[name], patch, patch) for name in starts}
-    every = [
-        _entry(kind, name, t, x, y)
-        for name in starts
-        for t in starts[name]
-        for x, y in places[name]
-    ]
-    every, tenth = _shuffled(every, seed), round(0.1 * len(every))
-    train = every[3 * tenth :]
-    val = every[2 * tenth : 3 * tenth]
-    test = every[: 2 * tenth]
-    return Split(kind, seed, tuple(train), tuple(val), tuple(test), patch)
-
-
-def _last_years(starts: dict[str, list[int]]) -> tuple[tuple[str, ...], ...]:
-    """Train, val and test entries from the first years of each region's pairs: the last tested, the
-    second last val.
-    """
-    train = []
-    val = []
-    test = []
-    for region, years in starts.items():
-        entries = [f"{region}/{year}" for year in years]
-        test += entries[-1:]
-        val += entries[-2:-1] if len(entries) > 2 else []
-        train += entries[:-2] if len(entries) > 2 else entries[:-1]
-    return tuple(train), tuple(val), tuple(test)
-
-
-def _shuffled(names: Iterable[str], seed: int) -> list[str]:
-    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-
-
-def _draw(
-    regions: list[str],
-    seed: int,
-    val: int | Sequence[str],
-    test: int | Sequence[str],
-    train: Sequence[str] | None,
-) -> tuple[tuple[str, ...], ...]:
-    """Regions of train, val and test: named ones as named, numbers drawn from what is left, test
-    first.
-    """
-    named = {
-        name for part in (val, test, train or ()) if not isinstance(part, int) for name in part
-    }
-    if unknown := sorted(named - set(regions)):
-        near = get_close_matches(unknown[0], regions, 1)
-        raise ValueError(
-            f"no region {unknown[0]!r} in the cubes{f'; is it {near[0]!r}?' if near else ''}"
-        )
-    free = [name for name in _shuffled(regions, seed) if name not in named]
-    drawn = {}
-    for name, wanted in (("test", test), ("val", val)):
-        if isinstance(wanted, int):
-            drawn[name] = tuple(free[:wanted])
-            free = free[wanted:]
-        else:
-            drawn[name] = tuple(wanted)
-    rest = tuple(free) if train is None else tuple(train)
-    if not rest or any(
-        isinstance(n, int) and len(drawn[part]) < n for part, n in (("val", val), ("test", test))
-    ):
-        raise ValueError(
-            f"{len(regions)} regions are too few for val={val}, test={test} and at least one to "
-            "train on"
-        )
-    return rest, drawn["val"], drawn["test"]

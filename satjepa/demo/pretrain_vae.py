@@ -1,6 +1,4 @@
-"""Pre-training of the VAE of the tiny SD 3.5: the whole of it on pixels, then its decoder with
-LPIPS.
-"""
+"""Pre-training of the VAE of the tiny SD 3.5: all of it on pixels, then its decoder with LPIPS."""
 
 from __future__ import annotations
 
@@ -8,29 +6,31 @@ import numpy as np
 import torch
 from torch import nn
 
-from satjepa.demo.pretrain import Average, Crops, Log, take_step, to_signed
+from satjepa.demo.imagery import Crops
+from satjepa.demo.pretrain_steps import Average, Log, take_step, to_signed
 
 
 def vae_loss(vae: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-    """`image_loss` of the reconstruction + 1e-6·KL, images in [-1, 1]."""
+    """`image_loss` of the reconstruction + 1e-6·KL, images (B,3,H,W) in [-1, 1]."""
     posterior = vae.encode(x).latent_dist
     loss, parts = image_loss(vae.decode(posterior.sample()).sample, x)
     return loss + 1e-6 * posterior.kl().mean(), parts
 
 
-def image_loss(made: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-    """L1 + 2·L2 + L1 of the gradients (edges are what 8x compression loses first), images (B,3,H,W)
-    in [-1, 1].
+def image_loss(decoded: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+    """L1 + 2·L2 + L1 of the gradients, images (B,3,H,W) in [-1, 1], and its parts for a log.
+
+    Edges are what 8x compression loses first.
     """
-    error = made - x  # (B, 3, H, W)
-    edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (
-        error[..., 1:, :] - error[..., :-1, :]
-    ).abs().mean()
-    loss = error.abs().mean() + 2 * error.pow(2).mean() + 0.5 * edges
-    return loss, {
-        "loss": loss.item(),
-        "psnr": -10 * np.log10(error.detach().pow(2).mean().item() / 4),
-    }
+    error = decoded - x  # (B,3,H,W)
+    across = error[..., 1:] - error[..., :-1]  # (B,3,H,W-1)
+    down = error[..., 1:, :] - error[..., :-1, :]  # (B,3,H-1,W)
+    edges = across.abs().mean() + down.abs().mean()
+    l1 = error.abs().mean()
+    mse = error.pow(2).mean()
+    loss = l1 + 2 * mse + 0.5 * edges
+    psnr = -10 * np.log10(mse.item() / 4)  # images in [-1, 1] have a range of 2
+    return loss, {"loss": loss.item(), "psnr": psnr}
 
 
 def _one_cycle(
@@ -39,9 +39,10 @@ def _one_cycle(
     optimizer = torch.optim.AdamW(
         module.parameters(), lr, betas=(0.9, 0.99), weight_decay=1e-4, fused=True
     )
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, lr, steps, pct_start=0.05, final_div_factor=200
     )
+    return optimizer, schedule
 
 
 def train_vae(
@@ -51,7 +52,8 @@ def train_vae(
     optimizer, schedule = _one_cycle(vae, lr, steps)
     average = Average(vae, 0.998)
     for step in range(steps):
-        loss, parts = vae_loss(vae, to_signed(crops(batch)[0]))
+        x = to_signed(crops(batch)[0])
+        loss, parts = vae_loss(vae, x)
         take_step(loss, vae.parameters(), [optimizer], [schedule])
         average.update()
         log(step + 1, parts)
@@ -68,10 +70,9 @@ def polish_decoder(
     lr: float,
     log: Log,
 ) -> nn.Module:
-    """Train the decoder alone on, with LPIPS in its loss as that of Stable Diffusion was; the
-    latents stay as they are.
+    """Train the decoder alone on, with LPIPS in its loss as that of Stable Diffusion was.
 
-    distance: LPIPS, images (B,3,H,W) in [-1, 1] -> (B,1,1,1), as
+    The latents stay as they are. distance: LPIPS, images (B,3,H,W) in [-1, 1] -> (B,1,1,1), as
     `satjepa.metrics.perceptual.build_lpips` makes it. weight: of it, beside `image_loss`. Returns
     the VAE with averaged decoder weights (AdamW, one cycle).
     """
@@ -82,11 +83,11 @@ def polish_decoder(
         x = to_signed(crops(batch)[0])
         with torch.no_grad():
             latent = vae.encode(x).latent_dist.sample()
-        made = vae.decode(latent).sample
-        loss, parts = image_loss(made, x)
-        far = distance(made, x).mean()
-        take_step(loss + weight * far, decoder.parameters(), [optimizer], [schedule])
+        decoded = vae.decode(latent).sample
+        loss, parts = image_loss(decoded, x)
+        lpips = distance(decoded, x).mean()
+        take_step(loss + weight * lpips, decoder.parameters(), [optimizer], [schedule])
         average.update()
-        log(step + 1, parts | {"lpips": far.item()})
+        log(step + 1, parts | {"lpips": lpips.item()})
     decoder.load_state_dict(average.module.state_dict())
     return vae.eval()

@@ -1,5 +1,6 @@
-"""From the demo world's land to what a satellite brings home: Sentinel-2-like images,
-AlphaEarth-like embeddings, GeoTIFFs.
+"""From the demo world's land to what a satellite brings home.
+
+Images like those of Sentinel-2, embeddings like those of AlphaEarth, as GeoTIFFs.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 from scipy.ndimage import gaussian_filter
 
+from satjepa.config.yaml12 import loads
 from satjepa.data.parallel import in_threads
-from satjepa.demo.world import CLASSES, INDEX, Climate, Land, fractal, process_of_change, stream
+from satjepa.demo.terrain import fractal, stream
+from satjepa.demo.world import CLASSES, INDEX, Climate, Land, process_of_change
 
-# of each class: red, green, blue as displayed (1.0 = reflectance 0.3558, the white of Sentinel-2
-# true-colour images); how they move in an early (+) or late (-) year; how rough the surface looks
+# Of each class: red, green, blue as displayed (1.0 = reflectance 0.3558, the white of Sentinel-2
+# true-colour images); how they move in an early (+) or late (-) year; how rough the surface looks.
 SURFACES = {
     "water": ((0.07, 0.14, 0.19), (0.00, 0.00, 0.00), 0.002),
     "forest": ((0.10, 0.18, 0.11), (0.01, 0.02, 0.01), 0.016),
@@ -39,34 +41,35 @@ SURFACES = {
     "mud": ((0.60, 0.55, 0.46), (0.01, 0.01, 0.01), 0.012),
     "marsh": ((0.22, 0.30, 0.24), (0.01, 0.02, 0.01), 0.012),
 }
-PALETTE, PHENOLOGY, ROUGHNESS = (
-    np.array([SURFACES[name][i] for name in CLASSES]) for i in range(3)
-)
-CROPLAND = [INDEX[c] for c in ("rape", "wheat", "maize", "fallow", "meadow", "orchard")]
+PALETTE = np.array([SURFACES[name][0] for name in CLASSES])  # (18, 3)
+PHENOLOGY = np.array([SURFACES[name][1] for name in CLASSES])  # (18, 3)
+ROUGHNESS = np.array([SURFACES[name][2] for name in CLASSES])  # (18,)
+CROPLAND = [INDEX[name] for name in ("rape", "wheat", "maize", "fallow", "meadow", "orchard")]
 BANDS = 64
 
 
 @dataclass(frozen=True)
 class Year:
-    """One region in one year. rgb, oracle_mean, oracle_sample: (3,H,W) uint8; embedding: (64,H,W)
-    float64 of unit length;
-    cover: (H,W) class; process: (H,W) uint8. The oracles and the process speak of this year given
-    last year's state, and are None in the first year.
+    """One region in one year.
+
+    The oracles and the process speak of this year given last year's state, and are None in the
+    first year.
     """
 
     region: str
     year: int
-    rgb: np.ndarray
-    embedding: np.ndarray
-    cover: np.ndarray
-    oracle_mean: np.ndarray | None
-    oracle_sample: np.ndarray | None
-    process: np.ndarray | None
+    rgb: np.ndarray  # (3,H,W) uint8
+    embedding: np.ndarray  # (64,H,W) float64 of unit length
+    cover: np.ndarray  # (H,W) class, an index into CLASSES
+    oracle_mean: np.ndarray | None  # (3,H,W) uint8
+    oracle_sample: np.ndarray | None  # (3,H,W) uint8
+    process: np.ndarray | None  # (H,W) uint8, an index into PROCESSES
 
 
 class Camera:
-    """Draws one land: its fixed textures and tints, and for each year a weather that no one can
-    foresee.
+    """Draws one land: its fixed textures and tints, and for each year a weather.
+
+    The weather is what no forecast can foresee.
     """
 
     def __init__(self, land: Land) -> None:
@@ -74,62 +77,66 @@ class Camera:
         size = land.size
         self.land = land
         self.texture = 0.55 * fractal(rng, size, 1.2) + 0.75 * fractal(rng, size, 2.4)
-        self.roofs = np.kron(rng.random((size // 4 + 1, size // 4 + 1)) - 0.5, np.ones((4, 4)))[
-            :size, :size
-        ]
+        blocks = rng.random((size // 4 + 1, size // 4 + 1)) - 0.5
+        self.roofs = np.kron(blocks, np.ones((4, 4)))[:size, :size]  # roofs of 4 x 4 pixels
         self.tint = rng.normal(0, 0.02, (int(land.parcel.max()) + 1, 3))
 
     def clear(self, cover: np.ndarray) -> np.ndarray:
-        """The (3,H,W) image of a cover (18,H,W) in average weather, before the optics; linear in
-        `cover`.
+        """The (3,H,W) image of a cover (18,H,W) in average weather, before the optics.
+
+        It is linear in `cover`, so that an expected cover gives the expected image.
         """
-        image = np.tensordot(PALETTE.T, cover, 1)
-        image += (
-            np.tensordot(ROUGHNESS, cover, 1) * self.texture
-            + 0.16 * cover[INDEX["built"]] * self.roofs
-        )
+        image = np.tensordot(PALETTE.T, cover, 1)  # (3,H,W)
+        rough = np.tensordot(ROUGHNESS, cover, 1) * self.texture  # (H,W)
+        image += rough + 0.16 * cover[INDEX["built"]] * self.roofs
         return image + self._by_field(self.tint) * cover[CROPLAND].sum(0)
 
     def expected(self, cover: np.ndarray) -> np.ndarray:
-        """The oracle: the mean of `shot` over cover and weather, (3,H,W) uint8 (exact, but for the
-        clipping at black and white).
+        """The oracle: the mean of `shot` over cover and weather, (3,H,W) uint8.
+
+        Exact, but for the clipping at black and white.
         """
         return _digitise(self.clear(cover))
 
     def shot(self, cover: np.ndarray, *when: object) -> np.ndarray:
-        """The (3,H,W) uint8 image of a cover in the weather of `when`: phenology, vigour of each
-        field, haze, gain, noise.
+        """The (3,H,W) uint8 image of a cover in the weather of `when`.
+
+        Its draws, in this order: phenology, vigour of each field, haze, gain, noise.
         """
         rng = stream(*self.land.key, "weather", *when)
         loud = self.land.climate.weather
-        image = self.clear(cover) + loud * rng.normal(0, 0.45) * np.tensordot(PHENOLOGY.T, cover, 1)
+        early = loud * rng.normal(0, 0.45)
+        image = self.clear(cover) + early * np.tensordot(PHENOLOGY.T, cover, 1)
         vigour = loud * rng.normal(0, 0.014, self.tint.shape)
         image += self._by_field(vigour) * cover[CROPLAND].sum(0)
-        haze = loud * (rng.normal(0, 0.008) + 0.006 * fractal(rng, self.land.size, 3.4))
-        image = (1 + loud * rng.normal(0, 0.02)) * image + haze * np.array([0.7, 1.0, 1.4])[
-            :, None, None
-        ]
+        haze = loud * (rng.normal(0, 0.008) + 0.006 * fractal(rng, self.land.size, 3.4))  # (H,W)
+        bluish = np.array([0.7, 1.0, 1.4])[:, None, None]  # haze scatters blue most
+        gain = 1 + loud * rng.normal(0, 0.02)
+        image = gain * image + haze * bluish
         return _digitise(image, rng.normal(0, 0.004, image.shape))
 
     def _by_field(self, values: np.ndarray) -> np.ndarray:
+        """Values of each field (F,3) at its pixels: (3,H,W)."""
         return values[self.land.parcel].transpose(2, 0, 1)
 
 
 def _digitise(image: np.ndarray, noise: np.ndarray | float = 0.0) -> np.ndarray:
-    seen = gaussian_filter(image, (0, 0.65, 0.65)) + noise  # the point spread of a 10 m band
-    return np.clip(np.round(seen * 255), 0, 255).astype(np.uint8)
+    """What the instrument makes of an image (3,H,W): blurred, noisy, uint8."""
+    blurred = gaussian_filter(image, (0, 0.65, 0.65))  # the point spread of a 10 m band
+    return np.clip(np.round((blurred + noise) * 255), 0, 255).astype(np.uint8)
 
 
 class Embedder:
-    """AlphaEarth-like vectors of the land state: a class vector, bent by the object and by a slow
-    yearly drift.
+    """AlphaEarth-like vectors of the land state.
+
+    A class vector, bent by the object (field or stand) and by a slow yearly drift.
 
     Classes of one family (crops; woodland; town; water) share half of their vector, as similar
     covers do in AlphaEarth. Where nothing changes, the cosine from year to year has a median of
     about 0.97, as measured on real points.
     """
 
-    FAMILY = np.array([0, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 0, 0])
+    FAMILY = np.array([0, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 0, 0])  # of each class
 
     def __init__(self, seed: int, land: Land) -> None:
         shared = stream(seed, "embedding")
@@ -139,21 +146,25 @@ class Embedder:
         self.land = land
         self.parts = ((land.parcel, ~land.forest), (land.stand, land.forest))
         rng = stream(*land.key, "objects")
-        self.bend = [
-            _unit(rng.standard_normal((int(number.max()) + 1, BANDS))) for number, _ in self.parts
-        ]
+        self.bend = []  # of each part, a vector for each object
+        for number, _ in self.parts:
+            objects = int(number.max()) + 1
+            self.bend.append(_unit(rng.standard_normal((objects, BANDS))))
 
     def __call__(self, cover: np.ndarray, year: int) -> np.ndarray:
         """(64,H,W) unit vectors of the class map `cover` (H,W) in `year`."""
-        out = self.classes[cover]
-        for part, ((number, mask), bend) in enumerate(zip(self.parts, self.bend, strict=True)):
+        vectors = self.classes[cover]  # (H,W,64)
+        for part, (number, mask) in enumerate(self.parts):
+            bend = self.bend[part]
             rng = stream(*self.land.key, "drift", year, part)
             drift = _unit(rng.standard_normal(bend.shape))
-            out += (0.20 * bend + 0.17 * drift)[number] * mask[..., None]
-        return _unit(out).transpose(2, 0, 1)
+            of_objects = 0.20 * bend + 0.17 * drift  # (objects,64)
+            vectors += of_objects[number] * mask[..., None]
+        return _unit(vectors).transpose(2, 0, 1)
 
 
 def _unit(v: np.ndarray) -> np.ndarray:
+    """Vectors along the last axis, brought to length 1."""
     return v / np.linalg.norm(v, axis=-1, keepdims=True)
 
 
@@ -164,52 +175,49 @@ def simulate(
     land = Land((seed, preset, region), size, climate)
     camera = Camera(land)
     embed = Embedder(seed, land)
-    mean = sample = last = None
+    oracle_mean = oracle_sample = classes_before = None
     for year in years:
-        cover = land.cover()
-        classes = cover.argmax(0)
-        process = None if last is None else process_of_change(last, classes)
+        cover = land.cover()  # (18,H,W)
+        classes = cover.argmax(0)  # (H,W)
+        process = None if classes_before is None else process_of_change(classes_before, classes)
+        image = camera.shot(cover, year)
+        vectors = embed(classes, year)
         yield Year(
-            region,
-            year,
-            camera.shot(cover, year),
-            embed(classes, year),
-            classes,
-            mean,
-            sample,
-            process,
-        )
-        mean = camera.expected(land.expected_cover())
-        last = classes
+            region, year, image, vectors, classes, oracle_mean, oracle_sample, process
+        )  # fmt: skip
+        # What next year's image could be at best, and what it could be once more.
+        oracle_mean = camera.expected(land.expected_cover())
         again = land.advance(stream(*land.key, "played again", year))
-        sample = camera.shot(again.cover(), "played again", year)
+        oracle_sample = camera.shot(again.cover(), "played again", year)
+        classes_before = classes
         land = land.advance(stream(*land.key, "advance", year))
 
 
 def read_recipe(path: Path) -> dict:
     """The parsed `world.yaml`; its keys are explained there."""
-    return yaml.safe_load(Path(path).read_text())
+    return loads(Path(path).read_text(encoding="utf-8"))
 
 
 def write_world(recipe: dict, out: Path, progress: bool = True) -> str:
-    """Simulate every region of the recipe and write its GeoTIFFs under `out/<preset>/<Region>/` in
-    the published layout.
+    """Simulate every region of the recipe and write its GeoTIFFs in the published layout.
 
-    Returns the SHA-256 over all pixels in order, which is the same on every machine.
+    They go to `out/<preset>/<Region>/`. Returns the SHA-256 over all pixels in order, which is the
+    same on every machine.
     """
     from tqdm import tqdm
 
+    jobs = []
+    for preset, settings in recipe["presets"].items():
+        for part in settings["parts"]:
+            jobs += [(preset, region) for region in recipe["regions"][part]]
+
+    def write_region(job: tuple[str, str]) -> list[np.ndarray]:
+        return _write_region(recipe, *job, Path(out))
+
     digest = hashlib.sha256()
-    jobs = [
-        (preset, region)
-        for preset, spec in recipe["presets"].items()
-        for part in spec["parts"]
-        for region in recipe["regions"][part]
-    ]
-    with closing(in_threads(lambda job: _write_region(recipe, *job, Path(out)), jobs)) as written:
-        for arrays in tqdm(
-            written, desc="world", total=len(jobs), unit="region", disable=not progress
-        ):
+    with closing(in_threads(write_region, jobs)) as regions:
+        bar = tqdm(regions, desc="world", total=len(jobs), unit="region", disable=not progress)
+        for arrays in bar:
             for array in arrays:
                 digest.update(array.tobytes())
     return digest.hexdigest()
@@ -217,10 +225,13 @@ def write_world(recipe: dict, out: Path, progress: bool = True) -> str:
 
 def _write_region(recipe: dict, preset: str, region: str, out: Path) -> list[np.ndarray]:
     """Simulate a region, write its GeoTIFFs, and return the arrays written."""
-    climate = Climate(**{k: v for k, v in recipe["presets"][preset].items() if k != "parts"})
-    zone = 31 + int(stream(region).integers(0, 5))
-    years = simulate(recipe["seed"], preset, region, climate, recipe["years"], recipe["size"])
-    return [array for year in years for array in write_year(year, out / preset / region, zone)]
+    climate = Climate.of(recipe["presets"][preset])
+    zone = 31 + int(stream(region).integers(0, 5))  # of UTM
+    folder = out / preset / region
+    arrays = []
+    for year in simulate(recipe["seed"], preset, region, climate, recipe["years"], recipe["size"]):
+        arrays += write_year(year, folder, zone)
+    return arrays
 
 
 def write_year(year: Year, folder: Path, zone: int) -> list[np.ndarray]:
@@ -229,10 +240,8 @@ def write_year(year: Year, folder: Path, zone: int) -> list[np.ndarray]:
 
     name = f"{year.region}_{year.year}"
     place = stream(year.region, "place")
-    corner = (
-        400_000 + 10 * int(place.integers(0, 20_000)),
-        5_200_000 + 10 * int(place.integers(0, 80_000)),
-    )
+    east = 400_000 + 10 * int(place.integers(0, 20_000))
+    north = 5_200_000 + 10 * int(place.integers(0, 80_000))
     layers = {
         f"s2_rgb_{name}_10km.tif": year.rgb,
         f"gee_embeddings_{name}_10km.tif": encode_alphaearth(year.embedding),
@@ -244,11 +253,12 @@ def write_year(year: Year, folder: Path, zone: int) -> list[np.ndarray]:
             f"truth/process_{name}.tif": year.process[None],
         }
     for file, array in layers.items():
-        _write_tif(folder / file, array, zone, corner)
+        _write_tif(folder / file, array, zone, (east, north))
     return list(layers.values())
 
 
 def _write_tif(path: Path, array: np.ndarray, zone: int, corner: tuple[int, int]) -> None:
+    """Write (C,H,W) pixels of 10 m; `corner`: easting and northing of the upper left, in metres."""
     import rasterio
     from affine import Affine
 

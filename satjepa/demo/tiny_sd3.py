@@ -1,10 +1,10 @@
-"""A Stable Diffusion 3.5 in miniature: the real diffusers classes at demo size, saved in the exact
-layout of the big one.
+"""A Stable Diffusion 3.5 in miniature: the real diffusers classes at demo size.
 
-No weights can be assumed on a fresh machine (SD 3.5 is gated and 5 GB), so the demo brings a
-backbone of its own: the same `SD3Transformer2DModel`, `AutoencoderKL` (8x, 16 latent channels),
-`FlowMatchEulerDiscreteScheduler`, two CLIPs and a T5, pre-trained by `satjepa.demo.pretrain` on
-imagery of the demo world. `satjepa.models.backbone` loads either by the same lines.
+Saved in the exact layout of the big one. No weights can be assumed on a fresh machine (SD 3.5 is
+gated and 5 GB), so the demo brings a backbone of its own: the same `SD3Transformer2DModel`,
+`AutoencoderKL` (8x, 16 latent channels), `FlowMatchEulerDiscreteScheduler`, two CLIPs and a T5,
+pre-trained by `satjepa.demo.pretrain` on imagery of the demo world. `satjepa.models.backbone` loads
+either by the same lines.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+from satjepa.paths import readable
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, SD3Transformer2DModel
@@ -27,8 +29,10 @@ POOLED_DIM = 128  # both CLIPs' pooled vectors, 2048 in SD 3.5
 def build_vae(
     channels: tuple[int, ...] = (16, 32, 64, 128), sample_size: int = 64
 ) -> AutoencoderKL:
-    """An `AutoencoderKL` with SD 3's interface: 8x smaller, 16 channels, no quantisation
-    convolutions.
+    """An `AutoencoderKL` with SD 3's interface: 8x smaller, 16 latent channels.
+
+    channels: of its levels, from full size down; sample_size: pixels a side. As in SD 3 there are
+    no quantisation convolutions.
     """
     from diffusers import AutoencoderKL
 
@@ -53,13 +57,11 @@ def build_vae(
 def build_transformer(
     layers: int = 5, heads: int = 5, head_dim: int = 32, side: int = 8
 ) -> SD3Transformer2DModel:
-    """An `SD3Transformer2DModel` (MM-DiT) on `side` x `side` latents, patch 1: one token per latent
-    pixel.
+    """An `SD3Transformer2DModel` (MM-DiT) on `side` x `side` latents, a token per latent pixel.
 
     The joint attention of both streams starts from the same queries and keys, so that equal
-    positions attend to each
-    other from the first step: a layout token in the context then finds its place in the image
-    without having to learn it from nothing.
+    positions attend to each other from the first step: a layout token in the context then finds its
+    place in the image without having to learn it from nothing.
     """
     from diffusers import SD3Transformer2DModel
 
@@ -81,21 +83,22 @@ def build_transformer(
         nn.init.eye_(model.context_embedder.weight)
         nn.init.zeros_(model.context_embedder.bias)
         for block in model.transformer_blocks:
-            attn = block.attn
-            for other in (attn.to_k, attn.add_k_proj, attn.add_q_proj):
-                other.weight.copy_(attn.to_q.weight)
-            for linear in (attn.to_q, attn.to_k, attn.add_k_proj, attn.add_q_proj):
+            attention = block.attn  # image stream: to_q, to_k; text stream: add_q_proj, add_k_proj
+            others = (attention.to_k, attention.add_k_proj, attention.add_q_proj)
+            nn.init.zeros_(attention.to_q.bias)
+            for linear in others:
+                linear.weight.copy_(attention.to_q.weight)
                 nn.init.zeros_(linear.bias)
     return model
 
 
 class Layout(nn.Module):
-    """Layout tokens of the pre-training: what lies where, one token per latent pixel, in the width
-    of the text stream.
+    """Layout tokens of the pre-training: what lies where, in the width of the text stream.
 
-    token(n) = W_e · embedding(n) + W_p · position(n), with embedding(n) the AlphaEarth vectors of
-    the four quarters of patch n and position(n) the transformer's own fixed sin-cos table. Saved
-    beside the backbone, it is the warm start of the adapter's token stream.
+    One token per latent pixel, token(n) = W_e · embedding(n) + W_p · position(n), with embedding(n)
+    the AlphaEarth vectors of the four quarters of patch n and position(n) the transformer's own
+    fixed sin-cos table. Saved beside the backbone, it is the warm start of the adapter's token
+    stream.
     """
 
     def __init__(self, embedding_dim: int, positions: torch.Tensor) -> None:
@@ -107,12 +110,14 @@ class Layout(nn.Module):
         nn.init.zeros_(self.position.bias)
 
     def forward(self, embedding: torch.Tensor, drop: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, N, embedding_dim) -> (B, N, JOINT_DIM); where `drop` (B,) bool is set, only the
-        position is told.
+        """(B, N, embedding_dim) -> (B, N, JOINT_DIM).
+
+        Where `drop` (B,) bool is set, a token knows its position alone.
         """
-        what = self.embedding(embedding)  # (B, N, joint)
-        what = what if drop is None else what * ~drop[:, None, None]
-        return what + self.position(self.positions)
+        content = self.embedding(embedding)  # (B, N, joint)
+        if drop is not None:
+            content = content * ~drop[:, None, None]
+        return content + self.position(self.positions)
 
 
 def positions_of(transformer: nn.Module, side: int) -> torch.Tensor:
@@ -121,19 +126,18 @@ def positions_of(transformer: nn.Module, side: int) -> torch.Tensor:
 
 
 def fold_normalisation(vae: AutoencoderKL, latents: torch.Tensor) -> None:
-    """Rescale the latent channels to zero mean and unit deviation inside the VAE's own weights
-    (what it decodes stays the same).
+    """Rescale the latent channels to unit deviation inside the VAE's own weights.
+
+    What it decodes stays the same. SD 3 has one shift and one scale for all channels; folding the
+    scale of each channel into the convolutions lets that of all be 1.
 
     Args:
-        latents: (n, 16, h, w) posterior means of training images. SD 3 has one shift and one scale
-            for all channels;
-        folding
-            the per-channel ones into the convolutions lets those stay 0 and 1.
+        latents: (n, 16, h, w) posterior means of training images.
     """
-    mean = latents.mean((0, 2, 3))
+    mean = latents.mean((0, 2, 3))  # (16,)
     std = latents.std((0, 2, 3))
     into = vae.decoder.conv_in
-    out = vae.encoder.conv_out
+    out = vae.encoder.conv_out  # twice 16 channels: means, then log variances
     with torch.no_grad():
         # Only the scale: the decoder pads the latent with zeros, and a folded shift would change
         # what they mean.
@@ -150,14 +154,16 @@ def save_pipeline(
     transformer: SD3Transformer2DModel,
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:
-    """Write VAE, transformer, scheduler and `model_index.json` in the layout of
-    `stabilityai/stable- diffusion-3.5-medium`.
+    """Write VAE, transformer, scheduler and `model_index.json` to a folder.
+
+    The layout is that of `stabilityai/stable-diffusion-3.5-medium`.
     """
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     vae.to(dtype).save_pretrained(folder / "vae")
     transformer.to(dtype).save_pretrained(folder / "transformer")
     FlowMatchEulerDiscreteScheduler(shift=1.0).save_pretrained(folder / "scheduler")
+    readable(folder)
     index = {
         "_class_name": "StableDiffusion3Pipeline",
         "_diffusers_version": "0.42.1",
@@ -175,13 +181,17 @@ def save_pipeline(
 
 
 def save_layout(folder: Path, layout: nn.Module) -> None:
-    """Write the layout tokens' weights (bfloat16; the position table float32) for the adapter's
-    warm start.
+    """Write the layout tokens' weights, with which the adapter's token stream starts.
+
+    bfloat16; the position table float32.
     """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        k: v if k == "positions" else v.to(torch.bfloat16) for k, v in layout.state_dict().items()
-    }
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / "layout.safetensors")
+    state = {}
+    for name, tensor in layout.state_dict().items():
+        if name != "positions":
+            tensor = tensor.to(torch.bfloat16)
+        state[name] = tensor.contiguous()
+    save_file(state, folder / "layout.safetensors")
+    readable(folder)

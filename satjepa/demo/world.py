@@ -1,17 +1,17 @@
-"""The demo world: a procedural land whose yearly change can be forecast in part, and whose best
-forecast is known exactly.
+"""The demo world: a procedural land that changes from year to year, in part as can be foreseen.
 
-Every object of the land (field, forest stand, town block, reservoir) is a Markov chain over a few
-states that can be *seen*:
+Its best forecast is known exactly. Every object of the land (field, forest stand, town block,
+reservoir) is a Markov chain over a few states that can be *seen*:
+
     field      rape -> wheat -> maize -> fallow -> rape, with breaks; meadows and orchards stay
-    stand      forest -> cut (beside a fresh cut) -> shrub -> young -> forest;  forest -> dry ->
-    burnt -> shrub
+    stand      forest -> cut (beside a fresh cut) -> shrub -> young -> forest
+               forest -> dry -> burnt -> shrub
     block      open -> building site (beside the town, along roads) -> built
     reservoir  its water line climbs or falls by one step; a marsh or a mud belt shows which
+
 `Land.transition()` is the one definition of that: `advance` samples from it, and `expected_cover`
-is its exact mean,
-the **oracle**: the cover next year in expectation, given the full state. What is drawn from them is
-in `satjepa.demo.render`.
+is its exact mean, the **oracle**: the cover next year in expectation, given the full state. Images
+and embeddings of them are made in `satjepa.demo.render`.
 
 All arithmetic is float64, so that the rounding to 8 bits gives the same pixels on every machine.
 """
@@ -19,33 +19,18 @@ All arithmetic is float64, so that the rounding to 8 bits gives the same pixels 
 from __future__ import annotations
 
 import copy
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.spatial import cKDTree
 
+from satjepa.demo.terrain import cells, fractal, parcels, river, roads, stream
+
 CLASSES = (
-    "water",
-    "forest",
-    "cut",
-    "shrub",
-    "young",
-    "dry",
-    "burnt",
-    "rape",
-    "wheat",
-    "maize",
-    "fallow",
-    "meadow",
-    "orchard",
-    "site",
-    "built",
-    "road",
-    "mud",
-    "marsh",
-)
+    "water", "forest", "cut", "shrub", "young", "dry", "burnt", "rape", "wheat", "maize", "fallow",
+    "meadow", "orchard", "site", "built", "road", "mud", "marsh",
+)  # fmt: skip
 INDEX = {name: i for i, name in enumerate(CLASSES)}
 FIELD = ("rape", "wheat", "maize", "fallow", "meadow", "orchard")
 STAND = ("forest", "cut", "shrub", "young", "dry", "burnt")
@@ -56,9 +41,7 @@ LEVELS = 8  # steps of a reservoir's water line
 
 @dataclass(frozen=True)
 class Climate:
-    """How fast a land changes and how loud its weather is; the fields are explained in
-    `world.yaml`.
-    """
+    """How fast a land changes and how loud its weather is, as explained in `world.yaml`."""
 
     permanent: float
     rotation: float
@@ -68,88 +51,10 @@ class Climate:
     filling: float
     weather: float
 
-
-def stream(*key: object) -> np.random.Generator:
-    """A random generator that depends on nothing but its key (PCG64 seeded by the SHA-256 of the
-    key's text).
-    """
-    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:16], "little"))
-
-
-def fractal(rng: np.random.Generator, size: int, beta: float) -> np.ndarray:
-    """A (size, size) field of zero mean and unit deviation with power spectrum k^-beta (k: cycles
-    per pixel).
-    """
-    f = np.fft.fftfreq(size)
-    k = np.hypot(*np.meshgrid(f, f))
-    k[0, 0] = 1.0
-    z = np.fft.ifft2(np.fft.fft2(rng.standard_normal((size, size))) * k ** (-beta / 2)).real
-    return (z - z.mean()) / z.std()
-
-
-def _cells(points: np.ndarray, size: int, warp: np.ndarray | None = None) -> np.ndarray:
-    """Voronoi cell (index of the nearest point) of each pixel, (size, size) int; `warp` (2, size,
-    size) bends the borders.
-    """
-    grid = np.stack(np.mgrid[:size, :size]).astype(float)
-    grid = grid if warp is None else grid + warp
-    return cKDTree(points).query(grid.reshape(2, -1).T)[1].reshape(size, size)
-
-
-def _parcels(rng: np.random.Generator, size: int) -> tuple[np.ndarray, int]:
-    """Field number of each pixel: districts, each cut into staggered strips of its own direction
-    and width.
-    """
-    y, x = np.mgrid[:size, :size].astype(float)
-    districts = rng.integers(3, 7)
-    district = _cells(rng.uniform(0, size, (districts, 2)), size)
-    number = np.zeros((size, size), int)
-    used = 0
-    for d in range(districts):
-        angle = rng.uniform(0, np.pi)
-        width = rng.uniform(14, 28)
-        length = rng.uniform(20, 52)
-        u = (x * np.cos(angle) + y * np.sin(angle)) / width
-        v = (-x * np.sin(angle) + y * np.cos(angle)) / length
-        strip = np.floor(u + 0.15 * np.sin(1.3 * v + d)).astype(int)
-        strip -= strip.min()
-        shift = rng.random(strip.max() + 1)[strip]
-        piece = np.floor(v + shift).astype(int)
-        inside = district == d
-        key = strip * 4096 + piece - piece.min()
-        number[inside] = np.unique(key[inside], return_inverse=True)[1] + used
-        used = number[inside].max() + 1
-    return number, int(used)
-
-
-def _roads(rng: np.random.Generator, size: int, town: np.ndarray) -> np.ndarray:
-    """(size, size) bool: two or three gently curved roads that meet in the town."""
-    road = np.zeros((size, size), bool)
-    along = np.arange(0, 2 * size, 0.5)
-    for angle in rng.uniform(0, np.pi) + np.arange(rng.integers(2, 4)) * rng.uniform(0.8, 1.3):
-        sway = rng.uniform(-14, 14)
-        for side in (0.0, np.pi):
-            y = town[0] + along * np.sin(angle + side) + sway * np.sin(along / 40) * np.cos(angle)
-            x = town[1] + along * np.cos(angle + side) - sway * np.sin(along / 40) * np.sin(angle)
-            ok = (y >= 0) & (y < size - 1) & (x >= 0) & (x < size - 1)
-            yi = y[ok].astype(int)
-            xi = x[ok].astype(int)
-            road[yi, xi] = road[yi, xi + 1] = road[yi + 1, xi] = True
-    return road
-
-
-def _river(rng: np.random.Generator, size: int) -> np.ndarray:
-    """(size, size) bool: a meandering river in six regions of ten, else nothing."""
-    if rng.random() > 0.6:
-        return np.zeros((size, size), bool)
-    y, x = np.mgrid[:size, :size].astype(float)
-    angle, (cy, cx) = rng.uniform(0, np.pi), rng.uniform(0.25 * size, 0.75 * size, 2)
-    along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
-    across = -(x - cx) * np.sin(angle) + (y - cy) * np.cos(angle)
-    meander = gaussian_filter(rng.standard_normal(1024), 30)
-    bend = np.interp(along, np.linspace(-2 * size, 2 * size, 1024), 14 * meander / meander.std())
-    return np.abs(across - bend) < rng.uniform(2.0, 4.5)
+    @classmethod
+    def of(cls, preset: dict) -> Climate:
+        """The climate of a preset of the recipe, which also names its parts."""
+        return cls(**{key: value for key, value in preset.items() if key != "parts"})
 
 
 class Land:
@@ -168,71 +73,58 @@ class Land:
         self.climate = climate
         rng = stream(*key, "geometry")
         relief = gaussian_filter(fractal(rng, size, 3.2), 2)
-        self.parcel, fields = _parcels(rng, size)
-        self.forest = gaussian_filter(
-            0.7 * relief + 0.7 * fractal(rng, size, 2.8), 2
-        ) > rng.uniform(0.3, 0.9)
+        self.parcel, fields = parcels(rng, size)
+        wooded = gaussian_filter(0.7 * relief + 0.7 * fractal(rng, size, 2.8), 2)
+        self.forest = wooded > rng.uniform(0.3, 0.9)
         warp = 3.0 * np.stack([fractal(rng, size, 2.6), fractal(rng, size, 2.6)])
         stand_at = rng.uniform(0, size, (int((size / 22) ** 2), 2))
         block_at = rng.uniform(0, size, (int((size / 10) ** 2), 2))
-        self.stand = _cells(stand_at, size, warp)
-        self.block = _cells(block_at, size)
-        self.stand_near = cKDTree(stand_at).query(stand_at, 7)[1][:, 1:]
-        self.block_near = cKDTree(block_at).query(block_at, 7)[1][:, 1:]
+        self.stand = cells(stand_at, size, warp)
+        self.block = cells(block_at, size)
+        self.stand_near = _neighbours(stand_at)
+        self.block_near = _neighbours(block_at)
         town = rng.uniform(0.2 * size, 0.8 * size, 2)
-        self.road = _roads(rng, size, town)
-        self.river = _river(rng, size)
+        self.road = roads(rng, size, town)
+        self.river = river(rng, size)
         to_road = distance_transform_edt(~self.road)
-        self.block_road = to_road[tuple(block_at.astype(int).T)]
-        centre = rng.uniform(0.15 * size, 0.85 * size, 2)
-        radius = rng.uniform(26, 50)
-        y, x = np.mgrid[:size, :size]
-        depth = np.hypot(y - centre[0], x - centre[1]) / radius + 0.18 * gaussian_filter(
-            fractal(rng, size, 2.6), 3
-        )
-        has_lake = rng.random() < 0.75
-        self.shore = (
-            np.floor((depth - 0.3) * LEVELS).astype(int)
-            if has_lake
-            else np.full((size, size), 10 * LEVELS)
-        )
-        self.climb = int(rng.choice([-1, 1]))
-        self._first_year(
-            stream(*key, "start"), fields, len(stand_at), np.hypot(*(block_at - town).T)
-        )
+        self.block_road = to_road[tuple(block_at.astype(int).T)]  # of each block, pixels to a road
+        self.shore = _shore(rng, size)
+        self.climb = int(rng.choice([-1, 1]))  # of the water line, a step a year
+        to_town = np.hypot(*(block_at - town).T)  # of each block, pixels
+        self._first_year(stream(*key, "start"), fields, len(stand_at), to_town)
 
     def _first_year(
         self, rng: np.random.Generator, fields: int, stands: int, to_town: np.ndarray
     ) -> None:
+        """States at the start: numbers in FIELD, STAND and BLOCK. The order of draws is fixed."""
         permanent = rng.random(fields) < self.climate.permanent
-        self.field = np.where(permanent, rng.choice([4, 4, 5], fields), rng.integers(0, 4, fields))
+        meadow_or_orchard = rng.choice([4, 4, 5], fields)
+        crop = rng.integers(0, 4, fields)
+        self.field = np.where(permanent, meadow_or_orchard, crop)
         busy = np.sqrt(self.climate.cutting / 0.3)
-        self.wood = np.where(
-            rng.random(stands) < 0.4 * busy, rng.choice([1, 1, 2, 3, 4], stands), 0
-        )
+        disturbed = rng.random(stands) < 0.4 * busy
+        self.wood = np.where(disturbed, rng.choice([1, 1, 2, 3, 4], stands), 0)
         self.town = np.where(to_town < rng.uniform(14, 32), 2, 0)
-        self.town = np.where(
-            (self.block_road < 9) & (rng.random(len(to_town)) < 0.10), 2, self.town
-        )
-        self.level = (
-            int(rng.integers(2, 4)) if self.climb > 0 else int(rng.integers(LEVELS - 3, LEVELS - 1))
-        )
-        self.town = _sample(
-            rng, self._town_odds()
-        )  # so that the first year has building sites to be seen
+        farmstead = (self.block_road < 9) & (rng.random(len(to_town)) < 0.10)
+        self.town = np.where(farmstead, 2, self.town)
+        lowest, beyond = (2, 4) if self.climb > 0 else (LEVELS - 3, LEVELS - 1)
+        self.level = int(rng.integers(lowest, beyond))
+        # One step of the town, so that the first year has building sites to be seen.
+        self.town = _sample(rng, self._town_odds())
 
     def _field_odds(self) -> np.ndarray:
+        """(F,6): crops rotate, meadows and orchards stay."""
         table = np.eye(6)
-        go = self.climate.rotation
+        rotate = self.climate.rotation
         for crop in range(4):
-            table[crop, :4] = (1 - go) / 3
-            table[crop, (crop + 1) % 4] = go
+            table[crop, :4] = (1 - rotate) / 3
+            table[crop, (crop + 1) % 4] = rotate
         return table[self.field]
 
     def _wood_odds(self) -> np.ndarray:
-        table = np.eye(6)[
-            [0, 2, 3, 0, 5, 2]
-        ]  # cut -> shrub -> young -> forest, dry -> burnt -> shrub
+        """(S,6): cut -> shrub -> young -> forest; forest -> dry -> burnt -> shrub."""
+        table = np.eye(6)[[0, 2, 3, 0, 5, 2]]
+        # One dry stand in four recovers.
         table[4] = 0.75 * table[4] + 0.25 * np.eye(6)[0]
         odds = table[self.wood]
         beside_cut = (self.wood[self.stand_near] == 1).any(1)
@@ -244,23 +136,27 @@ class Land:
         return odds
 
     def _town_odds(self) -> np.ndarray:
-        built = (self.town[self.block_near] == 2).sum(1)
-        along_road = np.where(built >= 1, self.climate.building, 0.04 * self.climate.building)
-        start = np.where(
-            self.block_road < 14, along_road, np.where(built >= 2, 0.4 * self.climate.building, 0.0)
-        )
+        """(B,3): open -> site, sooner beside the town and along roads; site -> built."""
+        building = self.climate.building
+        built = (self.town[self.block_near] == 2).sum(1)  # of each block, built neighbours
+        along_road = np.where(built >= 1, building, 0.04 * building)
+        away = np.where(built >= 2, 0.4 * building, 0.0)
+        start = np.where(self.block_road < 14, along_road, away)
         odds = np.eye(3)[[0, 2, 2]][self.town]
         free = self.town == 0
-        odds[free, 0], odds[free, 1] = 1 - start[free], start[free]
+        odds[free, 0] = 1 - start[free]
+        odds[free, 1] = start[free]
         return odds
 
     def transition(self) -> dict[str, np.ndarray]:
-        """Probability of each state of each object next year: field (F,6), wood (S,6), town (B,3),
-        level (LEVELS,).
+        """Probability of each state of each object next year.
+
+        field (F,6), wood (S,6), town (B,3), level (LEVELS,).
         """
-        level, wanted = np.zeros(LEVELS), int(np.clip(self.level + self.climb, 1, LEVELS - 1))
+        level = np.zeros(LEVELS)
+        next_level = int(np.clip(self.level + self.climb, 1, LEVELS - 1))
         level[self.level] += 1 - self.climate.filling
-        level[wanted] += self.climate.filling
+        level[next_level] += self.climate.filling
         return {
             "field": self._field_odds(),
             "wood": self._wood_odds(),
@@ -272,14 +168,14 @@ class Land:
         """The same land one year later, its objects drawn from `transition()`."""
         odds = self.transition()
         later = copy.copy(self)
-        later.field, later.wood, later.town = (
-            _sample(rng, odds[k]) for k in ("field", "wood", "town")
-        )
+        later.field = _sample(rng, odds["field"])
+        later.wood = _sample(rng, odds["wood"])
+        later.town = _sample(rng, odds["town"])
         later.level = int(_sample(rng, odds["level"][None])[0])
         return later
 
     def cover(self) -> np.ndarray:
-        """(18, size, size) one-hot: the class of each pixel now."""
+        """(18, size, size) one-hot: the class of each pixel this year."""
         return self._compose(
             np.eye(6)[self.field],
             np.eye(6)[self.wood],
@@ -288,38 +184,57 @@ class Land:
         )
 
     def expected_cover(self) -> np.ndarray:
-        """(18, size, size): probability of each class of each pixel next year, given the full state
-        now.
-        """
+        """(18, size, size): probability of each class of each pixel next year, given the state."""
         odds = self.transition()
         return self._compose(odds["field"], odds["wood"], odds["town"], odds["level"])
 
     def _compose(
         self, field: np.ndarray, wood: np.ndarray, town: np.ndarray, level: np.ndarray
     ) -> np.ndarray:
-        """Objects drawn over each other: fields and forest, town, roads, reservoir, river; exact
-        for independent objects.
+        """Objects drawn over each other: fields and forest, town, roads, reservoir, river.
+
+        Exact for independent objects.
         """
-        out = np.zeros((len(CLASSES), self.size, self.size))
+        cover = np.zeros((len(CLASSES), self.size, self.size))
         for i, name in enumerate(FIELD):
-            out[INDEX[name]] = field[:, i][self.parcel] * ~self.forest
+            cover[INDEX[name]] = field[:, i][self.parcel] * ~self.forest
         for i, name in enumerate(STAND):
-            out[INDEX[name]] = wood[:, i][self.stand] * self.forest
-        town_here = (
-            town[self.block] * ~self.forest[..., None] + np.eye(3)[0] * self.forest[..., None]
-        )
-        out *= town_here[..., 0]
-        out[INDEX["site"]], out[INDEX["built"]] = town_here[..., 1], town_here[..., 2]
-        out = _lay(out, "road", self.road)
+            cover[INDEX[name]] = wood[:, i][self.stand] * self.forest
+        forest = self.forest[..., None]
+        town_here = town[self.block] * ~forest + np.eye(3)[0] * forest  # (H,W,3); none in a forest
+        cover *= town_here[..., 0]
+        cover[INDEX["site"]] = town_here[..., 1]
+        cover[INDEX["built"]] = town_here[..., 2]
+        cover = _lay(cover, "road", self.road)
         wet = sum(p * (self.shore < k) for k, p in enumerate(level))
         belt = sum(p * (self.shore == k) for k, p in enumerate(level))
-        out *= 1 - wet - belt
-        out[INDEX["water"]] += wet
-        out[INDEX["marsh" if self.climb > 0 else "mud"]] += belt
-        return _lay(out, "water", self.river)
+        cover *= 1 - wet - belt
+        cover[INDEX["water"]] += wet
+        # What a rising water line leaves is wet, what a falling one leaves is bare.
+        cover[INDEX["marsh" if self.climb > 0 else "mud"]] += belt
+        return _lay(cover, "water", self.river)
+
+
+def _neighbours(points: np.ndarray, count: int = 6) -> np.ndarray:
+    """Of each point (n,2), the numbers of its `count` nearest other points: (n,count)."""
+    _, numbers = cKDTree(points).query(points, count + 1)
+    return numbers[:, 1:]  # the nearest is the point itself
+
+
+def _shore(rng: np.random.Generator, size: int) -> np.ndarray:
+    """(size, size) int: the level above which a pixel is under water; three regions in four."""
+    centre = rng.uniform(0.15 * size, 0.85 * size, 2)
+    radius = rng.uniform(26, 50)
+    y, x = np.mgrid[:size, :size]
+    away = np.hypot(y - centre[0], x - centre[1]) / radius
+    depth = away + 0.18 * gaussian_filter(fractal(rng, size, 2.6), 3)
+    if rng.random() < 0.75:
+        return np.floor((depth - 0.3) * LEVELS).astype(int)
+    return np.full((size, size), 10 * LEVELS)  # no level is as high: no reservoir
 
 
 def _lay(cover: np.ndarray, name: str, mask: np.ndarray) -> np.ndarray:
+    """A cover (18,H,W) with one class put over it where `mask` (H,W) is set."""
     cover = cover * ~mask
     cover[INDEX[name]] += mask
     return cover
@@ -327,17 +242,19 @@ def _lay(cover: np.ndarray, name: str, mask: np.ndarray) -> np.ndarray:
 
 def _sample(rng: np.random.Generator, odds: np.ndarray) -> np.ndarray:
     """One state for each row of (objects, states) probabilities, (objects,) int."""
-    return (rng.random(len(odds))[:, None] > np.cumsum(odds, 1)[:, :-1]).sum(1)
+    draws = rng.random(len(odds))[:, None]
+    return (draws > np.cumsum(odds, 1)[:, :-1]).sum(1)
 
 
 def process_of_change(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """What changed between two class maps (H, W) int: an index into `PROCESSES`, (H, W) uint8, 0
-    where nothing did.
+    """What changed between two class maps (H, W) int: an index into `PROCESSES`, (H, W) uint8.
+
+    0 where nothing did.
     """
 
     def touched(*names: str) -> np.ndarray:
-        wanted = [INDEX[n] for n in names]
-        return np.isin(before, wanted) | np.isin(after, wanted)
+        classes = [INDEX[name] for name in names]
+        return np.isin(before, classes) | np.isin(after, classes)
 
     kind = np.full(before.shape, PROCESSES.index("crop"), np.uint8)
     kind[touched("forest", "cut", "shrub", "young", "dry")] = PROCESSES.index("forest")

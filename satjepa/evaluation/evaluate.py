@@ -14,13 +14,15 @@ on the same ones; a patch without any is not scored and not counted in n.
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from satjepa.contracts import Forecaster
+from satjepa.data.share import Share
+from satjepa.evaluation.tally import Tally, joined
 from satjepa.metrics import pixels as metrics
 from satjepa.metrics.perceptual import Features, Perceptual, frechet_distance
 
@@ -53,20 +55,6 @@ class _Truth:
     ]  # suffix of the metric -> the pixels it is about (B, 1, H, W) bool; "" is all valid ones
     persistence: Tensor  # squared error of persistence at each pixel (B, 1, H, W)
     features: Features | None
-
-
-@dataclass
-class _Tally:
-    """What is kept of the batches for one row."""
-
-    samples: int
-    seconds: float = 0.0
-    patches: list[pd.DataFrame] = field(default_factory=list)
-    ranks: Tensor | int = 0
-    forecast: dict[str, list[Tensor]] = field(
-        default_factory=dict
-    )  # distance -> pooled features (B, D)
-    truth: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
 def _truth(batch: dict, perceptual: Perceptual | None, threshold: float) -> _Truth:
@@ -125,7 +113,7 @@ def _forecast(
 
 
 def _add(
-    tally: _Tally, members: Tensor, batch: dict, truth: _Truth, perceptual: Perceptual | None
+    tally: Tally, members: Tensor, batch: dict, truth: _Truth, perceptual: Perceptual | None
 ) -> None:
     """Score one batch for one row: the mean of `members` (S, B, 3, H, W), and the members as an
     ensemble.
@@ -145,11 +133,11 @@ def _add(
         [{k: meta[k] for k in ("preset", "region", "year", "x", "y")} for meta in batch["meta"]]
     )
     tally.patches.append(places.assign(**{name: value.numpy() for name, value in scores.items()}))
-    tally.ranks = tally.ranks + metrics.rank_histogram(members, truth.target, valid).sum(0)
+    tally.ranks.append(metrics.rank_histogram(members, truth.target, valid).sum(0))
 
 
 def _row(
-    name: str, tally: _Tally, perceptual: Perceptual | None
+    name: str, tally: Tally, perceptual: Perceptual | None
 ) -> dict[str, str | int | float | None]:
     """Patches to one row; the module's docstring says how."""
     frame = pd.concat(tally.patches, ignore_index=True)
@@ -205,6 +193,7 @@ def evaluate_all(
     seed: int = 0,
     perceptual: Perceptual | None = None,
     threshold: float = 0.1,
+    share: Share | None = None,
 ) -> list[Scores]:
     """Score forecasters by name on the same batches, in one pass over them.
 
@@ -212,11 +201,14 @@ def evaluate_all(
     scores the mean of the members, and CRPS, spread and ranks the members; "name, one sample"
     scores member 0 as a forecast of its own (whose CRPS is its L1). Without `perceptual` there are
     no LPIPS, FID and fd_vgg columns. `threshold`: a pixel has changed where |rgb(t+1) - rgb(t)|,
-    averaged over bands, exceeds it. Batches need meta with preset, region, year, x, y. Raises
-    LeakError (from the forecaster's `trained_on`) for a sample it was trained on, ValueError for a
-    forecast of the wrong shape or with non-finite values, and when there is no batch.
+    averaged over bands, exceeds it. `share`: where each of several processes has its own of the
+    batches (`satjepa.assemble.batches`), all of them get all rows.
+
+    Batches need meta with preset, region, year, x, y. Raises LeakError (from the forecaster's
+    `trained_on`) for a sample it was trained on, ValueError for a forecast of the wrong shape or
+    with non-finite values, and when there is no batch.
     """
-    tallies: dict[str, _Tally] = {}
+    tallies: dict[str, Tally] = {}
     for batch in batches:
         truth = _truth(batch, perceptual, threshold)
         for name, forecaster in forecasters.items():
@@ -230,9 +222,10 @@ def evaluate_all(
                     f"{name}, one sample": members[:1],
                 }
             for title, used in rows.items():
-                tally = tallies.setdefault(title, _Tally(len(used)))
+                tally = tallies.setdefault(title, Tally(len(used)))
                 tally.seconds += seconds * len(used) / len(members)
                 _add(tally, used, batch, truth, perceptual)
+    tallies = joined(tallies, share or Share())
     if not tallies:
         raise ValueError(
             "nothing to evaluate: no forecaster, or no batch (is the split's part empty?)"
@@ -241,7 +234,7 @@ def evaluate_all(
 
 
 def _scores(
-    title: str, tally: _Tally, perceptual: Perceptual | None, threshold: float, seed: int
+    title: str, tally: Tally, perceptual: Perceptual | None, threshold: float, seed: int
 ) -> Scores:
     settings = {
         "data_range": metrics.DATA_RANGE,
@@ -269,7 +262,7 @@ def _scores(
     }
     settings |= {} if perceptual is None else perceptual.settings
     patches = pd.concat(tally.patches, ignore_index=True)
-    return Scores(_row(title, tally, perceptual), patches, settings, tally.ranks.tolist())
+    return Scores(_row(title, tally, perceptual), patches, settings, sum(tally.ranks).tolist())
 
 
 def evaluate_ensemble(

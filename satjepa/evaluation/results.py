@@ -5,19 +5,20 @@ baselines, bounds.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from satjepa.assemble import dataset
 from satjepa.baselines.persistence import MeanColour, OracleMean, OracleSample, Persistence
-from satjepa.evaluation.score import score, untimed
-from satjepa.evaluation.table import arm_title, combine_seeds, write_table
-from satjepa.paths import root
+from satjepa.evaluation.score import OURS, score, untimed
+from satjepa.evaluation.table import arm_title, combine_seeds, read_scores, write_table
+from satjepa.paths import run_folder
 
 if TYPE_CHECKING:
     from satjepa.config import Params
 
+OURS_ENSEMBLE = f"{OURS}, mean of"  # how the name of an ensemble's row begins
 DETERMINISTIC = {
     "Default (persistence)": Persistence,
     "Mean colour": MeanColour,
@@ -26,107 +27,89 @@ DETERMINISTIC = {
 }
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return pd.read_csv(path).astype(object).where(lambda f: f.notna(), None).to_dict("records")
-
-
 def over_seeds(paths: list[Path]) -> list[dict[str, Any]]:
     """The rows of the same run with several seeds, combined row by row by `combine_seeds`."""
-    return [combine_seeds(list(rows)) for rows in zip(*map(_rows, paths), strict=True)]
+    return [combine_seeds(list(rows)) for rows in zip(*map(read_scores, paths), strict=True)]
 
 
-def _runs(params: Params, folder: str, arm: str) -> list[dict[str, Any]]:
-    """The rows of one arm of a matrix stage, combined over seeds."""
-    return over_seeds(
-        [root() / f"runs/{folder}/{arm}-{seed}/scores.csv" for seed in params.ablate.seeds]
-    )
+def collect(params: Params, arm: str) -> list[dict[str, Any]]:
+    """The rows of one arm on every preset that it was scored on, combined over seeds."""
+    return over_seeds([run_folder(arm, seed) / "scores.csv" for seed in params.seeds])
 
 
-def _ours(params: Params) -> list[dict[str, Any]]:
-    """The rows of the model itself, combined over seeds."""
-    return over_seeds([root() / f"runs/joint/{seed}/scores.csv" for seed in params.ablate.seeds])
+def collect_ablations(params: Params) -> pd.DataFrame:
+    """One row an ablation, the mean of its ensemble on the first preset, combined over seeds.
 
-
-def collect_arms(params: Params, full: bool = False) -> pd.DataFrame:
-    """The ablations: one row an arm, the mean of its ensemble on the first preset, combined over
-    seeds.
-
-    full: where no arm has that name, the model itself is the first row, as `full`.
+    Where no arm is called `full`, the model itself is the first row under that name.
     """
-    runs = {"full": _ours(params)} if full and "full" not in params.ablate.arms else {}
-    runs |= {arm: _runs(params, "ablate", arm) for arm in params.ablate.arms}
+    arms = {name: name for name in params.arms_of("ablation")}
+    if "full" not in arms:
+        arms = {"full": params.main_arm} | arms
     rows = []
-    for arm, combined in runs.items():
+    for title, arm in arms.items():
         row = next(
-            r for r in combined if "mean of" in r["model"] and r["preset"] == params.data.presets[0]
+            row
+            for row in collect(params, arm)
+            if row["model"].startswith(OURS_ENSEMBLE) and row["preset"] == params.data.presets[0]
         )
-        rows.append(row | {"model": arm_title(arm)})
+        rows.append(row | {"model": arm_title(title)})
     return pd.DataFrame(rows)
 
 
-def collect_published(params: Params) -> list[dict[str, Any]]:
-    """The rows of the published system, on every preset, combined over seeds."""
-    return [row for arm in params.published.arms for row in _runs(params, "published", arm)]
-
-
-def collect_baselines(params: Params) -> list[dict[str, Any]]:
-    """The rows of every arm of `baselines`, on every preset, combined over seeds."""
-    from satjepa.config.baselines import arm_names
-
-    return [row for arm in arm_names(params) for row in _runs(params, "baselines", arm)]
-
-
 def baseline_steps(params: Params) -> dict[str, int]:
-    """For how many steps each arm of `baselines` is trained, by its title; without those that are
-    not.
-    """
-    from satjepa.config.baselines import arm_names, read_arm
+    """For how many steps each baseline is trained, by its title; without those that are not."""
+    names = [name for name, arm in params.baselines.arms.items() if arm.trained]
+    return {params.baselines.title(name): params.baselines.fit(name).steps for name in names}
 
-    arms = [read_arm(params, name) for name in arm_names(params)]
-    return {arm.title: arm.train.steps for arm in arms if arm.train}
+
+def arm_steps(params: Params, kind: Literal["ablation", "published"]) -> dict[str, int]:
+    """For how many steps each ablation, or each arm of the published system, is trained."""
+    return {
+        arm_title(name): params.arms[name].get("train.steps", params.train.steps)
+        for name in params.arms_of(kind)
+    }
+
+
+def bounds(params: Params, preset: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows of what needs no training, and the settings that they were scored with."""
+    known = dataset(params, "test", preset, text=False).truth
+    forecasters = {
+        name: make() for name, make in DETERMINISTIC.items() if known or "Oracle" not in name
+    }
+    scored = score(forecasters, params, preset, {})
+    return [combine_seeds([untimed(scores)]) for scores in scored], scored[0].settings
+
+
+def ablation_rows(params: Params) -> list[dict[str, Any]]:
+    """The rows of the ablations as the results table names them."""
+    rows = []
+    if params.arms_of("ablation"):
+        for row in collect_ablations(params).to_dict("records"):
+            name = f"Ablation: {row['model']}, {row['samples']:.0f} samples"
+            rows.append(row | {"model": name})
+    named_full = "full" in params.arms
+    return rows if named_full else rows[1:]
 
 
 def build_table(params: Params, path: Path) -> pd.DataFrame:
     """Score what needs no training, add baselines, the published system, ours and its ablations,
     and write the results table with its settings.
     """
-    rivals = collect_baselines(params) + collect_published(params)
-    runs = _ours(params)
-    arms = collect_arms(params).to_dict("records")
+    trained = [*params.baselines.arms, *params.arms_of("published"), params.main_arm]
+    collected = [row for arm in trained for row in collect(params, arm)] + ablation_rows(params)
     rows = []
-    settings = {}
+    settings: dict[str, Any] = {}
     for preset in params.data.presets:
-        known = dataset(params, "test", preset, text=False).truth
-        chosen = {
-            name: make() for name, make in DETERMINISTIC.items() if known or "Oracle" not in name
-        }
-        scored = score(chosen, params, preset, {})
-        settings = scored[0].settings
-        fixed = [combine_seeds([untimed(s)]) for s in scored]
-        ours = [row for row in runs if row["preset"] == preset]
-        rows += (
-            fixed[:2]
-            + [row for row in rivals if row["preset"] == preset]
-            + ours
-            + [
-                row | {"model": f"Ablation: {row['model']}, {row['samples']:.0f} samples"}
-                for row in arms
-                if row["preset"] == preset
-            ]
-            + fixed[2:]
-        )
-    write_table(
-        rows,
-        path,
-        settings
-        | {
-            "steps": params.train.steps,
-            "jepa_share": params.train.jepa_share,
-            "baseline_steps": baseline_steps(params),
-            "ablation_steps": params.ablate.steps,
-            "published_steps": params.published.steps,
-            "sampler_steps": params.sample.steps,
-            "guidance": params.sample.guidance,
-        },
-    )
-    return pd.read_csv(path)
+        fixed, settings = bounds(params, preset)
+        rows += fixed[:2] + [row for row in collected if row["preset"] == preset] + fixed[2:]
+    settings |= {
+        "steps": params.train.steps,
+        "jepa_share": params.train.jepa_share,
+        "baseline_steps": baseline_steps(params),
+        "ablation_steps": arm_steps(params, "ablation"),
+        "published_steps": arm_steps(params, "published"),
+        "sampler_steps": params.sample.steps,
+        "guidance": params.sample.guidance,
+    }
+    write_table(rows, path, settings)
+    return pd.DataFrame(read_scores(path))

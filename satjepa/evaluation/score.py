@@ -11,7 +11,6 @@ import pandas as pd
 from satjepa.assemble import batches, dataset, the_device
 from satjepa.baselines.arms import members
 from satjepa.config import Params
-from satjepa.config.baselines import Arm
 from satjepa.contracts import Forecaster
 from satjepa.evaluation.evaluate import Scores, evaluate_all
 from satjepa.evaluation.table import write_table
@@ -67,14 +66,24 @@ def untimed(scores: Scores) -> dict[str, Any]:
 
 
 def score_run(
-    model: JointModel, params: Params, path: Path, presets: list[str] | None = None
+    model: JointModel, params: Params, path: Path, ablation: bool = False
 ) -> pd.DataFrame:
-    """Score a trained model (an ensemble of `sample.samples` from pure noise; one sample from an
-    image); write and return the rows (`write_scores`).
+    """Score a trained model on every preset, an ablation on the first alone: an ensemble of
+    `sample.samples` from pure noise, one sample from an image. Write and return the rows.
     """
     rows = []
-    for preset in presets or params.data.presets:
+    for preset in params.data.presets[: 1 if ablation else None]:
         rows += score(samplers(model), params, preset, {OURS: params.sample.samples}, params.seed)
+    return write_scores(rows, path)
+
+
+def score_baseline(name: str, forecaster: Forecaster, params: Params, path: Path) -> pd.DataFrame:
+    """Score a baseline on every preset under its title; write and return the rows."""
+    title = params.baselines.title(name)
+    samples = {title: members(name, params)}
+    rows = []
+    for preset in params.data.presets:
+        rows += score({title: forecaster}, params, preset, samples, params.seed)
     return write_scores(rows, path)
 
 
@@ -83,23 +92,6 @@ def write_scores(rows: list[Scores], path: Path) -> pd.DataFrame:
     not look at.
     """
     write_table([untimed(scores) for scores in rows], path)
-    write_table(
-        [{name: s.row[name] for name in ("model", "preset", TIME)} for s in rows],
-        path.with_name("timing.csv"),
-    )
+    timing = [{name: s.row[name] for name in ("model", "preset", TIME)} for s in rows]
+    write_table(timing, path.with_name("timing.csv"))
     return pd.read_csv(path)
-
-
-def score_arm(
-    name: str, arm: Arm, forecaster: Forecaster, params: Params, path: Path
-) -> pd.DataFrame:
-    """Score an arm on the test part of every preset; write and return the rows
-    (`satjepa.evaluation.score.write_scores`).
-    """
-    samples = {name: members(arm, params)}
-    rows = [
-        s
-        for preset in params.data.presets
-        for s in score({name: forecaster}, params, preset, samples, params.seed)
-    ]
-    return write_scores(rows, path)

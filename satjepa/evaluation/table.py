@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+NAMES = ("model", "preset", "region", "run")  # columns that hold text, whatever it looks like
 IDENTITY = ("model", "preset", "n", "samples")  # what the rows of several seeds must share
 # Metrics of one forecast on two machines: float32 summed in another order moves LPIPS and the
 # Frechet distance by less than 1e-7 of their size (measured: oneDNN on and off), so 1e-4 leaves
@@ -87,7 +89,7 @@ def markdown_table(
     notes: below the table, what a reader must know, from the CSV's settings.
     """
     csv = Path(csv)
-    rows = pd.read_csv(csv)
+    rows = pd.DataFrame(read_scores(csv))
     rows = rows if preset is None else rows[rows["preset"] == preset]
     rows = rows[~rows["model"].str.startswith(without)]
     columns = [column for column in columns if column in rows]
@@ -134,15 +136,10 @@ def _least_costs(folder: Path) -> pd.DataFrame | None:
     """Least cost of each model over the seeds of an experiment, by its name in the table; None
     where there are none.
     """
-    found = [pd.read_csv(file) for file in sorted(folder.glob("seed-*/costs.csv"))]
+    found = [pd.DataFrame(read_scores(file)) for file in sorted(folder.glob("seed-*/costs.csv"))]
     if not found:
         return None
     rows = pd.concat(found)
-    arms = rows["run"].str.extract(r"^ablate/(\w+)-\d+$")[0].map(arm_title, na_action="ignore")
-    size = rows["model"].str.extract(r"mean of (\d+)$")[
-        0
-    ]  # the table has an ablation's ensemble only
-    rows["model"] = rows["model"].where(arms.isna(), "Ablation: " + arms + ", " + size + " samples")
     return rows.groupby("model")[[*COSTS]].min()
 
 
@@ -193,3 +190,11 @@ def write_table(rows: list[dict], path: str | Path, settings: dict | None = None
         path.with_suffix(".settings.json").write_text(
             json.dumps(settings, indent=1, sort_keys=True) + "\n"
         )
+
+
+def read_scores(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV by `write_table`; names are strings, what is missing is None."""
+    frame = pd.read_csv(
+        path, dtype=dict.fromkeys(NAMES, "str"), keep_default_na=False, na_values=[""]
+    )
+    return frame.astype(object).where(lambda values: values.notna(), None).to_dict("records")

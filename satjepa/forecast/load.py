@@ -25,7 +25,7 @@ from satjepa.forecast.members import Members
 from satjepa.forecast.picture import draw, middle, part_of, psnr, save_picture, truth_of, view_of
 from satjepa.forecast.raster import Made, forecast_images
 from satjepa.forecast.request import Request, check_files, check_output
-from satjepa.paths import root
+from satjepa.paths import root, run_folder
 
 if TYPE_CHECKING:
     import torch
@@ -204,7 +204,8 @@ def default_checkpoint() -> Path:
     from satjepa.config import load_params
     from satjepa.training import checkpoint
 
-    trained = root() / f"runs/joint/{load_params().ablate.seeds[0]}/model"
+    params = load_params()
+    trained = run_folder(params.main_arm, params.seeds[0]) / "model"
     shipped = root() / SHIPPED
     for folder in (trained, shipped):
         if checkpoint.exists(folder):
@@ -220,7 +221,7 @@ def load(
 ) -> Model:
     """A trained model, ready to forecast.
 
-    checkpoint: folder of a checkpoint; None is what the pipeline has trained here (runs/joint), or
+    checkpoint: folder of a checkpoint; None is what the pipeline has trained here (in runs), or
     else the model that is shipped (assets/demo_model); `folder` of the result says which. device:
     default the GPU if there is one. sample: other values for the `sample` section of its settings,
     where not None: steps, guidance, strength.

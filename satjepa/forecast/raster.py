@@ -125,10 +125,18 @@ def forecast_images(
     )
     draw = {"history": history, "embed": embed, "samples": samples, "seed": seed, "batch": batch}
     mean, spread = blended(stack, forecaster, boxes, **draw, keep=keep)
-    year = "unknown" if request.years[-1] is None else str(request.years[-1] + 1)
-    notes = {"YEAR": year, "SEED": str(seed), "SAMPLES": str(samples), "WHITE": f"{stack.white:g}"}
-    notes |= {"INPUTS": ", ".join(path.name for path in request.images), **(tags or {})}
+    notes = {"SEED": str(seed), "SAMPLES": str(samples)} | _notes(request, stack) | (tags or {})
     return Made(request, stack, mean, spread, notes)
+
+
+def _notes(request: Request, stack: Stack) -> dict[str, str]:
+    """What the file says of its inputs."""
+    last = request.years[-1]
+    return {
+        "YEAR": "unknown" if last is None else str(last + 1),
+        "WHITE": f"{stack.white:g}",
+        "INPUTS": ", ".join(path.name for path in request.images),
+    }
 
 
 def _read(

@@ -1,5 +1,4 @@
-"""Metrics that look through a trained network: LPIPS, the Frechet distance on VGG16 features, and
-FID.
+"""Metrics that look through a trained network: LPIPS, the Frechet distance on VGG16, and FID.
 
 No number is given under a name it has not earned: LPIPS and `fd_vgg` need ImageNet's VGG16 trunk
 and become `lpips_rand` and `fd_vgg_rand` on a fixed random trunk where no trunk can be had; FID
@@ -34,15 +33,14 @@ CONNECT_SECONDS = 10.0
 
 
 class TrunkError(RuntimeError):
-    """A weight file that was asked for is missing or is not what it should be; the message names it
-    and the cure.
-    """
+    """A weight file that was asked for is missing or is another; the message names the cure."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the networks see in a batch of B images: VGG16 maps for LPIPS, pooled vectors for the
-    distances.
+    """What the networks see in a batch of B images.
+
+    VGG16's maps are for LPIPS, pooled vectors for the distances of sets.
     """
 
     maps: tuple[Tensor, ...]  # five (B, C_k, H_k, W_k), unit length over channels
@@ -66,9 +64,7 @@ def _sha256(path: Path) -> str:
 
 @functools.cache
 def _torchvision_trunk() -> dict[str, Tensor] | None:
-    """ImageNet's VGG16 from torch's cache or the network, tried once per process; None when
-    offline.
-    """
+    """ImageNet's VGG16 from torch's cache or the network, tried once a process; None: offline."""
     from torchvision.models import VGG16_Weights
 
     try:
@@ -82,11 +78,10 @@ def _torchvision_trunk() -> dict[str, Tensor] | None:
 
 
 def find_trunk(folder: str | Path | None = None) -> tuple[dict[str, Tensor] | None, str]:
-    """VGG16's convolution weights (`features.N.weight/bias`) and where they came from; None where
-    none can be had.
+    """VGG16's convolution weights (`features.N.weight/bias`) and where they came from.
 
-    Raises TrunkError if a folder was named (`folder`, else $SATJEPA_TRUNKS) and holds no trunk: a
-    wrong path must not end in a download or a random trunk.
+    None where none can be had. Raises TrunkError if a folder was named (`folder`, else
+    $SATJEPA_TRUNKS) and holds no trunk: a wrong path must not end in a download or a random trunk.
     """
     from safetensors.torch import load_file
 
@@ -98,58 +93,55 @@ def find_trunk(folder: str | Path | None = None) -> tuple[dict[str, Tensor] | No
                 f"{path} is not there. Correct eval.lpips_trunk or $SATJEPA_TRUNKS, or unset both."
             )
         return load_file(path), f"{TRUNK_FILE}, sha256 {_sha256(path)[:12]}"
-    weights = _torchvision_trunk()
-    return (
-        weights,
-        "torchvision IMAGENET1K_V1"
-        if weights
-        else "fixed random trunk (seed 0): no trunk file, no network",
-    )
+    if weights := _torchvision_trunk():
+        return weights, "torchvision IMAGENET1K_V1"
+    return None, "fixed random trunk (seed 0): no trunk file, no network"
 
 
 def _random_trunk(shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
     """He-normal weights and zero biases that are the same on every machine."""
     generator = torch.Generator().manual_seed(0)
-    return {
-        name: torch.randn(shape, generator=generator) * (2.0 / shape[1:].numel()) ** 0.5
-        if len(shape) > 1
-        else torch.zeros(shape)
-        for name, shape in sorted(shapes.items())
-    }
+    weights = {}
+    for name, shape in sorted(shapes.items()):  # in a fixed order, as each draws from the generator
+        if len(shape) > 1:
+            deviation = (2.0 / shape[1:].numel()) ** 0.5
+            weights[name] = torch.randn(shape, generator=generator) * deviation
+        else:
+            weights[name] = torch.zeros(shape)
+    return weights
 
 
 def build_lpips(weights: dict[str, Tensor] | None) -> nn.Module:
-    """The package's LPIPS v0.1 (VGG16, its calibrated heads) on the given trunk, or on the random
-    one for None.
+    """The package's LPIPS v0.1 (VGG16, its calibrated heads) on a trunk; None: the random one.
 
     Raises TrunkError when the weights are not exactly those of VGG16's 13 convolutions.
     """
     import lpips
 
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter(
-            "ignore"
-        )  # lpips 0.1.4 asks torchvision for `pretrained=False` the old way
+        # lpips 0.1.4 asks torchvision for `pretrained=False` the old way
+        warnings.simplefilter("ignore")
         model = lpips.LPIPS(net="vgg", version="0.1", pnet_rand=True, verbose=False)
-    own = {
-        f"features.{name.split('.', 1)[1]}": name for name in model.net.state_dict()
-    }  # sliceK.N.weight
-    shapes = {name: model.net.state_dict()[own[name]].shape for name in own}
-    weights = _random_trunk(shapes) if weights is None else weights
+    names = {}  # features.N.weight -> the name in lpips, sliceK.N.weight
+    shapes = {}
+    for lpips_name, tensor in model.net.state_dict().items():
+        name = "features." + lpips_name.split(".", 1)[1]
+        names[name] = lpips_name
+        shapes[name] = tensor.shape
+    if weights is None:
+        weights = _random_trunk(shapes)
     if {name: value.shape for name, value in weights.items()} != shapes:
         raise TrunkError(
-            "the trunk does not hold VGG16's features.0 to features.28 and nothing else: wrong "
-            "file?"
+            "the trunk does not hold VGG16's features.0 to features.28 and nothing else: "
+            "wrong file?"
         )
-    model.net.load_state_dict({own[name]: value for name, value in weights.items()})
+    model.net.load_state_dict({names[name]: value for name, value in weights.items()})
     return model.requires_grad_(False)
 
 
 @functools.cache
 def _inception_file() -> Path | str:
-    """The Inception weights from torch's cache or the network, tried once per process; the reason
-    when offline.
-    """
+    """The Inception weights from torch's cache or the network, tried once; the reason: offline."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / FID_FILE
     if path.is_file():
         return path
@@ -162,8 +154,8 @@ def _inception_file() -> Path | str:
     except OSError as error:
         reason = getattr(error, "reason", error)
         return (
-            f"Inception weights could not be downloaded ({reason}); set eval.fid_weights to "
-            f"{FID_FILE}"
+            f"Inception weights could not be downloaded ({reason}); "
+            f"set eval.fid_weights to {FID_FILE}"
         )
     return path
 
@@ -171,14 +163,14 @@ def _inception_file() -> Path | str:
 def load_inception(
     path: str | Path | None = None,
 ) -> tuple[Callable[[Tensor], tuple[Tensor, ...]] | None, str]:
-    """torch-fidelity's Inception (uint8 images -> 64 and 2048 features), and its source or the
-    reason it is missing.
+    """torch-fidelity's Inception (uint8 images -> 64 and 2048 features), and its source.
 
-    Raises TrunkError if `path` (`eval.fid_weights`) is missing or is not the file FID is defined
-    with. The hash is checked before the file is opened, as torch-fidelity would unpickle anything.
+    None, and the reason instead of the source, where it cannot be had. Raises TrunkError if `path`
+    (`eval.fid_weights`) is missing or is not the file FID is defined with. The hash is checked
+    before the file is opened, as torch-fidelity would unpickle anything.
     """
     path = Path(path) if path else _inception_file()
-    if isinstance(path, str):
+    if isinstance(path, str):  # the reason why there is none
         return None, path
     if not path.is_file():
         raise TrunkError(
@@ -190,18 +182,17 @@ def load_inception(
         )
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    model = FeatureExtractorInceptionV3(
-        "inception-v3-compat", [str(n) for n in FID_SIZES], str(path)
-    )
+    layers = [str(size) for size in FID_SIZES]
+    model = FeatureExtractorInceptionV3("inception-v3-compat", layers, str(path))
     return model, FID_FILE
 
 
 class Perceptual:
-    """The networks of one evaluation. `features` of an image once, then `distance` (LPIPS) and
-    `frechet_distance`.
+    """The networks of one evaluation, built by `load_perceptual`.
 
+    `features` of an image are made once, then `distance` (LPIPS) and `frechet_distance` of them.
     Attributes: lpips_name `lpips` or `lpips_rand`; distances, the names of the set distances there
-    are weights for; settings, what a table has to say about them. Build it with `load_perceptual`.
+    are weights for; settings, what a table has to say about them.
     """
 
     def __init__(
@@ -213,26 +204,32 @@ class Perceptual:
         device="cpu",
     ):
         self.device = torch.device(device)
+        has_fid = inception is not None
         self._lpips = build_lpips(trunk).to(self.device)
-        self._inception = inception.to(self.device) if inception is not None else None
+        self._inception = inception.to(self.device) if has_fid else None
         suffix = "" if trunk is not None else "_rand"
         self.lpips_name = f"lpips{suffix}"
         self.fd_name = f"fd_vgg{suffix}"
-        self.distances = (self.fd_name, *(f"fid{n}" for n in FID_SIZES if inception is not None))
+        fid_names = [f"fid{size}" for size in FID_SIZES] if has_fid else []
+        self.distances = (self.fd_name, *fid_names)
         self.settings = {
-            self.lpips_name: f"package lpips, version 0.1, VGG16, input in [-1, 1]; trunk: {trunk_source}",
-            self.fd_name: "Frechet distance of 256 features, the mean over the map of relu3_3 of the same VGG16",
-            "fid": f"Inception of torch-fidelity, {fid_source}" if inception is not None else None,
-            "fid_missing": None if inception is not None else fid_source,
+            self.lpips_name: (
+                f"package lpips, version 0.1, VGG16, input in [-1, 1]; trunk: {trunk_source}"
+            ),
+            self.fd_name: (
+                "Frechet distance of 256 features, "
+                "the mean over the map of relu3_3 of the same VGG16"
+            ),
+            "fid": f"Inception of torch-fidelity, {fid_source}" if has_fid else None,
+            "fid_missing": None if has_fid else fid_source,
         }
 
     @torch.no_grad()
     def features(self, images: Tensor, valid: Tensor | None = None) -> Features:
         """Features of (B, 3, H, W) images in [0, 1], H and W at least 16.
 
-        Invalid pixels (valid (B, 1, H, W) False) become mid-grey; do so in forecast and truth
-        alike, and a hole is the same in both and its former content is without effect (its place
-        still counts, as a perfect one).
+        Invalid pixels (valid (B, 1, H, W) False) become mid-grey. Where forecast and truth have the
+        same holes, what a hole held is without effect; its place counts, as a perfect one.
         """
         import lpips
 
@@ -241,25 +238,25 @@ class Perceptual:
             images = torch.where(valid.to(self.device), images, 0.5)
         with torch.autocast(self.device.type, enabled=False):
             maps = self._lpips.net(self._lpips.scaling_layer(2 * images - 1))
-            pooled = {self.fd_name: maps[FD_LAYER].mean((2, 3))}
+            pooled = {self.fd_name: maps[FD_LAYER].mean((2, 3))}  # (B, 256)
             if self._inception is not None:
                 vectors = self._inception((images * 255).round().to(torch.uint8))
-                pooled |= {f"fid{n}": v for n, v in zip(FID_SIZES, vectors, strict=True)}
-        return Features(
-            tuple(map(lpips.normalize_tensor, maps)),
-            {k: v.double().cpu() for k, v in pooled.items()},
-        )
+                for size, vector in zip(FID_SIZES, vectors, strict=True):
+                    pooled[f"fid{size}"] = vector  # (B, size)
+        unit_maps = tuple(lpips.normalize_tensor(layer_map) for layer_map in maps)
+        return Features(unit_maps, {name: vector.double().cpu() for name, vector in pooled.items()})
 
     @torch.no_grad()
     def distance(self, a: Features, b: Features) -> Tensor:
-        """LPIPS between the images of two batches: (B,) float64. Equal to the package's
-        `LPIPS.forward`.
+        """LPIPS between the images of two batches: (B,) float64.
+
+        Equal to the package's `LPIPS.forward`.
         """
-        layers = zip(self._lpips.lins, a.maps, b.maps, strict=True)
+        total = 0
         with torch.autocast(self.device.type, enabled=False):
-            return (
-                sum(head((x - y).square()).mean((1, 2, 3)) for head, x, y in layers).double().cpu()
-            )
+            for head, x, y in zip(self._lpips.lins, a.maps, b.maps, strict=True):
+                total = total + head((x - y).square()).mean((1, 2, 3))
+        return total.double().cpu()
 
 
 def load_perceptual(
@@ -267,15 +264,17 @@ def load_perceptual(
     fid_weights: str | Path | None = None,
     device: str = "cpu",
 ) -> Perceptual:
-    """The networks as `eval.lpips_trunk` and `eval.fid_weights` of params.yaml ask (null:
-    environment, download).
+    """The networks as `eval.lpips_trunk` and `eval.fid_weights` of params.yaml ask.
+
+    None: from the folder that the environment names, or by a download.
     """
     return Perceptual(*find_trunk(lpips_trunk), *load_inception(fid_weights), device)
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Frechet distance of the Gaussians fitted to two sets of vectors (N, D) and (M, D): |mean
-    difference|^2 + Tr(A) + Tr(B) - 2 Tr((A B)^1/2), covariances divided by N - 1, float64
+    """Frechet distance of the Gaussians fitted to two sets of vectors (N, D) and (M, D).
+
+    |mean difference|^2 + Tr(A) + Tr(B) - 2 Tr((A B)^1/2), covariances divided by N - 1, float64
     throughout.
 
     With A = X'X and B = Y'Y the last trace is the sum of the singular values of X Y', so that
@@ -285,13 +284,15 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     """
     if min(len(a), len(b)) < 2:
         return float("nan")
-    mean = []
+    means = []
     roots = []
     traces = 0.0
     for x in (a.double(), b.double()):
-        mean.append(x.mean(0))
-        centred = (x - mean[-1]) / (len(x) - 1) ** 0.5
+        mean = x.mean(0)  # (D,)
+        centred = (x - mean) / (len(x) - 1) ** 0.5
+        means.append(mean)
         roots.append(torch.linalg.qr(centred, mode="r").R)  # same X'X, at most D rows
         traces += float(centred.square().sum())
     cross = float(torch.linalg.matrix_norm(roots[0] @ roots[1].T, "nuc"))
-    return max(float((mean[0] - mean[1]).square().sum()) + traces - 2 * cross, 0.0)
+    between = float((means[0] - means[1]).square().sum())
+    return max(between + traces - 2 * cross, 0.0)  # rounding can take it below 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -55,7 +54,8 @@ class JointModel(nn.Module):
         section.
         """
         other = copy.copy(self)
-        other.params = replace(self.params, sample=replace(self.params.sample, **changes))
+        sample = self.params.sample.model_copy(update=changes)
+        other.params = self.params.model_copy(update={"sample": sample})
         return other
 
     @property

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from satjepa.config import Params, load_params
+from satjepa.config.yaml12 import loads
 from satjepa.paths import root
 
 if TYPE_CHECKING:
@@ -81,14 +82,8 @@ def _git(home: Path) -> str:
 
 
 def _data_version(home: Path) -> str:
-    import yaml
-
     pointer = home / "data.dvc"
-    return (
-        "no data.dvc"
-        if not pointer.exists()
-        else yaml.safe_load(pointer.read_text())["outs"][0]["md5"]
-    )
+    return "no data.dvc" if not pointer.exists() else loads(pointer.read_text())["outs"][0]["md5"]
 
 
 def parameter_table(model: Any) -> pd.DataFrame:

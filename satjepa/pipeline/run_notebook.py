@@ -10,6 +10,9 @@ dvc.lock changes only when results do. `python -m satjepa.pipeline.run_notebook 
 
 import argparse
 import ast
+import hashlib
+import itertools
+import json
 import logging
 import os
 import re
@@ -18,10 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from satjepa.config.yaml12 import YamlError, loads
 from satjepa.paths import root
+from satjepa.pipeline.kernel import own_kernel_manager
 
+CELL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -30,7 +34,7 @@ METADATA = {
 
 def canonical(path: str | Path, write: bool = True) -> bool:
     """Bring a notebook to the form that git holds: no outputs, no counts, no metadata but tags,
-    cell ids kept.
+    cell ids kept. A cell without an id gets one of its place and its text.
 
     Returns whether it already was so; with `write`, it is so afterwards. The hash of a notebook in
     dvc.lock is then the hash of what git has, whoever opened it in between.
@@ -38,7 +42,7 @@ def canonical(path: str | Path, write: bool = True) -> bool:
     import nbformat
 
     text = Path(path).read_text(encoding="utf-8")
-    notebook = nbformat.reads(text, 4)
+    notebook = nbformat.reads(_with_ids(text), 4)
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat = 4
     notebook.nbformat_minor = 5
@@ -52,6 +56,42 @@ def canonical(path: str | Path, write: bool = True) -> bool:
     if write and wanted != text:
         Path(path).write_text(wanted, encoding="utf-8")
     return wanted == text
+
+
+def _with_ids(text: str) -> str:
+    """A notebook's JSON of format 4.5, in which each cell has an id and no two have the same.
+
+    Good ids that are there stay, of equal ones the first; nbformat would draw the missing ones at
+    random.
+    """
+    import nbformat
+
+    notebook = json.loads(text)
+    if notebook.get("nbformat") != 4:
+        notebook = nbformat.convert(nbformat.reads(text, nbformat.NO_CONVERT), 4)
+        for cell in notebook["cells"]:
+            cell.pop("id", None)  # drawn at random a moment ago
+    taken = {cell.get("id") for cell in notebook["cells"]}
+    kept = set()
+    for place, cell in enumerate(notebook["cells"]):
+        name = cell.get("id")
+        if not CELL_ID.fullmatch(str(name or "")) or name in kept:
+            name = _new_id(place, cell, taken)
+        cell["id"] = name
+        kept.add(name)
+        taken.add(name)
+    return json.dumps(notebook | {"nbformat_minor": max(5, notebook["nbformat_minor"])})
+
+
+def _new_id(place: int, cell: dict[str, Any], taken: set[str]) -> str:
+    """Eight digits of the hash of a cell's place, kind and text, as nbformat's ids look."""
+    source = "".join(cell["source"])
+    for salt in itertools.count():
+        key = f"{salt}\0{place}\0{cell['cell_type']}\0{source}"
+        name = hashlib.sha256(key.encode()).hexdigest()[:8]
+        if name not in taken:
+            return name
+    raise AssertionError("there is always another hash")
 
 
 def scrub(notebook: Any) -> Any:
@@ -149,23 +189,26 @@ def run(source: str | Path, out: str | Path, parameters: dict[str, Any]) -> None
             "SATJEPA_PARAMS is set, but DVC reads params.yaml: unset it, and use make repro "
             "PARAMS=FILE"
         )
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = (
-        "1"  # the kernel of this interpreter, not one a user registered as python3
-    )
     os.environ.setdefault("PYTHONHASHSEED", "0")
     source = Path(source).resolve()
     out = Path(out).resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(
-        str(source),
-        str(out),
+        _literal(source),
+        _literal(out),
         parameters,
         kernel_name="python3",
+        kernel_manager_class=own_kernel_manager(),
         cwd=str(root()),
         progress_bar=False,
         log_output=True,
     )
     nbformat.write(scrub(nbformat.read(out, 4)), out)
+
+
+def _literal(path: Path) -> str:
+    """A path that papermill, to which each is a format string, takes as it is."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def _parameters(notebook: Any) -> set[str]:
@@ -202,7 +245,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if len(args.notebooks) != 2:
         parser.error("give IN and OUT")
-    return _run_and_tell(*args.notebooks, {name: yaml.safe_load(value) for name, value in args.p})
+    try:
+        parameters = {name: loads(value) for name, value in args.p}
+    except YamlError as error:
+        parser.error(f"argument -p: {error}")
+    return _run_and_tell(*args.notebooks, parameters)
 
 
 def _run_and_tell(source: str, out: str, parameters: dict[str, Any]) -> int:

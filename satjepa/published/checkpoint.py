@@ -22,49 +22,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from satjepa.published.layout import (
-    KEYS,
-    Dims,
-    PublishedError,
-    Sections,
-    check,
-    expected,
-    read_dims,
-)
+from satjepa.published.dims import Dims, PublishedError, Sections, read_dims
+from satjepa.published.layout import KEYS, check, expected
 from satjepa.published.names import LORA, SECTIONS, Tensors, to_ours
 
 PROMPTS = ("prompt_embeds", "pooled_prompt_embeds")
 REQUIRED = ("encoder", "predictor", "target_encoder", "proj_head", "cond_adapter", LORA)
+# Keys under which a text is taken for a secret; a text that begins with hf_ is one under any key.
 _SECRET = re.compile(r"token|secret|password|api_?key|credential", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published checkpoint that has been checked: `content` as in the file, without `module.`
-    prefixes and tokens.
-    """
+    """A published checkpoint that has been checked."""
 
     path: Path
-    content: dict[str, Any]
+    content: dict[str, Any]  # as in the file, without `module.` prefixes and access tokens
     dims: Dims
 
     def state(self) -> Tensors:
-        """Its tensors under the names of `PublishedSatJepa.state`, and the fixed tables as
-        `<module>.positions`.
+        """Its tensors under the names of `PublishedSatJepa.state`.
+
+        The fixed position tables are there as `<module>.positions`.
         """
-        sections = (to_ours(name, self.content[name]) for name in SECTIONS if name in self.content)
-        state = {name: tensor for section in sections for name, tensor in section.items()}
-        return state | {"mask_calls": torch.zeros((), dtype=torch.int64)}
+        state = {}
+        for section in SECTIONS:
+            if section in self.content:
+                state |= to_ours(section, self.content[section])
+        state["mask_calls"] = torch.zeros((), dtype=torch.int64)  # no published file has it
+        return state
 
 
 def read_published(path: str | Path) -> Published:
-    """Read and check a published checkpoint; optimizer, scaler, epoch, loss, configuration and
-    prompts are optional.
+    """Read and check a published checkpoint.
 
-    PublishedError says what is wrong with a file that is truncated, damaged, foreign or holds code,
-    and names the first key, tensor, shape or dtype that differs. FileNotFoundError where there is
-    none. The whole file is read once, to verify its checksums, but not kept in memory; it must stay
-    unchanged while its tensors are in use.
+    Optimizer, scaler, epoch, loss, configuration and prompts are optional. PublishedError says what
+    is wrong with a file that is truncated, damaged, foreign or holds code, and names the first key,
+    tensor, shape or dtype that differs. FileNotFoundError where there is none. The whole file is
+    read once, to verify its checksums, but not kept in memory; it must stay unchanged while its
+    tensors are in use.
     """
     path = Path(path)
     try:
@@ -77,38 +73,19 @@ def read_published(path: str | Path) -> Published:
         raise PublishedError(
             f"{path} is not a whole published checkpoint: {error}"
         ) from error.__cause__
-    clean = {"config": without_tokens(content["config"])} if "config" in content else {}
-    return Published(
-        path, {key: (content | sections | clean)[key] for key in KEYS if key in content}, dims
-    )
+    content = content | sections
+    if "config" in content:
+        content["config"] = without_tokens(content["config"])
+    return Published(path, {key: content[key] for key in KEYS if key in content}, dims)
 
 
 def _opened(path: Path) -> dict[str, Any]:
     """The dictionary in the file, its tensors mapped."""
     if not zipfile.is_zipfile(path):
-        with open(path, "rb") as file:
-            begin = file.read(4)
-        whole = (
-            "truncated: it has the beginning of an archive and no end"
-            if begin == b"PK\3\4"
-            else "no zip archive"
-        )
-        raise PublishedError(
-            f"it is {whole} (first bytes {begin!r}); torch.save writes zip archives"
-        )
+        raise PublishedError(_no_archive(path))
     try:
-        with zipfile.ZipFile(path) as archive:
-            packed = [
-                entry.filename
-                for entry in archive.infolist()
-                if entry.compress_type != zipfile.ZIP_STORED
-            ]
-            damaged = packed[0] if packed else archive.testzip()
-        if damaged:
-            raise PublishedError(
-                f"its record `{damaged}` is "
-                f"{'compressed' if packed else 'damaged (wrong checksum)'}"
-            )
+        _check_records(path)
+        # mmap: a tensor takes memory when it is read, not when the file is opened
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except PublishedError:
         raise
@@ -121,7 +98,28 @@ def _opened(path: Path) -> dict[str, Any]:
     return content
 
 
+def _no_archive(path: Path) -> str:
+    """What is wrong with a file that is no whole zip archive."""
+    with open(path, "rb") as file:
+        begin = file.read(4)
+    kind = "no zip archive"
+    if begin == b"PK\3\4":
+        kind = "truncated: it has the beginning of an archive and no end"
+    return f"it is {kind} (first bytes {begin!r}); torch.save writes zip archives"
+
+
+def _check_records(path: Path) -> None:
+    """PublishedError for an archive with a record that is compressed or fails its checksum."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise PublishedError(f"its record `{entry.filename}` is compressed")
+        if damaged := archive.testzip():
+            raise PublishedError(f"its record `{damaged}` is damaged (wrong checksum)")
+
+
 def _unreadable(path: Path, error: Exception) -> str:
+    """Why torch cannot read an archive: the code that it holds, or torch's own words."""
     try:
         code = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # then it is no pickle at all
@@ -132,69 +130,72 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 def _sections(content: dict[str, Any]) -> Sections:
-    """The sections of tensors, without the `module.` that DistributedDataParallel puts before every
-    name.
-    """
-    if odd := [key for key in content if key not in KEYS]:
-        raise PublishedError(f"unknown key {odd[0]!r}; it has {', '.join(KEYS)}")
-    if missing := [
-        key for key in REQUIRED if not isinstance(content.get(key), dict) or not content[key]
-    ]:
-        raise PublishedError(f"key {missing[0]!r} is missing or no state dict")
+    """The sections of tensors, without the `module.` of DistributedDataParallel."""
+    for key in content:
+        if key not in KEYS:
+            raise PublishedError(f"unknown key {key!r}; it has {', '.join(KEYS)}")
+    for key in REQUIRED:
+        if not isinstance(content.get(key), dict) or not content[key]:
+            raise PublishedError(f"key {key!r} is missing or no state dict")
     sections = {}
-    for section in (key for key in KEYS if key in SECTIONS and key in content):
-        for name, tensor in content[section].items():
-            if (
-                not isinstance(name, str)
-                or not isinstance(tensor, Tensor)
-                or not tensor.is_contiguous()
-            ):
-                raise PublishedError(
-                    f"{section}: `{name}` is no plain tensor ({type(tensor).__name__})"
-                )
-        wrapped = all(name.startswith("module.") for name in content[section])
-        sections[section] = {
-            name.removeprefix("module." * wrapped): t for name, t in content[section].items()
-        }
+    for section in KEYS:
+        if section not in SECTIONS or section not in content:
+            continue
+        tensors = content[section]
+        for name, tensor in tensors.items():
+            if not isinstance(name, str) or not _is_plain(tensor):
+                kind = type(tensor).__name__
+                raise PublishedError(f"{section}: `{name}` is no plain tensor ({kind})")
+        if all(name.startswith("module.") for name in tensors):
+            tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+        sections[section] = dict(tensors)
     return sections
 
 
+def _is_plain(value: Any) -> bool:
+    """A tensor that is dense and lies in memory as it is read (not sparse, not stretched)."""
+    return isinstance(value, Tensor) and value.is_contiguous()
+
+
 def _check_rest(content: dict[str, Any], dims: Dims) -> None:
-    """What no forecast reads: prompt embeddings (1,L,joint) and (1,pooled), the state of an
-    optimizer.
-    """
-    for name, wanted in zip(
-        PROMPTS, ((1, None, dims.joint_dim), (1, dims.pooled_dim)), strict=True
-    ):
-        shape = tuple(getattr(content.get(name), "shape", ()))
-        fits = len(shape) == len(wanted) and all(
-            b in (None, a) for a, b in zip(shape, wanted, strict=True)
-        )
-        if content.get(name) is not None and not fits:
-            raise PublishedError(
-                f"`{name}` has shape {shape}, expected {wanted}".replace("None", "L")
-            )
+    """What no forecast reads: prompt embeddings, and the state of an optimizer."""
+    hidden, pooled = PROMPTS
+    _check_prompt(hidden, content.get(hidden), (1, None, dims.joint_dim))
+    _check_prompt(pooled, content.get(pooled), (1, dims.pooled_dim))
     optimizer = content.get("optimizer")
-    if optimizer is not None and not (
-        isinstance(optimizer, dict) and optimizer.keys() >= {"state", "param_groups"}
-    ):
+    if optimizer is None:
+        return
+    if not isinstance(optimizer, dict) or not optimizer.keys() >= {"state", "param_groups"}:
         raise PublishedError(
             "`optimizer` is no state of an optimizer: it has no `state` and `param_groups`"
         )
 
 
-def write_published(content: Mapping[str, Any], path: str | Path) -> Path:
-    """Write a checkpoint in the published layout: of `content` the keys of the layout, in its
-    order, without tokens.
+def _check_prompt(name: str, value: Any, wanted: tuple[int | None, ...]) -> None:
+    """PublishedError unless a prompt embedding, if it is there, has a shape; None: any length."""
+    if value is None:
+        return
+    shape = tuple(getattr(value, "shape", ()))
+    fits = len(shape) == len(wanted)
+    for size, wanted_size in zip(shape, wanted, strict=False):
+        fits = fits and wanted_size in (None, size)
+    if not fits:
+        message = f"`{name}` has shape {shape}, expected {wanted}"
+        raise PublishedError(message.replace("None", "L"))
 
-    The file appears only when it is complete; equal contents give equal bytes. Raises whatever the
-    disk raises.
+
+def write_published(content: Mapping[str, Any], path: str | Path) -> Path:
+    """Write a checkpoint in the published layout and return its path.
+
+    Of `content` the keys of the layout, in its order, without access tokens. The file appears only
+    when it is complete; equal contents give equal bytes. Raises whatever the disk raises.
     """
     path = Path(path)
     ordered = {key: content[key] for key in KEYS if key in content}
     if "config" in ordered:
         ordered["config"] = without_tokens(ordered["config"])
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside, then renamed: an interrupted write leaves no half file under the name.
     partial = path.with_name(f".{path.name}.part")
     try:
         with open(partial, "wb") as file:  # a name would become part of the content
@@ -207,16 +208,24 @@ def write_published(content: Mapping[str, Any], path: str | Path) -> Path:
     return path
 
 
-def without_tokens(value: Any, key: str = "") -> Any:
-    """Plain data without what looks like a secret: texts under keys such as hf_token, and texts
-    that begin as one.
+def without_tokens(value: Any) -> Any:
+    """Plain data without what looks like a secret.
+
+    That is a text under a key such as hf_token, and a text that begins as a token does. What JSON
+    has no form for becomes its text.
     """
     if isinstance(value, Mapping):
-        kept = {str(name): without_tokens(item, str(name)) for name, item in value.items()}
-        return {name: item for name, item in kept.items() if not _is_secret(name, item)}
+        plain = {}
+        for name, item in value.items():
+            item = without_tokens(item)
+            if not _is_secret(str(name), item):
+                plain[str(name)] = item
+        return plain
     if isinstance(value, list | tuple):
         return [without_tokens(item) for item in value if not _is_secret("", item)]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
 
 
 def _is_secret(name: str, value: Any) -> bool:

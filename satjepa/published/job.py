@@ -13,7 +13,7 @@ from satjepa.data.rasters import rgb_scale
 from satjepa.data.stack import ForecastError, check_grid, years_of
 from satjepa.forecast.request import Request, check_folder, check_images, check_output, local_file
 from satjepa.forecast.write import check_place
-from satjepa.paths import root
+from satjepa.paths import ARTIFACTS, root
 from satjepa.published.card import STEPS, STRENGTH
 from satjepa.published.found_captions import place_of
 
@@ -121,7 +121,7 @@ def held_out(params: Params) -> list[tuple[Path, list[Path]]]:
     The regions are those of the demo world, or one's own in `data.root`. FileNotFoundError where
     neither is there.
     """
-    from satjepa.assemble import ARTIFACTS, open_split
+    from satjepa.assemble import open_split
     from satjepa.data.scenes import find_scenes, year_pairs
 
     simulated = root() / ARTIFACTS / "scenes" / params.data.presets[0]

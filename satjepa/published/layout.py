@@ -1,23 +1,21 @@
-"""What the published checkpoint `s2_future_jepa-best.pth.tar` must hold: every name and shape, for
-given dimensions.
+"""What the published checkpoint must hold: every name and shape, for given dimensions.
 
-The functions below say it in the order of the file, as shapes and not as modules: a file is checked
-before anything is built, and independently of our networks.
+It is called `s2_future_jepa-best.pth.tar`. The functions below say it in the order of the file, as
+shapes and not as modules: a file is checked before anything is built, and independently of our
+networks.
 """
 
 from __future__ import annotations
 
 import re
-from math import isqrt
 from statistics import mode
-from typing import NamedTuple
 
 import torch
 
+from satjepa.contracts import CAPTION_KINDS
+from satjepa.published.dims import COARSE, COARSE_PATCH, Dims, PublishedError, Sections
 from satjepa.published.names import LORA, Tensors
-from satjepa.training.checkpoint import CheckpointError
 
-Sections = dict[str, Tensors]
 Shapes = dict[str, tuple[int, ...]]
 
 # Keys of the published file, in its order.
@@ -26,181 +24,97 @@ KEYS = (
     "pooled_prompt_embeds", "optimizer", "scaler", "epoch", "best_val_loss", "config", "use_lora",
     "caption_forecaster", LORA,
 )  # fmt: skip
-CAPTIONS = ("informative", "geometric", "semantic")
 PLACES = 1024  # rows of the adapter's position table, of its years, side of coarse patches
-HISTORY = 4
-COARSE_PATCH = 4
-COARSE = "coarse_pos_embed"  # the adapter that has it is the coarse-RGB one of the main branch
-_LORA_NAME = re.compile(
-    r"base_model\.model\.transformer_blocks\.(\d+)\.(attn2?)\.(.+)\.lora_(A|B)\.default\.weight"
+HISTORY = 4  # rows of the temporal attention's position table
+_LORA_PATTERN = (
+    r"base_model\.model\.transformer_blocks\.(?P<block>\d+)\.(?P<attention>attn2?)\."
+    r"(?P<target>.+)\.lora_(A|B)\.default\.weight"
 )
-
-
-class PublishedError(CheckpointError):
-    """A file is not the published checkpoint, or not whole; the message names the first thing that
-    differs.
-    """
-
-
-class Dims(NamedTuple):
-    """What the shapes of a file tell of its architecture. coarse: side of the shrunk image, 0 = the
-    caption adapter.
-
-    forecaster_layers: 0 without captions.
-    """
-
-    patch: int
-    grid: int
-    token_dim: int
-    depth: int
-    predictor_dim: int
-    predictor_depth: int
-    joint_dim: int
-    pooled_dim: int
-    adapter_dim: int
-    coarse: int
-    forecaster_dim: int
-    forecaster_layers: int
-    lora_rank: int
-
-
-def read_dims(found: Sections) -> Dims:
-    """Read the dimensions off a file's tensors, each off several where there are several: one wrong
-    shape is outvoted, and then named by `check`. PublishedError names a section without any tensor
-    that tells.
-    """
-    vit = {
-        f"{part}.{name}": t
-        for part in ("encoder", "target_encoder")
-        for name, t in found[part].items()
-    }
-    predictor = found["predictor"]
-    adapter = found["cond_adapter"]
-    forecaster = found.get("caption_forecaster", {})
-    lora = {name: t.T if "lora_B" in name and t.ndim == 2 else t for name, t in found[LORA].items()}
-    coarse = (
-        COARSE_PATCH * isqrt(_size("cond_adapter", adapter, COARSE, 1)) if COARSE in adapter else 0
-    )
-    norm = r".*norm\d?\.(weight|bias)"
-    layer = r"cross_attn_layers\.(\d+)\..*"
-    return Dims(
-        patch=_size("encoder", vit, r".*patch_embed\.proj\.weight", -1),
-        grid=isqrt(_size("encoder", vit | predictor, ".*pos_embed", 1)),
-        token_dim=_size("encoder", vit, norm),
-        depth=_count("encoder", vit, r"\w+\.blocks\.(\d+)\..*"),
-        predictor_dim=_size("predictor", predictor, norm),
-        predictor_depth=_count("predictor", predictor, r"predictor_blocks\.(\d+)\..*"),
-        joint_dim=_size(
-            "cond_adapter", adapter, r"temporal_attn\.(norm_q|norm_kv|post_proj\.1)\.(weight|bias)"
-        ),
-        pooled_dim=_size("cond_adapter", adapter, r"(ijepa_)?pool_proj\.2\.(weight|bias)"),
-        adapter_dim=_size("cond_adapter", adapter, r"(ijepa_)?token_proj\.[0134]\.(weight|bias)"),
-        coarse=coarse,
-        forecaster_dim=_size("caption_forecaster", forecaster, norm) if forecaster else 0,
-        forecaster_layers=_count("caption_forecaster", forecaster, layer) if forecaster else 0,
-        lora_rank=_size(LORA, lora, r".*lora_[AB]\..*"),
-    )
-
-
-def _size(section: str, tensors: Tensors, pattern: str, axis: int = 0) -> int:
-    """The most frequent size along an axis of the tensors whose name has a pattern."""
-    sizes = [
-        t.shape[axis]
-        for name, t in tensors.items()
-        if re.fullmatch(pattern, name) and t.ndim > max(axis, 0)
-    ]
-    if not sizes:
-        raise PublishedError(f"{section} has no tensor `{pattern}`")
-    return mode(sizes)
-
-
-def _count(section: str, tensors: Tensors, pattern: str) -> int:
-    """How many different numbers stand in the names that have a pattern (not the highest, which a
-    file can invent).
-    """
-    numbers = {match[1] for name in tensors if (match := re.fullmatch(pattern, name))}
-    if not numbers:
-        raise PublishedError(f"{section} has no tensor `{pattern}`")
-    return len(numbers)
+_LORA_NAME = re.compile(_LORA_PATTERN)
 
 
 def expected(dims: Dims, lora: Tensors) -> dict[str, Shapes]:
-    """The shape of every tensor of a checkpoint of these dimensions: section -> name -> shape, in
-    the published order.
+    """The shape of every tensor of a checkpoint of these dimensions, in the published order.
 
-    LoRA: on the kinds of layer that `lora` names, in every block of the transformer up to its last.
+    section -> name -> shape. LoRA: on the kinds of layer that `lora` names, in every block of the
+    transformer up to its last.
     """
-    d = dims
-    table = (1, d.grid**2)
-    width = 3 * COARSE_PATCH**2
-    encoder = {
-        "pos_embed": (*table, d.token_dim),
-        "patch_embed.proj.weight": (d.token_dim, 3, d.patch, d.patch),
-        "patch_embed.proj.bias": (d.token_dim,), **_blocks("blocks", d.token_dim, d.depth),
-        **_norm("norm", d.token_dim),
-    }  # fmt: skip
-    predictor = {
-        "mask_token": (1, 1, d.predictor_dim), "predictor_pos_embed": (*table, d.predictor_dim),
-        **_linear("predictor_embed", d.token_dim, d.predictor_dim),
-        **_blocks("predictor_blocks", d.predictor_dim, d.predictor_depth), **_norm("predictor_norm",
-        d.predictor_dim), **_linear("predictor_proj", d.predictor_dim, d.token_dim),
-    }  # fmt: skip
-    head = {"weight": (64, d.token_dim), "bias": (64,)}
-    adapter = _coarse_adapter(d, width) if d.coarse else _caption_adapter(d)
+    encoder = _encoder(dims)
     sections = {
         "encoder": encoder,
-        "predictor": predictor,
+        "predictor": _predictor(dims),
         "target_encoder": encoder,
-        "proj_head": head,
+        "proj_head": {"weight": (64, dims.token_dim), "bias": (64,)},
     }
-    sections["cond_adapter"] = adapter | _temporal("temporal_attn", d.joint_dim)
-    if d.forecaster_layers and not d.coarse:
-        sections["caption_forecaster"] = _forecaster(d)
-    return sections | {LORA: _lora(lora, d.lora_rank)}
+    adapter = _coarse_adapter(dims) if dims.coarse else _caption_adapter(dims)
+    sections["cond_adapter"] = adapter | _temporal("temporal_attn", dims.joint_dim)
+    if dims.forecaster_layers and not dims.coarse:
+        sections["caption_forecaster"] = _forecaster(dims)
+    sections[LORA] = _lora(lora, dims.lora_rank)
+    return sections
+
+
+def _encoder(d: Dims) -> Shapes:
+    shapes = {
+        "pos_embed": (1, d.grid**2, d.token_dim),
+        "patch_embed.proj.weight": (d.token_dim, 3, d.patch, d.patch),
+        "patch_embed.proj.bias": (d.token_dim,),
+    }
+    shapes |= _blocks("blocks", d.token_dim, d.depth)
+    return shapes | _norm("norm", d.token_dim)
+
+
+def _predictor(d: Dims) -> Shapes:
+    shapes = {
+        "mask_token": (1, 1, d.predictor_dim),
+        "predictor_pos_embed": (1, d.grid**2, d.predictor_dim),
+    }
+    shapes |= _linear("predictor_embed", d.token_dim, d.predictor_dim)
+    shapes |= _blocks("predictor_blocks", d.predictor_dim, d.predictor_depth)
+    shapes |= _norm("predictor_norm", d.predictor_dim)
+    return shapes | _linear("predictor_proj", d.predictor_dim, d.token_dim)
 
 
 def _caption_adapter(d: Dims) -> Shapes:
     shapes = {
         "ijepa_pos_embed": (1, PLACES, d.token_dim),
-        "pooled_fusion_weights": (1 + len(CAPTIONS),),
+        "pooled_fusion_weights": (1 + len(CAPTION_KINDS),),
     }
     shapes |= _norm("ijepa_input_norm", d.token_dim)
     shapes |= _three_layers("ijepa_token_proj", d.token_dim, d.adapter_dim, d.joint_dim)
     shapes |= _linear("ijepa_pool_proj.0", d.token_dim, d.adapter_dim)
     shapes |= _linear("ijepa_pool_proj.2", d.adapter_dim, d.pooled_dim)
-    for name in CAPTIONS:
-        shapes |= _norm(f"{name}_proj.0", d.joint_dim) | _linear(
-            f"{name}_proj.1", d.joint_dim, d.adapter_dim
-        )
-        shapes |= _linear(f"{name}_proj.3", d.adapter_dim, d.joint_dim) | _norm(
-            f"{name}_proj.4", d.joint_dim
-        )
+    for name in CAPTION_KINDS:
+        shapes |= _norm(f"{name}_proj.0", d.joint_dim)
+        shapes |= _linear(f"{name}_proj.1", d.joint_dim, d.adapter_dim)
+        shapes |= _linear(f"{name}_proj.3", d.adapter_dim, d.joint_dim)
+        shapes |= _norm(f"{name}_proj.4", d.joint_dim)
         shapes |= _linear(f"{name}_pool_proj", d.pooled_dim, d.pooled_dim)
-    return (
-        shapes | _attention("stream_fusion", d.joint_dim) | _norm("stream_fusion_norm", d.joint_dim)
-    )
+    shapes |= _attention("stream_fusion", d.joint_dim)
+    return shapes | _norm("stream_fusion_norm", d.joint_dim)
 
 
-def _coarse_adapter(d: Dims, width: int) -> Shapes:
+def _coarse_adapter(d: Dims) -> Shapes:
+    width = 3 * COARSE_PATCH**2  # colours of a patch of the shrunk image
     shapes = {
         "pos_embed": (1, PLACES, d.token_dim),
         COARSE: (1, (d.coarse // COARSE_PATCH) ** 2, width),
     }
     shapes |= _norm("input_norm", d.token_dim)
     shapes |= _three_layers("token_proj", d.token_dim, d.adapter_dim, d.joint_dim)
-    shapes |= _linear("pool_proj.0", d.token_dim, d.adapter_dim) | _linear(
-        "pool_proj.2", d.adapter_dim, d.pooled_dim
-    )
+    shapes |= _linear("pool_proj.0", d.token_dim, d.adapter_dim)
+    shapes |= _linear("pool_proj.2", d.adapter_dim, d.pooled_dim)
     shapes |= _three_layers("coarse_rgb_proj", width, d.adapter_dim, d.joint_dim)
     return shapes | _linear("fusion_gate.0", 2 * d.joint_dim, d.joint_dim)
 
 
 def _temporal(name: str, dim: int) -> Shapes:
-    shapes = {f"{name}.temporal_pos_embed": (HISTORY, 1, dim)} | _attention(
-        f"{name}.cross_attn", dim
-    )
-    shapes |= _norm(f"{name}.norm_q", dim) | _norm(f"{name}.norm_kv", dim)
-    shapes |= _linear(f"{name}.post_proj.0", dim, dim) | _norm(f"{name}.post_proj.1", dim)
+    shapes = {f"{name}.temporal_pos_embed": (HISTORY, 1, dim)}
+    shapes |= _attention(f"{name}.cross_attn", dim)
+    shapes |= _norm(f"{name}.norm_q", dim)
+    shapes |= _norm(f"{name}.norm_kv", dim)
+    shapes |= _linear(f"{name}.post_proj.0", dim, dim)
+    shapes |= _norm(f"{name}.post_proj.1", dim)
     return shapes | _linear(f"{name}.temporal_gate.0", 2 * dim, dim)
 
 
@@ -208,46 +122,48 @@ def _forecaster(d: Dims) -> Shapes:
     dim = d.forecaster_dim
     shapes = {}
     for name, width in (("ijepa_proj", d.token_dim), ("text_proj", d.joint_dim)):
-        shapes |= (
-            _norm(f"{name}.0", width)
-            | _linear(f"{name}.1", width, dim)
-            | _linear(f"{name}.3", dim, dim)
-        )
-    for layer in (f"cross_attn_layers.{i}" for i in range(d.forecaster_layers)):
-        shapes |= _attention(f"{layer}.self_attn", dim) | _attention(f"{layer}.multihead_attn", dim)
-        shapes |= _linear(f"{layer}.linear1", dim, 4 * dim) | _linear(
-            f"{layer}.linear2", 4 * dim, dim
-        )
-        shapes |= (
-            _norm(f"{layer}.norm1", dim)
-            | _norm(f"{layer}.norm2", dim)
-            | _norm(f"{layer}.norm3", dim)
-        )
-    shapes |= _norm("delta_predictor.0", dim) | _linear("delta_predictor.1", dim, dim)
+        shapes |= _norm(f"{name}.0", width)
+        shapes |= _linear(f"{name}.1", width, dim)
+        shapes |= _linear(f"{name}.3", dim, dim)
+    for i in range(d.forecaster_layers):
+        layer = f"cross_attn_layers.{i}"
+        shapes |= _attention(f"{layer}.self_attn", dim)
+        shapes |= _attention(f"{layer}.multihead_attn", dim)
+        shapes |= _linear(f"{layer}.linear1", dim, 4 * dim)
+        shapes |= _linear(f"{layer}.linear2", 4 * dim, dim)
+        shapes |= _norm(f"{layer}.norm1", dim)
+        shapes |= _norm(f"{layer}.norm2", dim)
+        shapes |= _norm(f"{layer}.norm3", dim)
+    shapes |= _norm("delta_predictor.0", dim)
+    shapes |= _linear("delta_predictor.1", dim, dim)
     shapes |= _linear("delta_predictor.4", dim, dim)
-    shapes |= _norm("output_proj.0", dim) | _linear("output_proj.1", dim, d.joint_dim)
+    shapes |= _norm("output_proj.0", dim)
+    shapes |= _linear("output_proj.1", dim, d.joint_dim)
     return shapes | _linear("delta_gate.0", 2 * dim, dim)
 
 
-def _lora(found: Tensors, rank: int) -> Shapes:
-    """A (rank,width) and B (width,rank) on every attention of every block, for each kind of layer
-    that is there.
+def _lora(tensors: Tensors, rank: int) -> Shapes:
+    """A (rank,width) and B (width,rank) on every attention of every block.
+
+    For each kind of layer that is there. A block has `attn`, and perhaps `attn2`.
     """
-    seen = [match.groups() for name in found if (match := _LORA_NAME.fullmatch(name))]
-    if not seen:
-        raise PublishedError(f"{LORA} has no tensor `{_LORA_NAME.pattern}`")
-    width = mode(max(tensor.shape) for tensor in found.values() if tensor.ndim == 2)
-    places = {(int(block), attention) for block, attention, _, _ in seen}
-    places |= {(block, "attn") for block in range(len({block for block, _ in places}))}
-    targets = lora_targets(found)
-    layers = [
-        f"{block}.{attention}.{target}" for block, attention in sorted(places) for target in targets
-    ]
-    return {
-        f"base_model.model.transformer_blocks.{layer}.lora_{side}.default.weight": shape
-        for layer in layers
-        for side, shape in (("A", (rank, width)), ("B", (width, rank)))
-    }
+    places = set()
+    for name in tensors:
+        if match := _LORA_NAME.fullmatch(name):
+            places.add((int(match["block"]), match["attention"]))
+    if not places:
+        raise PublishedError(f"{LORA} has no tensor `{_LORA_PATTERN}`")
+    blocks = len({block for block, _ in places})
+    # Every block up to the last has a first attention, whether or not the file has it.
+    places |= {(block, "attn") for block in range(blocks)}
+    width = mode(max(tensor.shape) for tensor in tensors.values() if tensor.ndim == 2)
+    shapes = {}
+    for block, attention in sorted(places):
+        for target in lora_targets(tensors):
+            layer = f"base_model.model.transformer_blocks.{block}.{attention}.{target}"
+            shapes[f"{layer}.lora_A.default.weight"] = (rank, width)
+            shapes[f"{layer}.lora_B.default.weight"] = (width, rank)
+    return shapes
 
 
 def _linear(name: str, in_dim: int, out_dim: int) -> Shapes:
@@ -264,55 +180,53 @@ def _attention(name: str, dim: int) -> Shapes:
 
 
 def _three_layers(name: str, in_dim: int, dim: int, out_dim: int) -> Shapes:
-    first = _linear(f"{name}.0", in_dim, dim) | _norm(f"{name}.1", dim)
-    second = _linear(f"{name}.3", dim, dim)
-    return (
-        first
-        | second
-        | _norm(f"{name}.4", dim)
-        | _linear(f"{name}.6", dim, out_dim)
-        | _norm(f"{name}.7", out_dim)
-    )
+    shapes = _linear(f"{name}.0", in_dim, dim) | _norm(f"{name}.1", dim)
+    shapes |= _linear(f"{name}.3", dim, dim) | _norm(f"{name}.4", dim)
+    return shapes | _linear(f"{name}.6", dim, out_dim) | _norm(f"{name}.7", out_dim)
 
 
 def _blocks(name: str, dim: int, depth: int) -> Shapes:
     """Blocks of a ViT."""
     shapes: Shapes = {}
-    for block in (f"{name}.{i}" for i in range(depth)):
-        shapes |= _norm(f"{block}.norm1", dim) | _linear(f"{block}.attn.qkv", dim, 3 * dim)
-        shapes |= _linear(f"{block}.attn.proj", dim, dim) | _norm(f"{block}.norm2", dim)
-        shapes |= _linear(f"{block}.mlp.fc1", dim, 4 * dim) | _linear(
-            f"{block}.mlp.fc2", 4 * dim, dim
-        )
+    for i in range(depth):
+        block = f"{name}.{i}"
+        shapes |= _norm(f"{block}.norm1", dim)
+        shapes |= _linear(f"{block}.attn.qkv", dim, 3 * dim)
+        shapes |= _linear(f"{block}.attn.proj", dim, dim)
+        shapes |= _norm(f"{block}.norm2", dim)
+        shapes |= _linear(f"{block}.mlp.fc1", dim, 4 * dim)
+        shapes |= _linear(f"{block}.mlp.fc2", 4 * dim, dim)
     return shapes
 
 
-def lora_targets(found: Tensors) -> list[str]:
-    """Which kinds of layer have LoRA: `to_q`, `to_out.0`, ..."""
-    return list(dict.fromkeys(match[3] for name in found if (match := _LORA_NAME.fullmatch(name))))
+def lora_targets(tensors: Tensors) -> list[str]:
+    """Which kinds of layer have LoRA: `to_q`, `to_out.0`, ..., each once, as they come."""
+    matches = [_LORA_NAME.fullmatch(name) for name in tensors]
+    return list(dict.fromkeys(match["target"] for match in matches if match))
 
 
-def check(found: Sections, wanted: dict[str, Shapes]) -> None:
-    """PublishedError names the first tensor, in the published order, that is missing, unknown, or
-    of another shape or dtype. All are float32; LoRA may as well be bfloat16 (as some releases of
-    peft save it), all of it alike.
+def check(sections: Sections, wanted: dict[str, Shapes]) -> None:
+    """PublishedError names the first tensor, in the published order, that differs.
+
+    It is missing, unknown, or of another shape or dtype. All are float32; LoRA may as well be
+    bfloat16 (as some releases of peft save it), all of it alike.
     """
-    half = {tensor.dtype for tensor in found[LORA].values()} == {torch.bfloat16}
+    lora_dtypes = {tensor.dtype for tensor in sections[LORA].values()}
     for section, shapes in wanted.items():
-        dtype = torch.bfloat16 if half and section == LORA else torch.float32
+        dtype = torch.float32
+        if section == LORA and lora_dtypes == {torch.bfloat16}:
+            dtype = torch.bfloat16
         for name, shape in shapes.items():
-            here = found[section].get(name)
-            if here is None:
+            tensor = sections[section].get(name)
+            if tensor is None:
                 raise PublishedError(f"{section} has no tensor `{name}`")
-            if here.shape != shape:
-                raise PublishedError(
-                    f"{section}: `{name}` has shape {tuple(here.shape)}, expected {shape}"
-                )
-            if here.dtype != dtype:
-                raise PublishedError(
-                    f"{section}: `{name}` has dtype {here.dtype}, expected {dtype}"
-                )
-        if unknown := [name for name in found[section] if name not in shapes]:
-            raise PublishedError(f"{section}: `{unknown[0]}` is no tensor of this checkpoint")
-    if odd := sorted(found.keys() - wanted.keys()):
-        raise PublishedError(f"{odd[0]} does not go with this kind of cond_adapter")
+            where = f"{section}: `{name}`"
+            if tensor.shape != shape:
+                raise PublishedError(f"{where} has shape {tuple(tensor.shape)}, expected {shape}")
+            if tensor.dtype != dtype:
+                raise PublishedError(f"{where} has dtype {tensor.dtype}, expected {dtype}")
+        for name in sections[section]:
+            if name not in shapes:
+                raise PublishedError(f"{section}: `{name}` is no tensor of this checkpoint")
+    if unwanted := sorted(sections.keys() - wanted.keys()):
+        raise PublishedError(f"{unwanted[0]} does not go with this kind of cond_adapter")

@@ -14,15 +14,14 @@ from torch import Tensor
 
 Tensors = dict[str, Tensor]
 LORA = "lora_state_dict"
-# Sections of tensors in the published file, and what stands before their names in the state of our
-# model.
+# Sections of tensors in the published file -> what stands before their names in our model's state.
 SECTIONS = {
     "encoder": "encoder.", "predictor": "predictor.", "target_encoder": "target_encoder.",
     "proj_head": "projection.", "cond_adapter": "adapter.", "caption_forecaster": "forecaster.",
     LORA: "backbone.transformer.",
 }  # fmt: skip
-# Published beginnings of a tensor's name -> ours, in the published order; sections that are not
-# here have equal names.
+# Published beginnings of a tensor's name -> ours, in the published order; the other sections have
+# equal names.
 _ENCODER = {
     "pos_embed": "positions",
     "patch_embed.proj.": "patches.",
@@ -43,51 +42,51 @@ _INSIDE = {".mlp.fc1.": ".mlp.0.", ".mlp.fc2.": ".mlp.2."}
 
 
 def to_ours(section: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """Tensors of a published section under the names of our model's state: views, nothing is
-    copied.
+    """Tensors of a published section under the names of our model's state.
 
-    qkv (3D,D) falls into q and kv; a position table (1,N,D) loses its first axis.
+    They are views, nothing is copied. qkv (3D,D) falls into q and kv; a position table (1,N,D)
+    loses its first axis.
     """
-    out = {}
+    state = {}
     table = BEGINNINGS[section] | _INSIDE if section in BEGINNINGS else {}
     for name, tensor in tensors.items():
         ours = SECTIONS[section] + _renamed(name, table)
         if ".attn.qkv." in ours:
             dim = len(tensor) // 3
-            out[ours.replace(".qkv.", ".q.")], out[ours.replace(".qkv.", ".kv.")] = (
-                tensor[:dim],
-                tensor[dim:],
-            )
+            state[ours.replace(".qkv.", ".q.")] = tensor[:dim]
+            state[ours.replace(".qkv.", ".kv.")] = tensor[dim:]
+        elif ours.endswith(".positions"):
+            state[ours] = tensor[0]
         else:
-            out[ours] = tensor[0] if ours.endswith(".positions") else tensor
-    return out
+            state[ours] = tensor
+    return state
 
 
 def to_published(section: str, state: Mapping[str, Tensor]) -> Tensors:
-    """The inverse of `to_ours`: what of our state belongs to a section, in the published names and
-    order.
+    """The inverse of `to_ours`: what of our state belongs to a section.
+
+    In the published names and order.
     """
     begin = SECTIONS[section]
-    mine = {
-        name.removeprefix(begin): tensor for name, tensor in state.items() if name.startswith(begin)
-    }
+    ours = {}
+    for name, tensor in state.items():
+        if name.startswith(begin):
+            ours[name.removeprefix(begin)] = tensor
     if section == LORA:
-        return {
-            f"base_model.model.{name}": tensor for name, tensor in mine.items() if ".lora_" in name
-        }
+        return {f"base_model.model.{name}": ours[name] for name in ours if ".lora_" in name}
     if section not in BEGINNINGS:
-        return mine
-    out = {}
-    back = {ours: theirs for theirs, ours in (BEGINNINGS[section] | _INSIDE).items()}
-    for start in BEGINNINGS[section].values():
-        for name, tensor in mine.items():
-            if not name.startswith(start) or ".attn.kv." in name:
-                continue
+        return ours
+    published = {}
+    back = {our_part: part for part, our_part in (BEGINNINGS[section] | _INSIDE).items()}
+    for beginning in BEGINNINGS[section].values():
+        for name, tensor in ours.items():
+            if not name.startswith(beginning) or ".attn.kv." in name:
+                continue  # of another part, or taken together with its q
             if ".attn.q." in name:
-                tensor = torch.cat([tensor, mine[name.replace(".q.", ".kv.")]])
+                tensor = torch.cat([tensor, ours[name.replace(".q.", ".kv.")]])
                 name = name.replace(".q.", ".qkv.")
-            out[_renamed(name, back)] = tensor[None] if name == "positions" else tensor
-    return out
+            published[_renamed(name, back)] = tensor[None] if name == "positions" else tensor
+    return published
 
 
 def _renamed(name: str, table: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ a model that uses them.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ from torch import Tensor
 from satjepa.models.flow import sample_sigmas
 from satjepa.models.satjepa import sample_drops
 from satjepa.training import checkpoint, provenance
+from satjepa.training.environment import make_accelerator
+from satjepa.training.feed import feed
 from satjepa.training.log import Report, Stop
 from satjepa.training.optim import make_stepping
 from satjepa.training.run import Interrupted, Run, facts
@@ -95,8 +98,9 @@ def train(
     Then all losses count at once. One schedule of learning rates goes over both.
 
     Args:
-        dataset: `dataset[i]` are samples for `satjepa.data.pairs.collate`; read in this process,
-            without workers.
+        dataset: a `PairDataset`, or anything whose `dataset[i]` are samples for
+            `satjepa.data.pairs.collate`; `train.workers` processes read them
+            (`satjepa.training.feed`).
         resume: "auto" returns at once if <run_dir>/model is this very run, finished, and goes on
             from <run_dir>/resume if there is one; "no" begins anew; a path must be a checkpoint.
         progress: a bar with rate and ETA on a terminal, elsewhere a line for each line of the log.
@@ -108,10 +112,8 @@ def train(
     CheckpointError if the checkpoint to resume is missing or of other settings, split, backbone or
     samples; NonFiniteError before a loss or a gradient that is not finite reaches the weights.
     """
-    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate import DistributedDataParallelKwargs
     from accelerate.utils import send_to_device, set_seed
-
-    from satjepa.data.pairs import collate
 
     # what is trained, by what, in which order
     how = params.train
@@ -119,7 +121,7 @@ def train(
         min(round(how.jepa_share * how.steps), how.steps - 1) if model.jepa_comes_first else 0
     )  # one step is joint
     idle = DistributedDataParallelKwargs(find_unused_parameters=alone > 0 or model.has_idle_weights)
-    accelerator = Accelerator(mixed_precision=how.precision, kwargs_handlers=[idle])
+    accelerator = make_accelerator(how.precision, [idle])
     wrapped = accelerator.prepare_model(model.train())
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     stepping = make_stepping(model, how)
@@ -142,13 +144,15 @@ def train(
         restore_optimizers(stepping.optimizers, named, found.optimizer)
         set_rng_state(found.optimizer)
 
-    with run.report.open(start), Stop(max_seconds) as stop:
-        for step in range(start, how.steps):
+    steps = range(start, how.steps)
+    batches = feed(dataset, plan.indices, steps, accelerator.device, how.workers)
+    with run.report.open(start), Stop(max_seconds) as stop, closing(batches):
+        for step in steps:
             drawn = (
                 plan.draw(step) if step >= alone else ()
             )  # noise, sigma, drops; I-JEPA alone needs none
-            batch = collate([dataset[i] for i in plan.indices(step)])
-            batch, *drawn = send_to_device((batch, *drawn), accelerator.device)
+            batch = next(batches)
+            drawn = send_to_device(drawn, accelerator.device)
 
             # forward, backward; nothing that is not finite goes on
             loss, parts = wrapped(batch, *drawn)
@@ -219,7 +223,7 @@ def _run(
     told = facts(
         accelerator.device, plan.samples, [p for p in model.parameters() if p.requires_grad]
     )
-    told |= {"precision": accelerator.mixed_precision, "processes": plan.world}
+    told |= {"precision": params.train.precision, "processes": plan.world}
     report = Report(Path(folder), plan.how, progress, told, accelerator.is_main_process)
     return Run(Path(folder), header, plan.samples, report)
 

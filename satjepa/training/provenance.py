@@ -17,29 +17,31 @@ if TYPE_CHECKING:
     from satjepa.models.satjepa import SatJepa
 
 TRAINING_CODE = ("models", "training")  # folders whose code decides what training makes of its data
-# What changes no trained weight; of another split its hash tells.
-NOT_TRAINING = (
-    "sample.", "eval.", "ablate.", "published.", "train.log_every", "train.checkpoint_every",
+# Sections of params.yaml that decide no weight: a run's checkpoint does not hold them.
+NOT_OF_A_RUN = ("seeds", "arms", "baselines", "pretrain", "sample", "eval")
+# Keys of the other sections that decide none; of another split its hash tells.
+NOT_COMPARED = (
+    *(f"{section}." for section in NOT_OF_A_RUN), "ablate.", "published.",
+    "train.log_every", "train.checkpoint_every", "train.workers",
     "data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_",
 )  # fmt: skip
-ABSENT = {
-    "baselines": {},
-    "train": {"jepa_share": 0.0},
-    "data": {"white": None},
-}  # two are younger than the format
+# What the absence of keys that are younger than the format means.
+ABSENT = {"train": {"jepa_share": 0.0, "workers": 0}, "data": {"white": None}}
 
 
-def make_header(config: Json, split: str, backbone: str) -> Json:
+def make_header(config: Json, split: str, backbone: str, sample: Json | None = None) -> Json:
     """Header of a checkpoint from `Params.as_dict()` and the sha256 of the split and of the frozen
     backbone.
 
-    `config` is kept whole but for its lists of ablations, published arms and baselines, which have
-    no part in this run: editing those must not change the bytes of a checkpoint that is made again.
+    Only what decides the weights is kept of `config`: editing ablations, baselines or the sampler
+    must not change the bytes of a checkpoint that is made again. sample: settings of the sampler
+    that come with the weights all the same, as those of an imported checkpoint do.
     """
     config = json.loads(json.dumps(config))  # tuples as JSON gives them back
-    config.pop("baselines", None)
-    config["ablate"] = {"steps": config["train"]["steps"], "seeds": [config["seed"]], "arms": {}}
-    config["published"] = {"steps": config["train"]["steps"], "arms": {}}
+    config = {key: value for key, value in config.items() if key not in NOT_OF_A_RUN}
+    config["train"].pop("workers", None)
+    if sample is not None:
+        config["sample"] = sample
     digest = hashlib.sha256(json.dumps(_compared(config), sort_keys=True).encode()).hexdigest()
     return {
         "config": config,
@@ -50,19 +52,26 @@ def make_header(config: Json, split: str, backbone: str) -> Json:
     }
 
 
-def settings_of(header: Json) -> Json:
-    """What `satjepa.config.params.from_dict` takes: the settings of a header, with those that it
-    has not.
+def settings_of(header: Json, others: Json) -> Json:
+    """What `satjepa.config.from_dict` takes: the settings of a header, completed.
+
+    others: `Params.as_dict()` of today, from which the sections come that a run's header has not,
+    the sampler's above all. Keys that are younger than the checkpoint get what their absence meant.
     """
-    return header["config"] | {
-        name: values | header["config"].get(name, {}) for name, values in ABSENT.items()
-    }
+    config = dict(header["config"])
+    for section in ("ablate", "published"):  # older than `arms` and `seeds`
+        config.pop(section, None)
+    for section, values in ABSENT.items():
+        config[section] = values | config.get(section, {})
+    if config["train"].get("precision") == "no":  # the older word
+        config["train"]["precision"] = "float32"
+    return {section: others[section] for section in NOT_OF_A_RUN} | config
 
 
 def _compared(config: Json) -> Json:
     """The settings that decide the trained weights, by dotted key."""
     return {
-        key: value for key, value in _flatten(config).items() if not key.startswith(NOT_TRAINING)
+        key: value for key, value in _flatten(config).items() if not key.startswith(NOT_COMPARED)
     }
 
 
@@ -70,7 +79,8 @@ def differences(found: Json, mine: Json) -> list[str]:
     """One line for each training setting, split or backbone in which two headers differ; empty for
     one and the same.
     """
-    a, b = (_compared(settings_of(header)) for header in (found, mine))
+    nothing: Json = {section: {} for section in NOT_OF_A_RUN}
+    a, b = (_compared(settings_of(header, nothing)) for header in (found, mine))
     lines = [
         f"{key}: {a.get(key, '(absent)')} in the checkpoint, {b.get(key, '(absent)')} here"
         for key in sorted(a.keys() | b.keys())

@@ -13,12 +13,11 @@ from satjepa.baselines.persistence import Persistence
 from satjepa.baselines.predrnn import PredRNN
 from satjepa.baselines.trend import LinearTrend
 from satjepa.config import Params, load_params
-from satjepa.config.baselines import Arm, arm_names, read_arm
 from satjepa.data.pairs import collate
 from satjepa.data.splits import LeakError, Split
 from satjepa.evaluation import score as scoring
 from satjepa.evaluation.evaluate import evaluate_all
-from satjepa.evaluation.score import score_arm, untimed
+from satjepa.evaluation.score import score_baseline, untimed
 from satjepa.training import checkpoint
 from satjepa.training.checkpoint import CheckpointError
 
@@ -33,13 +32,16 @@ TINY = {
         "checkpoint_every": 4,
     },
     "baselines.arms": {
-        "trend": {"kind": "trend"},
-        "unet": {"kind": "unet", "model": {"width": 4, "levels": 2, "history": 1}},
-        "mcvd": {"kind": "mcvd", "model": {
-            "width": 8, "mult": [1, 2], "blocks": 1, "attention": [8], "spade_dim": 0,
-            "dropout": 0.0, "steps": 2, "mask_embedding": False, "history": 0, "mask": 0.0,
-            "sampler": "ddim", "denoise": "off", "clip": True,
-        }},
+        "trend": {"kind": "trend", "model": {}, "train": {}, "sample": {}},
+        "unet": {"kind": "unet", "model": {"width": 4, "levels": 2, "history": 1}, "train": {},
+                 "sample": {}},
+        "mcvd": {
+            "kind": "mcvd", "model": {
+                "width": 8, "mult": [1, 2], "blocks": 1, "attention": [8], "spade_dim": 0,
+                "dropout": 0.0, "mask_embedding": False, "history": 0, "mask": 0.0,
+            }, "train": {},
+            "sample": {"sampler": "ddim", "steps": 2, "denoise": "none", "clip": True},
+        },
     },
 }  # fmt: skip
 
@@ -92,10 +94,9 @@ def _in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["trend", "unet", "mcvd"])
 def test_from_params_to_scores(tmp_path: Path, name: str):
     params = tiny()
-    arm = read_arm(params, name)
-    forecaster = load_arm(arm, params, train_arm(arm, params, tmp_path, progress=False))
-    scores = score_arm(name, arm, forecaster, params, tmp_path / "scores.csv")
-    count = members(arm, params)
+    forecaster = load_arm(name, params, train_arm(name, params, tmp_path, progress=False))
+    scores = score_baseline(name, forecaster, params, tmp_path / "scores.csv")
+    count = members(name, params)
     assert count == (params.sample.samples if name == "mcvd" else 1)
     titles = [f"mcvd, mean of {count}", "mcvd, one sample"] if name == "mcvd" else [name]
     assert list(scores["model"]) == titles * 2 and set(scores["preset"]) == set(params.data.presets)
@@ -113,19 +114,19 @@ def test_from_params_to_scores(tmp_path: Path, name: str):
 
 def test_equal_runs_give_equal_bytes(tmp_path: Path):
     params = tiny()
-    arm = read_arm(params, "mcvd")
     for run in ("a", "b"):
-        forecaster = load_arm(arm, params, train_arm(arm, params, tmp_path / run, progress=False))
-        score_arm("mcvd", arm, forecaster, params, tmp_path / run / "scores.csv")
+        folder = train_arm("mcvd", params, tmp_path / run, progress=False)
+        score_baseline(
+            "mcvd", load_arm("mcvd", params, folder), params, tmp_path / run / "scores.csv"
+        )
     for file in ("scores.csv", "log.csv", "model/model.safetensors", "model/state.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
 def test_what_is_loaded_is_what_was_trained(tmp_path: Path):
     params = tiny()
-    arm = read_arm(params, "unet")
-    folder = train_arm(arm, params, tmp_path, progress=False)
-    forecaster = load_arm(arm, params, folder)
+    folder = train_arm("unet", params, tmp_path, progress=False)
+    forecaster = load_arm("unet", params, folder)
     saved = checkpoint.load(folder).tensors
     assert saved["last.weight"].abs().max() > 0  # it is zero before training
     assert all(torch.equal(tensor, saved[name]) for name, tensor in forecaster.state_dict().items())
@@ -136,7 +137,7 @@ def test_what_an_arm_is_trained_and_judged_on(tmp_path: Path, monkeypatch: pytes
     params = tiny()
     given = []
     monkeypatch.setattr(arms, "fit", lambda *args: given.append(args))
-    train_arm(read_arm(params, "unet"), params, tmp_path)
+    train_arm("unet", params, tmp_path)
     _, data, validation, how, *_, seed, _, _ = given[0]
     assert {meta["region"] for meta in data.metas} == {"Aldmere", "Birkenau"} and (
         how.steps,
@@ -151,7 +152,7 @@ def test_what_an_arm_is_trained_and_judged_on(tmp_path: Path, monkeypatch: pytes
 def test_persistence_and_an_arm_are_scored_by_the_same_function():
     """SPEC 10.8. An untrained U-Net is persistence, so its row must be that of persistence."""
     params = tiny()
-    unet = build_arm(read_arm(params, "unet"), params)
+    unet = build_arm("unet", params)
     rows = scoring.score({"Default": Persistence(), "unet": unet}, params, "strong", {}, 0)
     first, second = (untimed(scores) | {"model": ""} for scores in rows)
     assert first == pytest.approx(second, nan_ok=True) and first["skill"] == pytest.approx(
@@ -161,8 +162,7 @@ def test_persistence_and_an_arm_are_scored_by_the_same_function():
 
 def test_what_it_was_trained_on_is_never_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     params = tiny()
-    arm = read_arm(params, "unet")
-    forecaster = load_arm(arm, params, train_arm(arm, params, tmp_path, progress=False))
+    forecaster = load_arm("unet", params, train_arm("unet", params, tmp_path, progress=False))
     seen = Places(params, "train")
     with pytest.raises(LeakError):
         evaluate_all({"unet": forecaster}, [collate([seen[0]])])
@@ -170,28 +170,26 @@ def test_what_it_was_trained_on_is_never_scored(tmp_path: Path, monkeypatch: pyt
         arms, "open_split", partial(Split, "region", 0, ("Drostan",), ("Corvey",), ("Aldmere",))
     )
     with pytest.raises(CheckpointError, match="split hash"):
-        load_arm(arm, params, tmp_path / "model")
+        load_arm("unet", params, tmp_path / "model")
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path):
-    arm = read_arm(tiny(), "unet")
-    folder = train_arm(arm, tiny(), tmp_path, progress=False)
+    folder = train_arm("unet", tiny(), tmp_path, progress=False)
     for change in ({"seed": 5}, {"data__stride": 16}):
         with pytest.raises(CheckpointError, match=r"(seed|data\.stride): \d+ in the checkpoint"):
-            load_arm(arm, tiny(**change), folder)
-    longer = read_arm(tiny(**{"baselines.arms.unet.train": {"steps": 6}}), "unet")
+            load_arm("unet", tiny(**change), folder)
+    longer = tiny(**{"baselines.arms.unet.train": {"steps": 6}})
     with pytest.raises(CheckpointError, match=r"train\.steps: 4 in the checkpoint, 6 here"):
-        load_arm(longer, tiny(), folder)
+        load_arm("unet", longer, folder)
 
 
 def test_every_arm_of_the_table_is_what_it_is_called():
     """But SD 3.5, whose backbone takes seconds to load: it has a test of its own below."""
     params = load_params(REPO / "params.table.yaml")
     built = {}
-    for name in arm_names(params):
-        arm = read_arm(params, name)
-        if arm.kind != "sd35":
-            built[name] = build_arm(arm, params)
+    for name, arm in params.baselines.arms.items():
+        if not arm.kind.startswith("sd35"):
+            built[name] = build_arm(name, params)
             assert type(built[name]).__name__.lower().removeprefix("linear") == arm.kind
     assert isinstance(built["trend"], LinearTrend) and isinstance(built["predrnn_v2"], PredRNN)
     assert (built["predrnn"].history, built["predrnn"].decouple) == (0, 0)
@@ -199,29 +197,31 @@ def test_every_arm_of_the_table_is_what_it_is_called():
 
 
 def test_equal_seeds_give_equal_weights_before_training():
-    params = tiny()
-    arm = read_arm(params, "mcvd")
-    a, b, c = (build_arm(arm, tiny(seed=seed)).net.conv_in.weight for seed in (0, 0, 1))
+    a, b, c = (build_arm("mcvd", tiny(seed=seed)).net.conv_in.weight for seed in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 
 def test_sd35_is_the_backbone_of_params_and_tunes_its_lora_alone():
     params = load_params(REPO / "params.table.yaml")
-    plain, tuned = (read_arm(params, name) for name in ("sd35", "sd35_tuned"))
-    model = build_arm(tuned, params)
+    tuned = params.baselines.arms["sd35_tuned"]
+    model = build_arm("sd35_tuned", params)
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert trained and all("lora_" in name for name in trained)
-    assert len(model.path) == 1 + round(tuned.model["steps"] * tuned.model["strength"])
-    assert model.timesteps == tuned.model["timesteps"] and not model.prompted
-    header = arms.header_of(tuned, params, model)
-    assert (
-        header["backbone"]
-        and header["config"]["backbone"]["lora_rank"] == params.backbone.lora_rank
+    assert len(model.path) == 1 + round(tuned.sample.steps * tuned.sample.strength)
+    assert model.timesteps == tuned.model.timesteps and not model.prompted
+    header = arms.header_of("sd35_tuned", params, model)
+    assert header["backbone"] and header["config"]["backbone"]["lora_rank"] == (
+        params.backbone.lora_rank
     )
-    told = {"prompt": "a satellite image", "levels": "published", "steps": 1}
-    asked = Arm("sd35", "SD 3.5", plain.model | told, None)
-    prompted = build_arm(asked, params)
+    sample = {"prompt": "a satellite image", "levels": "published", "steps": 1, "strength": 0.5}
+    changes = {f"baselines.arms.sd35.sample.{key}": value for key, value in sample.items()}
+    prompted = build_arm("sd35", load_params(REPO / "params.table.yaml", **changes))
     assert not [name for name, p in prompted.named_parameters() if p.requires_grad]
-    assert prompted.prompted and prompted.path.tolist() == pytest.approx(
-        [plain.model["strength"], 0]
-    )
+    assert prompted.prompted and prompted.path.tolist() == pytest.approx([0.5, 0])
+
+
+def test_another_sampler_is_no_reason_to_train_anew(tmp_path: Path):
+    """What draws from the weights is no part of what made them."""
+    train_arm("mcvd", tiny(), tmp_path, progress=False)
+    other = tiny(**{"baselines.arms.mcvd.sample.steps": 5, "sample.samples": 2})
+    assert load_arm("mcvd", other, tmp_path / "model").steps == 5

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +30,12 @@ HOW = Fit(
     steps=6, batch=2, lr=1e-2, schedule="onecycle", warmup=0, weight_decay=0.01, grad_clip=0.5,
     ema=0.0, val_every=3, val_patches=0, checkpoint_every=2,
 )  # fmt: skip
+
+
+def replace(settings: Fit, **changes: object) -> Fit:
+    return Fit.model_validate(settings.model_dump() | changes)
+
+
 WARM = replace(HOW, schedule="warmup", warmup=3, ema=0.9)
 
 
@@ -79,7 +84,7 @@ def run(
     name: str, folder: Path, how: Fit = HOW, data: Samples | None = None, seed: int = 0, **more
 ) -> nn.Module:
     model = build(name)
-    header = make_header({"kind": name, "seed": seed, "train": how.__dict__}, "s", "", model)
+    header = make_header({"kind": name, "seed": seed, "train": how.model_dump()}, "s", "", model)
     fit(model, data or Samples(), validation(), how, folder, header, seed, progress=False, **more)
     return model
 

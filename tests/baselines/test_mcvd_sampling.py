@@ -38,7 +38,9 @@ def test_a_network_that_knows_the_image_gives_it_back(steps, ancestral):
     torch.testing.assert_close(sample(oracle(x0), x, steps, noise), x0, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("denoise", "levels"), [("off", []), ("fixed", [750]), ("reference", [3])])
+@pytest.mark.parametrize(
+    ("denoise", "levels"), [("none", []), ("fixed", [750]), ("reference", [3])]
+)
 def test_levels_that_are_visited_and_noise_that_is_asked_for(denoise, levels):
     asked = []
     drawn = []

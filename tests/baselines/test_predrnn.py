@@ -154,11 +154,13 @@ def batch_of(years: int, there: list[list[bool]]) -> dict:
     valid = torch.rand(size, 1, 16, 16, generator=g) > 0.2
     shown = torch.tensor(there)[:, :, None, None, None]
     return {
-        "rgb_t": torch.rand(size, 3, 16, 16, generator=g), "rgb_tp1": torch.rand(size, 3, 16, 16,
-        generator=g), "valid_t": valid, "valid_tp1": valid.flip(0),
-        "history_valid": torch.tensor(there), "history": (torch.rand(size, years, 3, 16, 16,
-        generator=g) * 0.9 + 0.1) * shown,
-    }  # fmt: skip
+        "rgb_t": torch.rand(size, 3, 16, 16, generator=g),
+        "rgb_tp1": torch.rand(size, 3, 16, 16, generator=g),
+        "valid_t": valid,
+        "valid_tp1": valid.flip(0),
+        "history_valid": torch.tensor(there),
+        "history": (torch.rand(size, years, 3, 16, 16, generator=g) * 0.9 + 0.1) * shown,
+    }
 
 
 @pytest.mark.parametrize("sizes", [{}, {"decouple": 0.1, "layer_norm": True}])

@@ -57,11 +57,13 @@ def text(seed, size=None):
     one = {"hidden": hidden, "mask": mask, "pooled": torch.randn(WIDTH, generator=generator)}
     if size is None:
         return one
-    scale = (
-        1 + torch.arange(size)[:, None] / 3 + torch.arange(3) / 10
-    )  # every caption of every place is another
-    return {"hidden": scale[..., None, None] * hidden, "mask": mask.expand(size, 3, -1),
-            "pooled": scale[..., None] * one["pooled"]}  # fmt: skip
+    # every caption of every place is another
+    scale = 1 + torch.arange(size)[:, None] / 3 + torch.arange(3) / 10  # (size,3)
+    return {
+        "hidden": scale[..., None, None] * hidden,
+        "mask": mask.expand(size, 3, -1),
+        "pooled": scale[..., None] * one["pooled"],
+    }
 
 
 def make_batch(size=3, side=SIDE, places=None):
@@ -76,24 +78,22 @@ def make_batch(size=3, side=SIDE, places=None):
 
 def options(hidden, pooled, empty, guidance):
     """What the pipeline is called with; height and width always, for its own default is 1024."""
-    told = {"prompt_embeds": hidden, "pooled_prompt_embeds": pooled}
-    none = {"negative_prompt_embeds": empty["hidden"].expand_as(hidden),
-            "negative_pooled_prompt_embeds": empty["pooled"].expand_as(pooled)}  # fmt: skip
-    return {
-        "height": SIDE,
-        "width": SIDE,
-        "guidance_scale": guidance,
-        **told,
-        **(none if guidance > 1 else {}),
-    }
+    called = {"height": SIDE, "width": SIDE, "guidance_scale": guidance}
+    called |= {"prompt_embeds": hidden, "pooled_prompt_embeds": pooled}
+    if guidance > 1:
+        called["negative_prompt_embeds"] = empty["hidden"].expand_as(hidden)
+        called["negative_pooled_prompt_embeds"] = empty["pooled"].expand_as(pooled)
+    return called
 
 
 # ---------------------------------------------------------------------- noise levels
 
 
-STARTS = {20: [0.3644, 0.5829, 0.7310, 0.8057, 0.8940], 28: [0.4093, 0.6022, 0.7371, 0.8143,
-0.8959],
-          50: [0.4069, 0.6165, 0.7434, 0.8139, 0.9028]}  # fmt: skip
+STARTS = {
+    20: [0.3644, 0.5829, 0.7310, 0.8057, 0.8940],
+    28: [0.4093, 0.6022, 0.7371, 0.8143, 0.8959],
+    50: [0.4069, 0.6165, 0.7434, 0.8139, 0.9028],
+}
 RUN = {20: [4, 7, 10, 12, 15], 28: [6, 10, 14, 17, 21], 50: [10, 18, 25, 30, 38]}
 
 
@@ -137,12 +137,17 @@ def test_strength_is_above_0_and_at_most_1(strength):
 )
 def test_latents_in_latents_out_as_the_pipeline(backbone, pipeline, steps, strength, guidance):
     model = SD35(backbone, img2img_path(steps, strength, SHIFT), text(2), guidance=guidance)
-    hidden, pooled = model.told(make_batch())
+    hidden, pooled = model.caption(make_batch())
     start = torch.randn(3, 16, 4, 4)
     known = options(hidden, pooled, text(2), guidance)
-    theirs = pipeline(image=start, strength=strength, num_inference_steps=steps,
-    output_type="latent",
-                      generator=torch.Generator().manual_seed(5), **known).images  # fmt: skip
+    theirs = pipeline(
+        image=start,
+        strength=strength,
+        num_inference_steps=steps,
+        output_type="latent",
+        generator=torch.Generator().manual_seed(5),
+        **known,
+    ).images
     noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(5))
     ours = img2img(model.guided(hidden, pooled), start, noise, model.path)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
@@ -156,12 +161,18 @@ def test_one_step_from_a_stated_noise_level_as_the_pipeline(backbone, pipeline):
     """
     model = SD35(backbone, sigmas(1, SHIFT, 0.35), text(2))
     assert model.path.tolist() == pytest.approx([0.35, 0])
-    hidden, pooled = model.told(make_batch())
+    hidden, pooled = model.caption(make_batch())
     start = torch.randn(3, 16, 4, 4)
     unshifted = 0.35 / (SHIFT - (SHIFT - 1) * 0.35)
     known = options(hidden, pooled, text(2), 1.0)
-    theirs = pipeline(image=start, strength=1.0, sigmas=[unshifted], output_type="latent",
-                      generator=torch.Generator().manual_seed(5), **known).images  # fmt: skip
+    theirs = pipeline(
+        image=start,
+        strength=1.0,
+        sigmas=[unshifted],
+        output_type="latent",
+        generator=torch.Generator().manual_seed(5),
+        **known,
+    ).images
     noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(5))
     ours = img2img(model.guided(hidden, pooled), start, noise, model.path)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
@@ -178,11 +189,15 @@ def test_a_forecast_is_the_image_of_the_pipeline(backbone, pipeline, monkeypatch
         [torch.randn(16, 4, 4, generator=torch.Generator().manual_seed(i)) for i in range(3)]
     )
     monkeypatch.setattr(sd35, "patch_noise", lambda *_: noise)
-    hidden, pooled = model.told(batch)
-    theirs = pipeline(image=backbone.encode(batch["rgb_t"]), strength=0.6, num_inference_steps=5,
-    output_type="pt",
-                      generator=generators, **options(hidden, pooled, text(2),
-                      1.0)).images  # fmt: skip
+    hidden, pooled = model.caption(batch)
+    theirs = pipeline(
+        image=backbone.encode(batch["rgb_t"]),
+        strength=0.6,
+        num_inference_steps=5,
+        output_type="pt",
+        generator=generators,
+        **options(hidden, pooled, text(2), 1.0),
+    ).images
     torch.testing.assert_close(model.forecast(batch)[0], theirs, rtol=0, atol=1e-5)
 
 
@@ -207,20 +222,19 @@ def test_a_forecast_depends_on_seed_sample_and_place_alone(backbone):
     )
 
 
-def test_it_hears_the_semantic_caption_or_the_prompt(backbone):
+def test_it_is_given_the_semantic_caption_or_the_prompt(backbone):
     captioned, prompted = (SD35(backbone, sigmas(2), text(2), prompt) for prompt in (None, text(5)))
     batch = make_batch()
-    for i, heard in ((0, False), (1, False), (2, True)):
+    for i, given in ((0, False), (1, False), (2, True)):
         changed = {k: v.clone() for k, v in batch["text_t"].items()}
         changed["hidden"][:, i] = text(9)["hidden"]
         other = batch | {"text_t": changed}
-        assert torch.equal(captioned.forecast(batch), captioned.forecast(other)) != heard
+        assert torch.equal(captioned.forecast(batch), captioned.forecast(other)) != given
         assert torch.equal(prompted.forecast(batch), prompted.forecast(other))
     del batch["text_t"]  # a prompt needs no captions
-    hidden, pooled = prompted.told(batch)
-    assert all(torch.equal(row, text(5)["hidden"]) for row in hidden) and torch.equal(
-        pooled[2], text(5)["pooled"]
-    )
+    hidden, pooled = prompted.caption(batch)
+    assert all(torch.equal(row, text(5)["hidden"]) for row in hidden)
+    assert torch.equal(pooled[2], text(5)["pooled"])
 
 
 def test_pure_noise_does_not_see_year_t_and_a_start_from_it_does(backbone):
@@ -302,27 +316,18 @@ def test_loss_is_that_of_flow_matching_on_year_t_plus_1(parts):
     assert model.loss(batch | {"latent_tp1": 2 * x0}, generator(4), 0)[0] != loss
 
 
-# ---------------------------------------------------------------------- the tiny backbone of the
-# demo
+# ---------------------------------------------------------------------- the demo's tiny backbone
 
 
 def test_zero_shot_is_our_model_without_jepa_before_any_training():
-    """What the tiny backbone is told is what it was pre-trained on as "caption only", to the
-    bit.
-    """
+    """The tiny backbone is given what it was pre-trained on as "caption only", to the bit."""
     from safetensors.torch import load_file
 
     from satjepa.assemble import build_model, load_backbone, load_text_encoders, local
     from satjepa.config import load_params
 
-    params = load_params(
-        **{
-            "model.use_jepa": False,
-            "sample.steps": 3,
-            "sample.strength": 0.5,
-            "sample.guidance": 1.0,
-        }
-    )
+    sampler = {"sample.steps": 3, "sample.strength": 0.5, "sample.guidance": 1.0}
+    params = load_params(**{"model.use_jepa": False}, **sampler)
     batch = make_batch(2, 64)
     texts = ["", "", "Forest.", "Forest with farmland.", "", "Water.", "Town with water."]
     hidden, mask, pooled = load_text_encoders(params).embed_batch(texts, params.captions.max_length)

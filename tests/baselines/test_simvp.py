@@ -7,13 +7,25 @@ from golden import agree, gradient_norm, load, read
 from satjepa.baselines.simvp import SimVP, drop_path, drop_rates
 
 NAMES = {
-    "enc.enc": "encoder", "hid.encoder": "translator", "dec.dec": "decoder",
-    "dec.readout": "readout", "conv.conv.0": "conv", "conv.conv": "conv", "conv.norm": "norm",
-    "block.": "", "reduction": "project", "attn.proj_1": "enter", "attn.proj_2": "leave",
-    "attn.spatial_gating_unit.conv0": "near", "attn.spatial_gating_unit.conv_spatial": "far",
-    "attn.spatial_gating_unit.conv1": "gate", "layer_scale_": "scale", "mlp.fc1": "mlp.0",
-    "mlp.dwconv.dwconv": "mlp.1", "mlp.fc2": "mlp.3",
-}  # fmt: skip
+    "enc.enc": "encoder",
+    "hid.encoder": "translator",
+    "dec.dec": "decoder",
+    "dec.readout": "readout",
+    "conv.conv.0": "conv",
+    "conv.conv": "conv",
+    "conv.norm": "norm",
+    "block.": "",
+    "reduction": "project",
+    "attn.proj_1": "enter",
+    "attn.proj_2": "leave",
+    "attn.spatial_gating_unit.conv0": "near",
+    "attn.spatial_gating_unit.conv_spatial": "far",
+    "attn.spatial_gating_unit.conv1": "gate",
+    "layer_scale_": "scale",
+    "mlp.fc1": "mlp.0",
+    "mlp.dwconv.dwconv": "mlp.1",
+    "mlp.fc2": "mlp.3",
+}
 SIZES = {"hid_s": 8, "hid_t": 16, "n_s": 2, "n_t": 3}
 
 
@@ -111,9 +123,13 @@ def test_initialisation():
     model = SimVP(hid_s=32, hid_t=128)
     stage = model.translator[1]
     spreads = {
-        model.encoder[1].conv: 0.02, stage.enter: (2 / 128) ** 0.5, stage.near: (2 / 25) ** 0.5,
-        stage.far: (2 / 49) ** 0.5, stage.mlp[0]: (2 / 1024) ** 0.5, stage.mlp[1]: (2 / 9) ** 0.5,
-    }  # fmt: skip
+        model.encoder[1].conv: 0.02,
+        stage.enter: (2 / 128) ** 0.5,
+        stage.near: (2 / 25) ** 0.5,
+        stage.far: (2 / 49) ** 0.5,
+        stage.mlp[0]: (2 / 1024) ** 0.5,
+        stage.mlp[1]: (2 / 9) ** 0.5,
+    }
     for layer, spread in spreads.items():
         assert layer.weight.std().item() == pytest.approx(spread, rel=0.1)
         assert (layer.bias == 0).all()

@@ -17,10 +17,13 @@ def batch_of(size: int = 4, side: int = 16) -> dict:
     )
     ok = torch.ones(size, 1, side, side, dtype=torch.bool)
     return {
-        "rgb_t": rgb, "rgb_tp1": rgb.roll(1, 3), "valid_t": ok, "valid_tp1": ok,
+        "rgb_t": rgb,
+        "rgb_tp1": rgb.roll(1, 3),
+        "valid_t": ok,
+        "valid_tp1": ok,
         "history": torch.rand(size, 2, 3, side, side, generator=g) + 0.01,
         "history_valid": torch.tensor([[True, True]] * (size - 1) + [[False, False]]),
-    }  # fmt: skip
+    }
 
 
 def test_training_begins_at_persistence():

@@ -1,16 +1,11 @@
-"""Tokenizers that transformers loads, encoders that do not see padding, a store that gives back
-what it took.
-"""
+"""Tokenizers that transformers loads, encoders that do not see padding."""
 
-import pickle
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from satjepa.captions import embeddings
-from satjepa.captions.embeddings import TextEncoders, TextEncodersNotFound, TextStore
+from satjepa.captions.embeddings import TextEncoders, TextEncodersNotFound
 from satjepa.demo import text_encoders
 
 CORPUS = [
@@ -144,90 +139,3 @@ def test_missing_encoders_are_one_clear_error(path: str) -> None:
     says = f"no text encoders in {path}.*tokenizer_3.*licence.*hf auth login"
     with pytest.raises(TextEncodersNotFound, match=says):
         TextEncoders.from_pretrained(path, local_files_only=True)
-
-
-def test_the_store_gives_back_what_it_took(encoders: TextEncoders, tmp_path: Path) -> None:
-    store = TextStore.write(tmp_path, [*CORPUS, CORPUS[0]], encoders, LENGTH, progress=False)
-    assert set(store.rows) == {*CORPUS, ""}  # each once, and the empty text
-    for line, (hidden, pooled) in zip(
-        [*CORPUS, ""], encoders.encode([*CORPUS, ""], LENGTH), strict=True
-    ):
-        # embedded in another batch: 1e-6 apart before, one step of bfloat16 (2^-8) after the
-        # rounding
-        torch.testing.assert_close(
-            TextStore.open(tmp_path)[line][0].float(), hidden, atol=1e-5, rtol=2**-8
-        )
-        torch.testing.assert_close(store[line][1].float(), pooled, atol=1e-5, rtol=2**-8)
-        assert store[line][0].dtype == torch.bfloat16
-    with pytest.raises(KeyError, match="no embedding of 'other'"):
-        store["other"]
-    copy = pickle.loads(pickle.dumps(store))
-    assert len(pickle.dumps(store)) < 500 and torch.equal(copy[CORPUS[1]][0], store[CORPUS[1]][0])
-
-
-def test_batches_of_the_store(encoders: TextEncoders, tmp_path: Path) -> None:
-    store = TextStore.write(tmp_path, CORPUS, encoders, LENGTH, progress=False)
-    rows = [[CORPUS[0], CORPUS[1], CORPUS[2]], ["", CORPUS[3], CORPUS[0]]] * 8
-    batch = store.batch(rows, LENGTH)
-    assert batch["hidden"].shape == (16, 3, LENGTH, 128) and batch["pooled"].shape == (16, 3, 128)
-    assert batch["mask"].shape == (16, 3, LENGTH) and batch["mask"].dtype == torch.bool
-    assert batch["hidden"].dtype == batch["pooled"].dtype == torch.float32
-    assert torch.equal(batch["hidden"][1, 1][batch["mask"][1, 1]], store[CORPUS[3]][0].float())
-    assert torch.equal(batch["pooled"][0, 2], store[CORPUS[2]][1].float())
-    assert batch["mask"].sum(-1)[1].tolist() == [len(store[t][0]) for t in rows[1]]
-    assert not batch["hidden"][~batch["mask"]].any()
-    short = store.batch(rows, 5)
-    assert (
-        torch.equal(short["hidden"], batch["hidden"][:, :, :5])
-        and short["mask"].all(-1).sum() == 32
-    )
-    times = []
-    for _ in range(20):
-        start = time.perf_counter()
-        store.batch(rows, LENGTH)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 2e-3  # measured: 0.5 ms
-
-
-def test_an_interrupted_store_goes_on_where_it_stopped(
-    encoders: TextEncoders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(embeddings, "SHARD", 2)
-    seen = []
-    encode = TextEncoders.encode
-
-    def failing(self: TextEncoders, texts: list[str], *args: object) -> list:
-        if len(seen) >= 2:
-            raise KeyboardInterrupt
-        seen.extend(texts)
-        return encode(self, texts, *args)
-
-    monkeypatch.setattr(TextEncoders, "encode", failing)
-    with pytest.raises(KeyboardInterrupt):
-        TextStore.write(tmp_path, CORPUS, encoders, LENGTH, progress=False)
-    assert len(TextStore.open(tmp_path)) == 2
-    monkeypatch.setattr(
-        TextEncoders,
-        "encode",
-        lambda self, texts, *a: seen.extend(texts) or encode(self, texts, *a),
-    )
-    assert len(TextStore.write(tmp_path, CORPUS, encoders, LENGTH, progress=False)) == 5
-    assert sorted(seen) == sorted(["", *CORPUS])  # none embedded twice
-
-
-def test_other_encoders_do_not_mix_with_the_old(
-    encoders: TextEncoders, folder: Path, tmp_path: Path
-) -> None:
-    TextStore.write(tmp_path, CORPUS, encoders, LENGTH, progress=False)
-    other = TextEncoders.from_pretrained(folder)
-    with torch.no_grad():
-        other.t5.shared.weight.add_(1.0)
-    store = TextStore.write(tmp_path, CORPUS[:1], other, LENGTH, progress=False)
-    assert len(store) == 2
-    want, _ = other.encode(CORPUS[:1], LENGTH)[0]
-    torch.testing.assert_close(store[CORPUS[0]][0].float(), want, atol=1e-5, rtol=2**-8)
-
-
-def test_no_store_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no caption embeddings in"):
-        TextStore.open(tmp_path)

@@ -23,7 +23,7 @@ from satjepa import assemble, cli
         ),
         (
             ("forecast", "{scene}", "--out", "{out}"),
-            "runs/joint/0/model: run `make repro`, or pass --checkpoint FOLDER",
+            "runs/satjepa-0/model: run `make repro`, or pass --checkpoint FOLDER",
         ),
         (("forecast", "gone.tif", "--out", "{out}", "--checkpoint", "{trained}"), "gone.tif"),
         (
@@ -78,7 +78,7 @@ def test_what_a_user_can_mend_is_one_message(
 def test_help_says_what_is_taken_where_nothing_is_given() -> None:
     shown = " ".join(run("forecast", "--help").output.split())
     assert (
-        "runs/joint/<first of ablate.seeds>/model of the pipeline, else assets/demo_model" in shown
+        "runs/<first of arms>-<first of seeds>/model of the pipeline, else assets/demo" in shown
         and "[from the names]" in shown
     )
 

@@ -1,6 +1,5 @@
 """`satjepa forecast`: what it says, what it passes on, when it looks at the files."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -84,9 +83,8 @@ def test_the_white_of_the_training_holds_unless_another_is_given(
 ) -> None:
     def with_white(*args, **kwargs):
         model = from_checkpoint(*args, **kwargs)
-        model.params = dataclasses.replace(
-            model.params, data=dataclasses.replace(model.params.data, white=0.5)
-        )
+        data = model.params.data.model_copy(update={"white": 0.5})
+        model.params = model.params.model_copy(update={"data": data})
         return model
 
     from_checkpoint = assemble.from_checkpoint

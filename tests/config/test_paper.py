@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from satjepa.baselines.mcvd import MCVD
 from satjepa.baselines.predrnn import PredRNN
 from satjepa.baselines.simvp import SimVP
 from satjepa.config import load_params
-from satjepa.config.baselines import arm_names, read_arm
+from satjepa.config.files import read_yaml
 from satjepa.models.adapter import Adapter
 from satjepa.models.caption_forecaster import CaptionForecaster
 from satjepa.models.jepa import Encoder, sincos_2d
@@ -58,19 +57,22 @@ def test_it_is_the_published_configuration():
     assert (weights.sd, weights.caption, t.caption_dropout) == (1.0, 0.5, 0.1)
 
 
-def test_every_file_of_parameters_has_the_same_knobs():
-    """What one says of a knob, the others do not leave out; arms may differ."""
+@pytest.mark.parametrize("name", ["params.table.yaml", "params.paper.yaml"])
+def test_an_overlay_says_what_differs_and_nothing_else(name: str):
+    """A value that is that of params.yaml has no place in it."""
 
-    def knobs(name: str) -> set[str]:
-        values = yaml.safe_load((REPO / name).read_text())
-        return {
-            f"{section}.{key}"
-            for section, part in values.items()
-            if isinstance(part, dict)
-            for key in part
-        }
+    def same(base: dict, changes: dict, where: str = "") -> list[str]:
+        keys = []
+        for key, value in changes.items():
+            if isinstance(value, dict) and isinstance(base.get(key), dict) and value:
+                keys += same(base[key], value, f"{where}{key}.")
+            elif key in base and base[key] == value:
+                keys.append(f"{where}{key}")
+        return keys
 
-    assert knobs("params.yaml") == knobs("params.table.yaml") == knobs("params.paper.yaml")
+    overlay = read_yaml(REPO / name)
+    assert overlay.pop("base") == "params.yaml"
+    assert same(read_yaml(REPO / "params.yaml"), overlay) == []
 
 
 def test_ours_has_the_promised_size():
@@ -127,7 +129,7 @@ def test_the_published_arms_have_the_published_sizes():
 )  # fmt: skip
 def test_baselines_have_the_sizes_of_their_papers(name: str, build, count: int):
     params = load_params(PAPER)
-    assert name in arm_names(params)
+    arm = params.baselines.read(name, params.data)
     with torch.device("meta"):
-        model = build(read_arm(params, name).model)
+        model = build(arm.model.model_dump() | arm.sample.model_dump())
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == count

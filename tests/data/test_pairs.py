@@ -3,15 +3,17 @@ is bridged.
 """
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
+from satjepa.contracts import Captions, PatchKey
 from satjepa.data.alphaearth import decode_alphaearth
 from satjepa.data.cube import build_cube
-from satjepa.data.pairs import PairDataset, augmentation, collate, d4, d4_inverse
+from satjepa.data.pairs import PairDataset, collate
+from satjepa.data.places import augmentation, d4
 from satjepa.data.scenes import find_scenes
 from satjepa.data.splits import Split, SplitPart
 
@@ -26,37 +28,6 @@ def metas(data: PairDataset) -> list[tuple]:
     return [
         tuple(data.meta(i)[key] for key in ("region", "year", "x", "y")) for i in range(len(data))
     ]
-
-
-@pytest.mark.parametrize("aug", range(8))
-def test_d4_and_its_inverse(aug) -> None:
-    array = np.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4)
-    turned = d4(array, aug)
-    np.testing.assert_array_equal(d4_inverse(turned, aug), array)
-    np.testing.assert_array_equal(d4(torch.from_numpy(array), aug), turned)
-    np.testing.assert_array_equal(d4_inverse(torch.from_numpy(turned.copy()), aug), array)
-
-
-def test_d4_are_eight_different_symmetries() -> None:
-    array = np.arange(9).reshape(3, 3)
-    assert len({d4(array, aug).tobytes() for aug in range(8)}) == 8
-    np.testing.assert_array_equal(d4(array, 0), array)
-    assert d4(array, 1)[0].tolist() == [2, 5, 8] and d4(array, 4)[0].tolist() == [2, 1, 0]
-
-
-def test_augmentation_is_fixed_and_spread() -> None:
-    found = [
-        augmentation(region, x, y)
-        for region in "ABCD"
-        for x in range(0, 320, 32)
-        for y in range(0, 320, 32)
-    ]
-    assert np.bincount(found, minlength=8).min() > 30  # of 400; 50 expected
-    assert [augmentation("Alpha", x, 0) for x in (0, 32, 64)] == [
-        0,
-        7,
-        5,
-    ]  # the same on every machine
 
 
 def test_batch_contract(make_cube) -> None:
@@ -191,64 +162,6 @@ def test_no_sample_is_an_error_that_says_why(make_cube) -> None:
             PairDataset([make_cube("Alpha", years)], who, 16)
 
 
-@pytest.fixture
-def holed(tmp_path, make):
-    """32x32 pixels, three years: half of the lower left window of 2018 is NaN, a corner of the
-    upper right of 2017.
-    """
-    for year in 2017, 2018, 2019:
-        values = np.full((3, 32, 32), (year - 2000) / 100, np.float32)
-        if year == 2018:
-            values[:, 16:, :9] = np.nan
-        if year == 2017:
-            values[:, :4, 28:] = np.nan
-        make.tif(make.rgb_path(tmp_path, "Alpha", year), values)
-    return build_cube(find_scenes(tmp_path), tmp_path / "demo" / "Alpha.zarr")
-
-
-def test_windows_with_little_to_see_are_dropped_and_counted(holed) -> None:
-    data = PairDataset([holed], None, 16)
-    assert (
-        data.dropped == 2
-    )  # 9 of 16 columns are holes in 2018, which is t+1 of one pair and t of the other
-    assert [m[1:] for m in metas(data)] == [
-        (t, x, y) for t in (2017, 2018) for x, y in ((0, 0), (16, 0), (16, 16))
-    ]
-    assert PairDataset([holed], None, 16, min_valid=0.4).dropped == 0
-    with pytest.raises(ValueError, match="1 of them valid in less than 1"):
-        PairDataset([holed], part("test", "published", "Alpha/2017/0/16"), 16, min_valid=1)
-
-
-def test_masks_travel_and_holes_are_zero(holed) -> None:
-    sample = PairDataset([holed], None, 32, min_valid=0)[0]
-    assert (~sample["valid_t"]).sum() == 16 and (~sample["valid_tp1"]).sum() == 16 * 9
-    assert (sample["rgb_tp1"][:, ~sample["valid_tp1"][0]] == 0).all() and sample[
-        "rgb_tp1"
-    ].isfinite().all()
-    assert (sample["rgb_tp1"][:, sample["valid_tp1"][0]] == np.float32(0.18)).all()
-    assert (
-        not sample["emb_valid"].any() and (sample["emb_tp1"] == 0).all()
-    )  # a cube without embeddings
-
-
-def test_history_with_little_to_see_is_absent(holed) -> None:
-    for least, present in ((0.5, True), (0.95, False)):  # 15 of 16 parts are valid in 2017
-        data = PairDataset(
-            [holed], part("test", "published", "Alpha/2018/16/0"), 16, history=1, min_valid=least
-        )
-        assert (
-            data[0]["history_valid"].tolist() == [present]
-            and bool(data[0]["history"].any()) == present
-        )
-
-
-def test_masked_embeddings_are_zero(tmp_path, make) -> None:
-    make.region(tmp_path, "Alpha", [2018, 2019])
-    make.emb_path(tmp_path, "Alpha", 2019).unlink()
-    sample = PairDataset([build_cube(find_scenes(tmp_path), tmp_path / "a.zarr")], None, 48)[0]
-    assert not sample["emb_valid"].any() and (sample["emb_tp1"] == 0).all()
-
-
 def test_truth_comes_only_where_there_is_truth(make_cube) -> None:
     with_truth = make_cube("Alpha", YEARS, truth=True)
     without = make_cube("Beta", YEARS)
@@ -259,54 +172,72 @@ def test_truth_comes_only_where_there_is_truth(make_cube) -> None:
 
 
 class Words:
-    """A text store whose embedding of a text is its length."""
+    """A text store whose embedding of a text, and whose number, is its length."""
 
-    def batch(self, rows: list[list[str]], max_length: int) -> dict[str, torch.Tensor]:
-        lengths = torch.tensor([[len(text) for text in row] for row in rows])
-        hidden = lengths[..., None, None].expand(-1, -1, max_length, 2).float()
-        mask = torch.arange(max_length) < lengths[..., None]
-        return {"hidden": hidden, "mask": mask, "pooled": lengths[..., None].float()}
+    def number(self, text: str) -> int:
+        return len(text)
+
+    def gather(self, numbers: torch.Tensor, lengths: Sequence[int]) -> dict[str, torch.Tensor]:
+        hidden = numbers[..., None, None].expand(-1, -1, max(lengths), 2).float()
+        mask = torch.arange(max(lengths)) < numbers[..., None]
+        return {"hidden": hidden, "mask": mask, "pooled": numbers[..., None].float()}
 
 
-def table(data: PairDataset) -> pd.DataFrame:
+def caption_texts(data: PairDataset) -> dict[PatchKey, Captions]:
     """Captions that tell the year (informative), x (geometric) and y (semantic) by their
     lengths.
     """
     keys = data.keys()
-    rows = [(*key, "i" * (key[2] - 2000), "g" * key[3], "s" * key[4]) for key in keys]
-    return pd.DataFrame(
-        rows, columns=["preset", "region", "year", "x", "y", "informative", "geometric", "semantic"]
-    )
+    return {key: Captions("i" * (key.year - 2000), "g" * key.x, "s" * key.y) for key in keys}
 
 
 def test_captions_of_both_years(make_cube) -> None:
     cube = make_cube("Alpha", [2018, 2019, 2020])
-    words = table(PairDataset([cube], None, 16))
-    assert len(words) == 3 * 9
-    words = words.sample(frac=1, random_state=0)
-    data = PairDataset([cube], None, 16, captions=words, text=Words(), max_length=40)
+    texts = caption_texts(PairDataset([cube], None, 16))
+    assert len(texts) == 3 * 9
+    data = PairDataset([cube], None, 16, captions=texts, text=Words(), lengths=(40, 39, 38))
     batch = collate([data[5], data[13]])
-    assert batch["text_t"]["hidden"].shape == (2, 3, 40, 2) and batch["text_t"]["pooled"].shape == (
-        2,
-        3,
-        1,
-    )
+    assert batch["text_t"]["hidden"].shape == (2, 3, 40, 2)
+    assert batch["text_t"]["pooled"].shape == (2, 3, 1)
     assert batch["text_t"]["pooled"][..., 0].tolist() == [[18, 32, 16], [19, 16, 16]]
     assert batch["text_tp1"]["pooled"][..., 0].tolist() == [[19, 32, 16], [20, 16, 16]]
     assert batch["text_tp1"]["mask"].sum(-1).tolist() == [[19, 32, 16], [20, 16, 16]]
 
 
+def test_the_words_of_a_batch_by_number_and_its_pixels_alone(make_cube) -> None:
+    """What a feed takes apart is what a sample holds."""
+    cube = make_cube("Alpha", [2018, 2019, 2020])
+    texts = caption_texts(PairDataset([cube], None, 16))
+    data = PairDataset([cube], None, 16, captions=texts, text=Words())
+    assert data.words([5, 13]).tolist() == [
+        [[18, 32, 16], [19, 16, 16]],
+        [[19, 32, 16], [20, 16, 16]],
+    ]
+    pixels = data.pixels(5)
+    sample = data[5]
+    assert sample.keys() - pixels.keys() == {"text_t", "text_tp1"}
+    for name in pixels.keys() - {"meta"}:
+        assert torch.equal(pixels[name], sample[name]), name
+
+
+def test_loading_reads_each_array_that_samples_show(make_cube) -> None:
+    cubes = [make_cube(region, [2018, 2019], truth=True) for region in ("Alpha", "Beta")]
+    data = PairDataset(cubes, part("train", "region", "Beta"), 16)
+    data.load()
+    in_memory = [{name for name in cube if cube[name].variable._in_memory} for cube in cubes]
+    assert in_memory == [{"has_truth"} & in_memory[0], {"rgb", "valid", "emb"} | in_memory[0]]
+
+
 def test_every_image_wants_one_caption(make_cube) -> None:
     cube = make_cube("Alpha", [2018, 2019])
-    words = table(PairDataset([cube], None, 16))
+    texts = caption_texts(PairDataset([cube], None, 16))
+    with pytest.raises(ValueError, match="come together"):
+        PairDataset([cube], None, 16, captions=texts)
+    del texts[PatchKey("demo", "Alpha", 2018, 0, 0)]
     with pytest.raises(
         ValueError, match=r"no caption for 1 images, first \('demo', 'Alpha', 2018, 0, 0\)"
     ):
-        PairDataset([cube], None, 16, captions=words[1:], text=Words())
-    with pytest.raises(ValueError, match=r"two captions for \('demo', 'Alpha', 2018, 16, 0\)"):
-        PairDataset([cube], None, 16, captions=pd.concat([words, words[3:4]]), text=Words())
-    with pytest.raises(ValueError, match="come together"):
-        PairDataset([cube], None, 16, captions=words)
+        PairDataset([cube], None, 16, captions=texts, text=Words())
 
 
 def test_latents_are_those_of_the_target(make_cube) -> None:

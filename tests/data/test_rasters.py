@@ -11,6 +11,7 @@ import rasterio
 from affine import Affine
 from rasterio.windows import Window
 
+from satjepa.data.display import is_display
 from satjepa.data.rasters import (
     CorruptRasterError,
     ScaleError,
@@ -174,3 +175,58 @@ def test_errors_survive_a_worker_process() -> None:
     assert str(error) == "a.tif: found this; accepted: that. To fix: so" and isinstance(
         error, SceneError
     )
+
+
+def spread(low: float, high: float, dtype: str) -> np.ndarray:
+    return np.linspace(low, high, 3 * 64).reshape(3, 8, 8).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "offset"),
+    [
+        (spread(0.05, 0.3, "float32"), 1e-4, 0),  # reflectance already; only the tags were kept
+        (spread(0.05, 0.3, "float32"), 1e-4, -0.1),
+        (spread(0, 1, "float64"), 1 / 255, 0),
+        (spread(0, 255, "uint8"), 1e-4, 0),
+        (spread(500, 4000, "uint16"), 1e-6, 0),
+        (spread(500, 4000, "uint16"), 1e-2, 0),
+        (spread(500, 4000, "uint16"), 1e-3, 0),
+        (spread(500, 4000, "uint16"), -1e-4, 0.5),
+        (spread(500, 4000, "uint16"), 0, 0.5),
+        (np.sort(spread(0.02, 0.3, "float32") ** 3 * 10, None).reshape(3, 8, 8), 1, -0.1),
+    ],
+)
+def test_tags_that_do_not_fit_the_numbers_are_refused(tmp_path, make, values, scale, offset):
+    path = make.tif(tmp_path / "a.tif", values, scale=scale, offset=offset)
+    with pytest.raises(ScaleError, match=r"scale tag .* offset tag .*-a_scale 1 -a_offset 0"):
+        read_rgb(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "offset"),
+    [
+        (spread(500, 4000, "uint16"), 1e-4, 0),
+        (spread(900, 4000, "uint16"), 1e-4, -0.1),
+        (spread(500, 4000, "int16"), 1e-4, 0),
+        (spread(0, 255, "uint8"), 0.002, 0),
+        (spread(10, 60, "float32"), 0.01, 0),
+    ],
+)
+def test_tags_that_fit_are_applied(tmp_path, make, values, scale, offset):
+    path = make.tif(tmp_path / "a.tif", values, scale=scale, offset=offset)
+    wanted = np.clip(values * scale + offset, 0, 1)
+    np.testing.assert_allclose(read_rgb(path)[0], wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_a_float_image_that_is_dark_all_over_is_refused(tmp_path, make):
+    """Reflectance divided by 10000 once too often."""
+    with pytest.raises(ScaleError, match=r"float32 values from 5e-06 to 3e-05"):
+        read_rgb(make.tif(tmp_path / "a.tif", spread(5e-6, 3e-5, "float32")))
+    assert read_rgb(make.tif(tmp_path / "b.tif", np.zeros((3, 8, 8), np.float32)))[1].all()
+
+
+def test_8_bits_with_tags_of_another_scale_are_no_display_imagery(tmp_path, make):
+    values = spread(0, 255, "uint8")
+    for scale, display in ((1, True), (1 / 255, True), (0.004, True), (0.002, False)):
+        path = make.tif(tmp_path / "a.tif", values, scale=scale)
+        assert is_display(path) is display

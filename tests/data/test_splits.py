@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from satjepa.data.splits import LeakError, Split, make_split, windows
+from satjepa.data.draw import make_split
+from satjepa.data.splits import LeakError, Split, windows
 
 
 def cubes(regions: str, years: list[int], size: int = 128) -> list[xr.Dataset]:

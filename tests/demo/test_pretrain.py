@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from satjepa.demo import pretrain, pretrain_vae
+from satjepa.demo.pretrain_steps import Average
 from satjepa.demo.tiny_sd3 import Layout, build_transformer, build_vae, positions_of
 from satjepa.models.jepa import patch_cells
 
@@ -33,7 +34,7 @@ def test_layout_cells_are_the_cells_of_the_joint_training() -> None:
 
 def test_average_follows_with_a_short_memory_at_first() -> None:
     module = torch.nn.Linear(1, 1, bias=False)
-    average = pretrain.Average(module, 0.9)
+    average = Average(module, 0.9)
     torch.nn.init.constant_(module.weight, 5.0)
     start = average.module.weight.item()
     average.update()

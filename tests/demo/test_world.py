@@ -11,14 +11,15 @@ import pytest
 
 from satjepa.data import parallel
 from satjepa.demo.render import Camera, read_recipe, simulate, write_world, write_year
-from satjepa.demo.world import CLASSES, INDEX, PROCESSES, Climate, Land, process_of_change, stream
+from satjepa.demo.terrain import stream
+from satjepa.demo.world import CLASSES, INDEX, PROCESSES, Climate, Land, process_of_change
 from satjepa.paths import root
 
 RECIPE = read_recipe(root() / "assets/demo/world.yaml")
 
 
 def climate(preset: str = "strong") -> Climate:
-    return Climate(**{k: v for k, v in RECIPE["presets"][preset].items() if k != "parts"})
+    return Climate.of(RECIPE["presets"][preset])
 
 
 @pytest.fixture(scope="module")

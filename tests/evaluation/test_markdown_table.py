@@ -116,8 +116,8 @@ def test_costs_are_those_of_the_seeds(tmp_path) -> None:
     head = "run,model,trained_parameters,training_minutes,seconds_per_patch\n"
     for seed, minutes in ((0, 10), (1, 20)):
         (tmp_path / f"seed-{seed}").mkdir()
-        ours = f"joint/{seed},ours,2500000,{minutes},0.5\n"
-        arm = f'ablate/no_jepa-{seed},"Sat, mean of 8",0,0,0.25\n'
+        ours = f"satjepa-{seed},ours,2500000,{minutes},0.5\n"
+        arm = f'no_jepa-{seed},"Ablation: no JEPA, 8 samples",0,0,0.25\n'
         (tmp_path / f"seed-{seed}/costs.csv").write_text(head + ours + arm)
     assert markdown_table(path, columns=("psnr",), notes=False, costs=True).splitlines() == [
         "| model | PSNR ↑ | trained parameters | training, core-minutes | forecast, ms a patch |",

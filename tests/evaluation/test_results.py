@@ -1,4 +1,4 @@
-"""Scores of all runs to rows: which run an ablation is compared with."""
+"""Scores of all runs to rows: which run an ablation is compared with, and what the table is made of."""
 
 from pathlib import Path
 
@@ -6,10 +6,13 @@ import pytest
 from reach import REPO, as_checkout
 
 from satjepa.config import Params, load_params
-from satjepa.evaluation.results import collect_arms
-from satjepa.evaluation.table import write_table
+from satjepa.evaluation.results import ablation_rows, arm_steps, collect, collect_ablations
+from satjepa.evaluation.score import OURS
+from satjepa.evaluation.table import read_scores, write_table
 
-ARMS = {"no_jepa": {"model.use_jepa": False}}
+ARMS = {"satjepa": {}, "no_jepa": {"model.use_jepa": False, "train.steps": 5}}
+FULL = ARMS | {"full": {"train.steps": 5}}
+PUBLISHED = {"model.variant": "published", "backbone.layout": None, "train.muon_lr": None}
 
 
 def runs(folder: Path, *names: str) -> None:
@@ -20,33 +23,54 @@ def runs(folder: Path, *names: str) -> None:
     for i, name in enumerate(names):
         row = {"n": 2, "samples": 8}
         rows = [
-            row | {"model": "x, one sample", "preset": "strong", "samples": 1, "psnr": 1.0},
-            row | {"model": "x, mean of 8", "preset": "gentle", "psnr": 2.0},
-            row | {"model": "x, mean of 8", "preset": "strong", "psnr": 20.0 + i},
+            row | {"model": f"{OURS}, one sample", "preset": "strong", "samples": 1, "psnr": 1.0},
+            row | {"model": f"{OURS}, mean of 8", "preset": "gentle", "psnr": 2.0},
+            row | {"model": f"{OURS}, mean of 8", "preset": "strong", "psnr": 20.0 + i},
         ]
         write_table(rows, folder / f"runs/{name}/scores.csv")
 
 
-def params_of(arms: dict) -> Params:
-    return load_params(REPO / "params.yaml", **{"ablate.arms": arms, "ablate.seeds": [0]})
+def params_of(arms: dict, **dotted: object) -> Params:
+    return load_params(REPO / "params.yaml", **{"arms": arms} | dotted)
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("satjepa.paths.root", lambda: tmp_path)
     return tmp_path
 
 
 def test_without_an_arm_full_the_model_itself_stands_for_it(home: Path):
-    runs(home, "joint/0", "ablate/no_jepa-0")
-    rows = collect_arms(params_of(ARMS), full=True)
+    runs(home, "satjepa-0", "no_jepa-0")
+    rows = collect_ablations(params_of(ARMS))
     assert rows[["model", "psnr"]].to_numpy().tolist() == [["full", 20.0], ["no JEPA", 21.0]]
-    assert collect_arms(params_of(ARMS))["model"].tolist() == ["no JEPA"], (
-        "the table has a row of ours already"
-    )
+    named = [row["model"] for row in ablation_rows(params_of(ARMS))]
+    assert named == ["Ablation: no JEPA, 8 samples"], "the table has a row of ours already"
 
 
 def test_an_arm_full_is_what_the_others_are_compared_with(home: Path):
-    runs(home, "ablate/no_jepa-0", "ablate/full-0")
-    rows = collect_arms(params_of({"full": {}} | ARMS), full=True)
-    assert rows[["model", "psnr"]].to_numpy().tolist() == [["full", 21.0], ["no JEPA", 20.0]]
+    runs(home, "no_jepa-0", "full-0")
+    rows = collect_ablations(params_of(FULL))
+    assert rows[["model", "psnr"]].to_numpy().tolist() == [["no JEPA", 20.0], ["full", 21.0]]
+    named = [row["model"] for row in ablation_rows(params_of(FULL))]
+    assert named == ["Ablation: no JEPA, 8 samples", "Ablation: full, 8 samples"]
+
+
+def test_runs_of_several_seeds_are_one_row(home: Path):
+    runs(home, "satjepa-0", "satjepa-1")
+    (row,) = [r for r in collect(params_of(ARMS, seeds=[0, 1]), "satjepa") if r["psnr"] > 2]
+    assert (row["psnr"], row["seeds"]) == (20.5, 2)
+
+
+def test_steps_of_arms_are_told_by_what_they_are():
+    params = params_of(FULL | {"published_captions": PUBLISHED})
+    assert arm_steps(params, "ablation") == {"no JEPA": 5, "full": 5}
+    assert arm_steps(params, "published") == {"published captions": params.train.steps}
+
+
+def test_names_are_text_whatever_they_look_like(tmp_path: Path):
+    """A preset called 2023, a region called NA, a system called 1e3."""
+    rows = [{"model": "1e3", "preset": "2023", "region": "NA", "psnr": 1.0, "crps": None}]
+    write_table(rows, tmp_path / "scores.csv")
+    assert read_scores(tmp_path / "scores.csv") == rows

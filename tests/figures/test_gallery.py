@@ -9,7 +9,7 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-from satjepa.figures import gallery
+from satjepa.figures import gallery, table_plots
 
 
 def world(members: int, spread: float, truth: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -176,7 +176,7 @@ def test_one_far_system_does_not_squeeze_the_plane():
     ],
 )
 def test_an_axis_shows_all_but_a_few_far_away(values: list, ends: tuple):
-    assert gallery._window(np.array(values)) == ends
+    assert table_plots._window(np.array(values)) == ends
 
 
 def test_skill_by_process_leaves_out_what_is_no_forecast():

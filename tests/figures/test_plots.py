@@ -129,8 +129,9 @@ def cube(change: bool) -> xr.Dataset:
 def test_drift_of_embeddings_with_and_without_change():
     (ax,) = plots.embedding_drift([cube(True)], step=1).axes
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
-        "nothing changed (median 1.00)", "the cover changed (median 0.00)",
-    ]  # fmt: skip
+        "nothing changed (median 1.00)",
+        "the cover changed (median 0.00)",
+    ]
     (ax,) = plots.embedding_drift([cube(False)], step=1).axes
     assert len(ax.get_legend().get_texts()) == 1
     assert plots.embedding_drift([cube(True).drop_vars("emb")]).axes[0].get_legend() is None

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -18,11 +19,15 @@ import yaml
 from dvc.cli.parser import get_main_parser
 from reach import REPO
 
-from satjepa.pipeline import experiment
+from satjepa.config.files import read_params
+from satjepa.evaluation.score import OURS
+from satjepa.paths import root
+from satjepa.pipeline import experiment, experiment_results
 
 HOME = {
     "dvc.yaml": "stages: {}\n",
     "params.yaml": "seed: 0\n",
+    "satjepa/paths.py": "",  # what makes it a checkout
     "satjepa/a.py": "one",
     ".dvc/config": "",
 }
@@ -40,10 +45,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     subprocess.run(["git", "add", "dvc.yaml", "params.yaml"], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        experiment, "load_params", lambda path: path.read_text()
-    )  # those here are a few lines
+    assert root() == tmp_path  # else the repository itself would be worked on
+    for module in (experiment, experiment_results):  # the files here are a few lines
+        monkeypatch.setattr(module, "load_params", few_lines)
     return tmp_path
+
+
+def few_lines(path: Path) -> SimpleNamespace:
+    """What an experiment asks of its parameters, from a file that holds little else."""
+    return SimpleNamespace(
+        seeds=read_params(path)["seeds"], arms_of=lambda kind: ["no_jepa", "bare_rgb"]
+    )
 
 
 def test_lay_out_copies_sources_and_keeps_results(home: Path):
@@ -142,7 +154,7 @@ def test_the_clock_interrupts_and_waits(home: Path, monkeypatch: pytest.MonkeyPa
 TABLE = "model,preset,n,samples,seeds,psnr,crps\nPersistence,a,4,1,1,17.0,\nours,a,4,8,1,{},0.5\n"
 LOCK = """
 stages:
-  figures: {{deps: [{{path: satjepa/figures/plots.py, md5: {place}}}], params: {{params.yaml: {{ablate.seeds: {place}}}}}}}
+  figures: {{deps: [{{path: satjepa/figures/plots.py, md5: {place}}}], params: {{params.yaml: {{seeds: {place}}}}}}}
   train@{place}:
     deps: [{{path: satjepa/training/loop.py, md5: {code}}}, {{path: artifacts/text, md5: {place}}}]
     params: {{params.yaml: {{loss: {loss}}}}}
@@ -185,23 +197,27 @@ def test_seeds_of_different_runs_are_not_combined(tmp_path: Path, other: dict[st
     assert not (tmp_path / "table.csv").exists()
 
 
-def test_a_seed_alone():
-    text = "a: 1 # why\nablate:\n  seeds: [0, 3]\n  steps: 2\n"
-    assert yaml.safe_load(experiment.with_seed(text, 3)) == {
-        "a": 1,
-        "ablate": {"seeds": [3], "steps": 2},
-    }
-    with pytest.raises(
-        experiment.ExperimentError, match=r"seed 1 is not one of ablate.seeds, \[0, 3\]"
-    ):
-        experiment.with_seed(text, 1)
+def test_a_seed_alone_of_an_overlay(tmp_path: Path):
+    (tmp_path / "params.yaml").write_text("a: 1 # why\nseeds: [0]\nb: {c: 2}\n")
+    (tmp_path / "params.table.yaml").write_text("base: params.yaml\nseeds: [0, 3]\nb: {d: 3}\n")
+    text = experiment.with_seed(tmp_path / "params.table.yaml", 3)
+    assert yaml.safe_load(text) == {"a": 1, "seeds": [3], "b": {"c": 2, "d": 3}}
+    with pytest.raises(experiment.ExperimentError, match=r"seed 1 is not one of seeds, \[0, 3\]"):
+        experiment.with_seed(tmp_path / "params.table.yaml", 1)
+
+
+def left_by_run(run: Path, timing: str) -> None:
+    """What a run leaves beside its scores."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "timing.csv").write_text(f"model,preset,seconds_per_patch\n{timing}")
+    (run / "run.json").write_text('{"trained_parameters": 7, "seconds": 90}')
 
 
 def test_results_are_carried_home_when_all_is_done(
     home: Path, capsys: pytest.CaptureFixture, monkeypatch
 ):
     """Seed 0 needs three calls, as the clock and an error stop it; the third goes on to seed 1."""
-    (home / "params.table.yaml").write_text("seed: 7\nablate: {seeds: [0, 1]}\n")
+    (home / "params.table.yaml").write_text("seed: 7\nseeds: [0, 1]\n")
     statuses = iter([experiment.NOT_DONE, 5, 0, 0])
     called = []
 
@@ -216,12 +232,10 @@ def test_results_are_carried_home_when_all_is_done(
         ).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
-        run = folder / "runs/baselines/unet-0"
-        run.mkdir(parents=True, exist_ok=True)
-        (run / "timing.csv").write_text(
-            "model,preset,seconds_per_patch\nU-Net,a,0.5\nU-Net,b,0.25\n"
+        left_by_run(folder / "runs/unet-0", "U-Net,a,0.5\nU-Net,b,0.25\n")
+        left_by_run(
+            folder / "runs/no_jepa-0", f'"{OURS}, mean of 8",a,2\n"{OURS}, one sample",a,0.25\n'
         )
-        (run / "run.json").write_text('{"trained_parameters": 7, "seconds": 90}')
         return next(statuses)
 
     monkeypatch.setattr(experiment, "repro", repro)
@@ -234,17 +248,18 @@ def test_results_are_carried_home_when_all_is_done(
     assert called == ["table-0", "table-0", "table-0", "table-1"]
     assert "of seeds 0, 1" in capsys.readouterr().out
     first = target / "seed-0"
-    assert yaml.safe_load((first / "params.yaml").read_text()) == {
-        "seed": 7,
-        "ablate": {"seeds": [0]},
-    }
+    assert yaml.safe_load((first / "params.yaml").read_text()) == {"seed": 7, "seeds": [0]}
     assert (first / "table.csv").read_text() == TABLE.format(23)
     assert (first / "dvc.lock").exists() and (first / "figures/a.png").exists()
     machine = yaml.safe_load((first / "machine.yaml").read_text())
     assert machine["parts"] == 3 and machine["workers"] == 1
     assert machine["cores"] == os.cpu_count() and machine["minutes"] >= 0
     head = "run,model,trained_parameters,training_minutes,seconds_per_patch"
-    assert (first / "costs.csv").read_text().split() == [head, "baselines/unet-0,U-Net,7,1.5,0.375"]
+    assert (first / "costs.csv").read_text().splitlines() == [
+        head,
+        'no_jepa-0,"Ablation: no JEPA, 8 samples",7,1.5,2.0',
+        "unet-0,U-Net,7,1.5,0.375",
+    ]
     assert pd.read_csv(target / "table.csv")["psnr"].tolist() == [17.0, 23.5]
     assert (home / "reports/table.csv").read_text() == "the demo's"
 
@@ -253,7 +268,7 @@ def test_older_seeds_may_be_of_other_code(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     """A table of two codes is never made; running the older seed anew, too, ends in one of both."""
-    (home / "params.table.yaml").write_text("ablate: {seeds: [0, 1]}\n")
+    (home / "params.table.yaml").write_text("seeds: [0, 1]\n")
     target = home / "experiments/table"
     seed_done(target / "seed-1", 20.0, code="old")
     assert experiment.combine(target) == [1]
@@ -278,14 +293,14 @@ def test_a_seed_that_the_file_does_not_have(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     """One plain message as for any wrong argument, before the seeds that it has are run."""
-    (home / "params.table.yaml").write_text("ablate: {seeds: [0, 1]}\n")
+    (home / "params.table.yaml").write_text("seeds: [0, 1]\n")
     monkeypatch.setattr(experiment, "run_seed", lambda *_: pytest.fail("a seed was run"))
     with pytest.raises(SystemExit) as stopped:
         experiment.main(["params.table.yaml", "--seeds", "0", "9"])
     assert stopped.value.code == 2
     last = (
         "python -m satjepa.pipeline.experiment: error: argument --seeds: seed 9 is not one of "
-        "ablate.seeds, [0, 1]"
+        "seeds, [0, 1]"
     )
     assert capsys.readouterr().err.splitlines()[-1] == last
 
@@ -315,7 +330,7 @@ def test_a_bad_params_file_is_one_line(
 
 
 def test_one_seed_is_asked_for(home: Path, monkeypatch: pytest.MonkeyPatch):
-    (home / "params.table.yaml").write_text("ablate: {seeds: [0, 1, 2]}\n")
+    (home / "params.table.yaml").write_text("seeds: [0, 1, 2]\n")
     asked = []
     monkeypatch.setattr(
         experiment, "run_seed", lambda name, text, seed, left, workers: asked.append(seed) or 5

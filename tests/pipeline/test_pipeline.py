@@ -2,7 +2,6 @@
 smoke`).
 """
 
-import csv
 import json
 import os
 import re
@@ -16,18 +15,21 @@ import pytest
 import rasterio
 import yaml
 
-from satjepa.config.typed import with_keys
+from satjepa.config.files import read_yaml, with_keys
 from satjepa.data.manifest import verify_manifest
+from satjepa.evaluation.table import read_scores
 from satjepa.pipeline.experiment import lay_out
 
 REPO = Path(__file__).resolve().parents[2]
-SMOKE = yaml.safe_load((REPO / "tests/pipeline/smoke.yaml").read_text())
-PARAMS = yaml.safe_load((REPO / "params.yaml").read_text())
-ARMS = {f"ablate@{arm}-0" for arm in PARAMS["ablate"]["arms"]}
-EQUAL = ("data", "train@0", "baselines@unet-0")  # stages that are run twice
-PUBLISHED = {f"published@{arm}-0" for arm in PARAMS["published"]["arms"]}
-BASELINES = {f"baselines@{arm}-0" for arm in PARAMS["baselines"]["arms"]}
-MATRIX = ARMS | PUBLISHED | BASELINES
+SMOKE = read_yaml(REPO / "tests/pipeline/smoke.yaml")
+ARMS = list(SMOKE["params.yaml"]["arms"])
+BASELINES = list(read_yaml(REPO / "params.yaml")["baselines"]["arms"])
+TRAIN = {f"train@{arm}-0" for arm in ARMS}
+SCORE = {f"score@{arm}-0" for arm in ARMS}
+TRAIN_BASELINES = {f"baselines@{arm}-0" for arm in BASELINES}
+SCORE_BASELINES = {f"score_baselines@{arm}-0" for arm in BASELINES}
+LOOK = {"ablations", "figures", "claims"}
+EQUAL = ("data", "train@satjepa-0", "baselines@unet-0", "score@satjepa-0")  # are run twice
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(1800)]
 
@@ -61,10 +63,8 @@ class Scratch:
 
     def set(self, name: str, changes: dict) -> None:
         """Change dotted keys of a YAML file."""
-        values = yaml.safe_load((self.folder / name).read_text())
-        (self.folder / name).write_text(
-            yaml.safe_dump(with_keys(dict, values, changes), sort_keys=False)
-        )
+        values = with_keys(read_yaml(self.folder / name), changes)
+        (self.folder / name).write_text(yaml.safe_dump(values, sort_keys=False))
 
     def lock(self) -> str:
         """The bytes that dvc.lock promises."""
@@ -86,12 +86,11 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
 
 def test_everything_runs_once(scratch: Scratch):
     ran = scratch.repro()  # but the frozen backbone
-    single = {"data", "captions", "embeddings", "train@0", "ablations", "figures", "claims"}
-    assert ran == single | MATRIX
-    with open(scratch.folder / "reports/table.csv") as file:
-        rows = list(csv.DictReader(file))
+    made = {"data", "captions", "embeddings"} | TRAIN | TRAIN_BASELINES
+    assert ran == made | SCORE | SCORE_BASELINES | LOOK
+    rows = read_scores(scratch.folder / "reports/table.csv")
     assert rows and all(row["model"] for row in rows)
-    for name in ["runs/joint/0/model", "reports/figures", "reports/notebooks/05_ablate"]:
+    for name in ["runs/satjepa-0/model", "reports/figures", "reports/notebooks/06_score"]:
         assert any((scratch.folder / name).iterdir())
 
 
@@ -114,32 +113,41 @@ def test_equal_runs_give_equal_bytes(scratch: Scratch):
     assert scratch.lock() == before
 
 
+def test_what_is_only_looked_at_trains_nothing(scratch: Scratch):
+    """Another metric setting, another sampler, another line of a figure: scores and figures only."""
+    scratch.set("params.yaml", {"eval.change_threshold": 0.2, "sample.steps": 3})
+    plots = scratch.folder / "satjepa/figures/plots.py"
+    plots.write_text(plots.read_text() + "\nSEEN_IN_A_FIGURE = 1\n")
+    models = {path: path.read_bytes() for path in scratch.folder.glob("runs/*/model/*")}
+    assert scratch.repro() == SCORE | SCORE_BASELINES | LOOK
+    assert models == {path: path.read_bytes() for path in scratch.folder.glob("runs/*/model/*")}
+    settings = json.loads((scratch.folder / "reports/table.settings.json").read_text())
+    assert (settings["change_threshold"], settings["sampler_steps"]) == (0.2, 3)  # what was used
+
+
 def test_a_changed_arm_runs_that_arm_again_and_the_figures(scratch: Scratch):
-    arms = yaml.safe_load((scratch.folder / "params.yaml").read_text())["ablate"]["arms"]
+    arms = read_yaml(scratch.folder / "params.yaml")["arms"]
     arms["no_jepa"] |= {"loss.caption": 0.25}
-    scratch.set("params.yaml", {"ablate.arms": arms})
-    assert scratch.repro() == {"ablate@no_jepa-0", "ablations", "figures", "claims"}
+    scratch.set("params.yaml", {"arms": arms})
+    assert scratch.repro() == {"train@no_jepa-0", "score@no_jepa-0"} | LOOK
 
 
 @pytest.mark.parametrize(
     ("key", "value", "stages"),
     [
-        ("train.steps", 5, {"train@0", "figures"}),
-        ("ablate.steps", 3, {"figures"} | ARMS),
-        ("loss.caption", 0.25, {"train@0"} | ARMS | PUBLISHED),
-        ("published.steps", 3, {"figures"} | PUBLISHED),
-        ("captions.prompt_version", 2, {"captions"}),
+        ("train.steps", 5, TRAIN | {"figures"}),
+        ("loss.caption", 0.25, TRAIN),
+        ("captions.prompt_version", 2, {"captions", "embeddings"} | TRAIN | TRAIN_BASELINES),
+        ("captions.max_length", 40, {"embeddings"} | TRAIN | TRAIN_BASELINES),
+        ("backbone.lora_rank", 8, TRAIN | TRAIN_BASELINES),  # one may be SD 3.5 with LoRA
+        ("baselines.arms.unet.title", "A U-Net", {"score_baselines@unet-0", "figures"}),
         (
-            "captions.max_length",
-            40,
-            {"embeddings", "train@0", "ablations", "figures", "claims"} | MATRIX,
+            "baselines.arms.unet.train.lr",
+            1e-4,
+            {"baselines@unet-0", "score_baselines@unet-0", "figures"},
         ),
-        (
-            "backbone.lora_rank",
-            8,
-            {"train@0", "figures", "claims"} | MATRIX,
-        ),  # an arm may be SD 3.5 with LoRA
-        ("baselines.arms.unet.title", "A U-Net", {"baselines@unet-0", "figures"}),
+        ("sample.guidance", 2.0, SCORE | SCORE_BASELINES | LOOK),
+        ("eval.max_patches", 4, SCORE | SCORE_BASELINES | {"figures"}),
         ("data.on_bad_scene", "exclude", {"data"}),
     ],
 )
@@ -180,8 +188,7 @@ def test_own_regions_take_the_same_way(scratch: Scratch, tmp_path: Path):
     "data.val_regions": 1,
                             "data.test_regions": 1, "data.white": 0.3558})  # fmt: skip
     own.repro()
-    with open(own.folder / "reports/table.csv") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_scores(own.folder / "reports/table.csv")
     assert {row["preset"] for row in rows} == {"mine"} and not any(
         "Oracle" in row["model"] for row in rows
     )

@@ -62,6 +62,36 @@ def test_canonical_takes_out_what_a_session_left(tmp_path: Path):
     assert wanted.endswith("}\n")
 
 
+def test_cells_without_an_id_get_the_same_one_each_time(tmp_path: Path):
+    """Of format 4.4, of 4.5 with ids missing, equal or not allowed, and of format 3."""
+    cells = [{"cell_type": "code", "source": [text], "metadata": {}, "outputs": [],
+              "execution_count": None} for text in ("seed = None", "1", "1", "2")]  # fmt: skip
+    ids = ({}, {"id": "kept"}, {"id": "kept"}, {"id": "not allowed"})
+    some = [cell | name for cell, name in zip(cells, ids, strict=True)]
+    old = [{"cell_type": "code", "input": cell["source"], "outputs": [], "language": "python",
+            "metadata": {}, "collapsed": False, "prompt_number": 1} for cell in cells]  # fmt: skip
+    books = {
+        "4.4": {"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": cells},
+        "4.5": {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": some},
+        "3": {"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": [{"cells": old}]},
+    }
+    cleaned = {}
+    for name, book in books.items():
+        texts = set()
+        for time in range(3):
+            path = tmp_path / f"{name}-{time}.ipynb"
+            path.write_text(json.dumps(book))
+            assert nb.canonical(path) is False
+            texts.add(path.read_text())
+            assert nb.canonical(path) is True
+        (text,) = texts
+        cleaned[name] = json.loads(text)
+        found = [cell["id"] for cell in cleaned[name]["cells"]]
+        assert len(set(found)) == 4 and all(map(nb.CELL_ID.fullmatch, found))
+    assert cleaned["4.5"]["cells"][1]["id"] == "kept"
+    assert cleaned["4.4"] == cleaned["3"] != cleaned["4.5"]
+
+
 def executed(
     clock: str, cell_id: str, address: str, tree: str, pieces: list[str]
 ) -> nbformat.NotebookNode:
@@ -112,36 +142,35 @@ def test_results_survive_the_scrub():
 
 
 def test_a_notebook_runs_in_this_checkout_with_this_interpreter(checkout: Path):
-    kernel = (
-        checkout / "user/kernels/python3"
-    )  # what a user may have registered under the same name
-    kernel.mkdir(parents=True)
-    (kernel / "kernel.json").write_text(
-        json.dumps({"argv": ["/bin/false"], "language": "python", "display_name": "x"})
-    )
+    spec = json.dumps({"argv": ["/bin/false"], "language": "python", "display_name": "x"})
+    for place in ("user", "path"):  # where another Python may be registered under the same name
+        kernel = checkout / place / "kernels/python3"
+        kernel.mkdir(parents=True)
+        (kernel / "kernel.json").write_text(spec)
     source = checkout / "notebooks/01_a.ipynb"
-    look = "import sys, os, satjepa\nprint([os.getcwd(), sys.executable, satjepa.__file__, seed, overrides])"
+    look = "import sys, os, satjepa\n"
+    look += "print([os.getcwd(), sys.executable, satjepa.__file__, seed, overrides])"
     nbformat.write(notebook("seed = None\noverrides = {}", look), source)
     command = [
         sys.executable,
         "-m",
         "satjepa.pipeline.run_notebook",
         "01_a.ipynb",
-        "../out/deep/01_a.ipynb",
+        "../out {x} {0}/deep/{}.ipynb",
         "-p",
         "seed",
         "3",
     ]
     command += ["-p", "overrides", "{train.steps: 4}"]
     env = os.environ | {"PYTHONPATH": str(checkout), "JUPYTER_DATA_DIR": str(checkout / "user")}
-    env |= {"JUPYTER_PREFER_ENV_PATH": "0"}
+    env |= {"JUPYTER_PREFER_ENV_PATH": "0", "JUPYTER_PATH": str(checkout / "path")}
     done = subprocess.run(
         command, cwd=checkout / "notebooks", env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     said = [checkout, sys.executable, checkout / "satjepa/__init__.py", 3, {"train.steps": 4}]
     assert str([str(item) if isinstance(item, Path) else item for item in said]) in done.stdout
-    cells = nbformat.read(checkout / "out/deep/01_a.ipynb", 4).cells
+    cells = nbformat.read(checkout / "out {x} {0}/deep/{}.ipynb", 4).cells
     assert [cell["id"] for cell in cells] == ["cell-0", "injected-parameters", "cell-1"]
     assert cells[2].outputs[0].text.startswith("['.', ")
     assert nb.canonical(source)

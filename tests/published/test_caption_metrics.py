@@ -5,17 +5,11 @@ import math
 
 import pytest
 import torch
+from published_log import as_unit, ssim_loss, train_metrics
 from safetensors.torch import load_file
 
 from satjepa.metrics import pixels as metrics
-from satjepa.published.caption_metrics import (
-    as_unit,
-    caption_metrics,
-    pair_scores,
-    ssim_loss,
-    train_metrics,
-    words_of,
-)
+from satjepa.published.caption_metrics import caption_metrics, pair_scores, words_of
 
 CASES = ["noise", "structured_shift", "flat_identical", "signed_pred"]
 

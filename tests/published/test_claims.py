@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 
 from satjepa.config import load_params
-from satjepa.data.splits import make_split
+from satjepa.data.draw import make_split
 from satjepa.models.backbone import Backbone
 from satjepa.models.published.model import PublishedSatJepa
 from satjepa.models.satjepa import SatJepa

@@ -15,16 +15,10 @@ from satjepa import assemble, cli
 from satjepa.config import from_dict
 from satjepa.data.splits import LeakError
 from satjepa.published.checkpoint import read_published, without_tokens, write_published
-from satjepa.published.convert import (
-    SD35,
-    convert,
-    from_folder,
-    load_published,
-    params_of,
-    to_folder,
-)
-from satjepa.published.layout import PublishedError
+from satjepa.published.convert import convert, from_folder, load_published, to_folder
+from satjepa.published.dims import PublishedError
 from satjepa.published.names import LORA
+from satjepa.published.settings import SD35, params_of
 from satjepa.training import checkpoint, provenance
 from satjepa.training.checkpoint import CheckpointError
 

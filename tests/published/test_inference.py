@@ -3,7 +3,6 @@ published.
 """
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -242,9 +241,8 @@ def test_white_is_that_of_the_published_code_for_its_checkpoint(
         monkeypatch.setattr(model, "reads_padding", imported)
         report = run_inference(model, dark, tmp_path / name, Settings(1, white=white), log=str)
         settings[name] = json.loads(report.read_text())["settings"]["white"]
-    monkeypatch.setattr(
-        model, "params", replace(model.params, data=replace(model.params.data, white=0.3))
-    )
+    data = model.params.data.model_copy(update={"white": 0.3})
+    monkeypatch.setattr(model, "params", model.params.model_copy(update={"data": data}))
     monkeypatch.setattr(model, "reads_padding", False)
     report = run_inference(model, dark, tmp_path / "trained", Settings(1), log=str)
     assert json.loads(report.read_text())["settings"]["white"] == 0.3

@@ -4,7 +4,6 @@ place of a model.
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +16,7 @@ from rasterio.transform import Affine
 
 from satjepa import assemble
 from satjepa.baselines.persistence import Persistence
-from satjepa.config import load_params
+from satjepa.config import Params, load_params
 from satjepa.contracts import Captions
 from satjepa.data.errors import GridMismatchError
 from satjepa.data.splits import Split
@@ -31,12 +30,17 @@ NEXT = (LAND + RNG.normal(0, 0.05, LAND.shape)).clip(0.05, 0.95)
 OUT = "s2_rgb_A_2021_10km"
 
 
+def with_captions(use: bool) -> Params:
+    params = load_params()
+    model = params.model.model_copy(update={"use_captions": use})
+    return params.model_copy(update={"model": model})
+
+
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict]:
     """`run_inference` of persistence into tmp_path/out; returns metrics.json."""
     monkeypatch.setattr(inference, "as_called", lambda *_, **__: Persistence())
-    params = load_params()
-    params = replace(params, model=replace(params.model, use_captions=False))
+    params = with_captions(False)
 
     def run(tif: Path, truths: list[Path] = ()) -> dict:
         model = SimpleNamespace(params=params)
@@ -117,8 +121,7 @@ def test_captions_of_a_turned_tile_reach_their_patches(
         heard["texts"] = [three.semantic for three in texts]
         return {}
 
-    params = load_params()
-    model = SimpleNamespace(params=replace(params, model=replace(params.model, use_captions=True)))
+    model = SimpleNamespace(params=with_captions(True))
     monkeypatch.setattr(inference, "embedder", lambda model: embed)
     for transform, expected in (
         (NORTH, ["first rows", "last rows"]),
@@ -176,7 +179,8 @@ def test_regions_of_ones_own_are_forecast_too(
     """Their scenes lie in data.root; artifacts/scenes has those of the demo world only."""
     monkeypatch.setattr(job, "root", lambda: tmp_path)
     params = load_params()
-    params = replace(params, data=replace(params.data, root="mine", presets=("own",)))
+    data = params.data.model_copy(update={"root": "mine", "presets": ("own",)})
+    params = params.model_copy(update={"data": data})
     with pytest.raises(FileNotFoundError, match=r"none prepared from .*mine: name a GeoTIFF"):
         held_out(params)
     for year in (2020, 2021):

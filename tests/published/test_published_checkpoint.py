@@ -11,7 +11,8 @@ import torch
 from published_files import COARSE, CONFIG, DIMS, TOKEN, content, difference, saved
 
 from satjepa.published.checkpoint import read_published, without_tokens, write_published
-from satjepa.published.layout import KEYS, PublishedError, check, expected, read_dims
+from satjepa.published.dims import PublishedError, read_dims
+from satjepa.published.layout import KEYS, check, expected
 from satjepa.published.names import LORA, to_ours, to_published
 from satjepa.training.checkpoint import CheckpointError
 
@@ -153,7 +154,10 @@ def edits() -> dict:
     return {
         "no section": (lambda c: c.pop("cond_adapter"), "key 'cond_adapter' is missing"),
         "no LoRA": (lambda c: c.pop(LORA), f"key '{LORA}' is missing"),
-        "section of a list": (lambda c: c.update(encoder=[1]), "key 'encoder' is missing or no state dict"),
+        "section of a list": (
+            lambda c: c.update(encoder=[1]),
+            "key 'encoder' is missing or no state dict",
+        ),
         "foreign key": (lambda c: c.update(sd_state={}), "unknown key 'sd_state'"),
         "no tensor": (drop("encoder", norm), f"encoder has no tensor `{norm}`"),
         "none of a block": (
@@ -165,8 +169,14 @@ def edits() -> dict:
             "predictor has no tensor `.*norm",
         ),
         "no LoRA of a layer": (drop(LORA, first), f"{LORA} has no tensor `{first}`"),
-        "no LoRA at all": (put(LORA, "x", torch.ones(2, 2)), f"{LORA}: `x` is no tensor of this checkpoint"),
-        "unknown tensor": (put("proj_head", "scale", torch.ones(1)), "proj_head: `scale` is no tensor"),
+        "foreign LoRA": (
+            put(LORA, "x", torch.ones(2, 2)),
+            f"{LORA}: `x` is no tensor of this checkpoint",
+        ),
+        "unknown tensor": (
+            put("proj_head", "scale", torch.ones(1)),
+            "proj_head: `scale` is no tensor",
+        ),
         "shape": (
             put("encoder", qkv, torch.ones(383, 128)),
             f"encoder: `{qkv}` has shape (383, 128), expected (384, 128)",
@@ -189,20 +199,31 @@ def edits() -> dict:
         ),
         "number": (put("encoder", norm, 3.0), f"encoder: `{norm}` is no plain tensor (float)"),
         "no name": (put("encoder", 3, torch.ones(1)), "encoder: `3` is no plain tensor"),
-        "stretched": (put("encoder", norm, torch.ones(1).expand(128)), f"encoder: `{norm}` is no plain tensor"),
-        "sparse": (put("encoder", norm, torch.ones(128).to_sparse()), f"encoder: `{norm}` is no plain tensor"),
+        "stretched": (
+            put("encoder", norm, torch.ones(1).expand(128)),
+            f"encoder: `{norm}` is no plain tensor",
+        ),
+        "sparse": (
+            put("encoder", norm, torch.ones(128).to_sparse()),
+            f"encoder: `{norm}` is no plain tensor",
+        ),
         "prompt": (
             lambda c: c.update(prompt_embeds=torch.ones(1, 77, 9)),
             "`prompt_embeds` has shape (1, 77, 9), expected (1, L, 128)",
         ),
         "pooled prompt": (
-            lambda c: c.update(pooled_prompt_embeds=[1]), "`pooled_prompt_embeds` has shape (), expected (1, 128)",
+            lambda c: c.update(pooled_prompt_embeds=[1]),
+            "`pooled_prompt_embeds` has shape (), expected (1, 128)",
         ),
-        "optimizer": (lambda c: c.update(optimizer={"state": {}}), "`optimizer` is no state of an optimizer"),
+        "optimizer": (
+            lambda c: c.update(optimizer={"state": {}}),
+            "`optimizer` is no state of an optimizer",
+        ),
         "both branches": (
-            lambda c: c.update(cond_adapter=content(COARSE)["cond_adapter"]), "caption_forecaster does not go with",
+            lambda c: c.update(cond_adapter=content(COARSE)["cond_adapter"]),
+            "caption_forecaster does not go with",
         ),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

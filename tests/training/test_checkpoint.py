@@ -1,25 +1,18 @@
-"""Checkpoints: atomic under a kill at any line, exact round trip, no pickle, and errors that say
-what differs.
-"""
+"""Checkpoints: atomic under a kill at any line, exact round trip, no pickle, kind errors."""
 
-import copy
 import json
 import os
-import random
 import shutil
 import signal
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from reach import REPO
+from checkpoint_files import consistent, header, write
 
-from satjepa.config import from_dict, load_params
-from satjepa.training import checkpoint, provenance
+from satjepa.training import checkpoint
 from satjepa.training.checkpoint import CheckpointError
-from satjepa.training.state import optimizer_tensors, restore_optimizers, rng_state, set_rng_state
 
 OPERATIONS = {
     "open",
@@ -31,40 +24,6 @@ OPERATIONS = {
     "os.scandir",
     "shutil.rmtree",
 }
-CONFIG = {
-    "seed": 0,
-    "data": {"root": "data", "patch": 64},
-    "train": {"steps": 9, "lr": 1e-3, "log_every": 5, "target_ema": (0.9, 1.0)},
-    "sample": {"steps": 20},
-    "eval": {"batch": 8},
-    "ablate": {"steps": 3, "seeds": [0], "arms": {"full": {}}},
-}
-
-
-def header(split: str = "s" * 64, backbone: str = "b" * 64, **dotted: object) -> dict:
-    config = json.loads(json.dumps(CONFIG))
-    for key, value in dotted.items():
-        section, name = key.split("__")
-        config.setdefault(section, {})[name] = value
-    return provenance.make_header(config, split, backbone)
-
-
-def write(folder: Path, value: float) -> Path:
-    tensors = {
-        "w": torch.full((3, 2), value),
-        "half": torch.full((4,), value, dtype=torch.bfloat16),
-    }
-    optimizer = {"w/exp_avg": torch.full((3, 2), value)}
-    return checkpoint.save(folder, tensors, header(), {"step": int(value)}, optimizer)
-
-
-def consistent(folder: Path) -> float:
-    """The one value every part of a loaded checkpoint must have."""
-    found = checkpoint.load(folder, with_optimizer=True)
-    tensors = (found.tensors["w"], found.optimizer["w/exp_avg"])
-    values = {found.state["step"], *(v for t in tensors for v in t.unique().tolist())}
-    assert len(values) == 1 and found.tensors["half"].dtype == torch.bfloat16
-    return values.pop()
 
 
 def test_round_trip_is_bit_equal_and_plain(tmp_path: Path) -> None:
@@ -244,139 +203,3 @@ def test_missing_damaged_and_foreign_are_errors_that_say_so(tmp_path: Path) -> N
     (folder / checkpoint.STATE).write_text("{")
     with pytest.raises(CheckpointError, match=r"state\.json is damaged"):
         checkpoint.load(folder)
-
-
-def test_a_run_knows_nothing_of_the_baselines() -> None:
-    """Editing them must not change its checkpoint, nor keep it from being read."""
-    params = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
-    config = provenance.make_header(params.as_dict(), "s", "b")["config"]
-    assert "baselines" not in config and params.baselines
-    assert from_dict(config | {"baselines": {}}).train == params.train
-
-
-def test_another_run_is_named_setting_by_setting(tmp_path: Path) -> None:
-    found = checkpoint.load(write(tmp_path / "m", 1.0))
-    nothing = {
-        "ablate": {"steps": 9, "seeds": [0], "arms": {}}
-    }  # the lists of arms have no part in a run
-    nothing |= {"published": {"steps": 9, "arms": {}}}
-    assert found.header["config"] == json.loads(json.dumps(CONFIG)) | nothing
-    provenance.require_same(found, header())
-    harmless = header(
-        sample__steps=5, train__log_every=1, eval__batch=1, data__root="x", ablate__steps=4
-    )
-    provenance.require_same(found, harmless)  # none of it changes a trained weight
-    assert (
-        harmless["config_digest"]
-        == found.header["config_digest"]
-        != header(train__lr=2e-3)["config_digest"]
-    )
-    with pytest.raises(CheckpointError) as error:
-        provenance.require_same(
-            found, header(split="t" * 64, train__lr=2e-3, model__use_jepa=False)
-        )
-    assert str(error.value).splitlines()[1:] == [
-        "  model.use_jepa: (absent) in the checkpoint, False here",
-        "  train.lr: 0.001 in the checkpoint, 0.002 here",
-        "  split hash: ssssssssssss in the checkpoint, tttttttttttt here",
-        "Restore these settings to go on with it; remove it, or do not resume, to begin anew.",
-    ]
-    lines = provenance.differences(header(), header(backbone="x"))
-    assert lines == ["backbone hash: bbbbbbbbbbbb in the checkpoint, x here"]
-
-
-def test_hash_changes_with_any_bit_and_only_then() -> None:
-    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).bfloat16()
-    before = provenance.hash_module(module)
-    assert provenance.hash_module(module) == before and len(before) == 64
-    module[0].weight.requires_grad_(False)
-    frozen = provenance.hash_module(module, frozen_only=True)
-    with torch.no_grad():
-        module[0].bias.add_(1)  # trained: the hash of the frozen part stays
-    assert (
-        provenance.hash_module(module) != before
-        and provenance.hash_module(module, frozen_only=True) == frozen
-    )
-    with torch.no_grad():
-        module[0].weight.view(-1)[5:6].view(torch.int16).bitwise_xor_(1)
-    assert provenance.hash_module(module, frozen_only=True) != frozen
-
-
-def test_optimizer_and_random_generators_come_back_exactly() -> None:
-    def make() -> tuple[dict, torch.optim.Optimizer]:
-        torch.manual_seed(0)
-        named = dict(torch.nn.Linear(4, 3).named_parameters())
-        return named, torch.optim.AdamW(named.values(), lr=0.1)
-
-    def step(named: dict, optimizer: torch.optim.Optimizer) -> None:
-        for p in named.values():
-            p.grad = torch.randn(p.shape)
-        optimizer.step()
-
-    named, optimizer = make()
-    step(named, optimizer)
-    random.gauss(0, 1), np.random.randn()  # both keep half a pair in hand
-    tensors = optimizer_tensors([optimizer], named)
-    states = rng_state()
-    weights = {k: p.detach().clone() for k, p in named.items()}
-    step(named, optimizer)
-    expected = [
-        random.gauss(0, 1),
-        random.random(),
-        np.random.randn(),
-        np.random.rand(),
-        torch.rand(1).item(),
-    ]
-    other, again = make()
-    for name, p in other.items():
-        p.data.copy_(weights[name])
-    restore_optimizers([again], other, tensors)
-    set_rng_state(states)
-    step(other, again)
-    assert all(torch.equal(named[k], other[k]) for k in named)
-    assert [
-        random.gauss(0, 1),
-        random.random(),
-        np.random.randn(),
-        np.random.rand(),
-        torch.rand(1).item(),
-    ] == expected
-    with pytest.raises(CheckpointError, match="has 'bias', which this model does not train"):
-        restore_optimizers([again], {"weight": other["weight"]}, tensors)
-
-
-def test_the_digest_of_the_code_follows_what_trains_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = Path(shutil.copytree(Path(provenance.__file__).parents[1], tmp_path / "satjepa"))
-    monkeypatch.setattr(provenance, "__file__", str(package / "training/provenance.py"))
-    before = provenance.code_digest()
-    (package / "metrics/pixels.py").write_text("# of no matter to training")
-    assert provenance.code_digest() == before and len(before) == 64
-    for name in (
-        "models/adapter.py",
-        "models/losses.py",
-        "models/published/model.py",
-        "training/loop.py",
-    ):
-        (package / name).write_text((package / name).read_text() + "\n")
-        assert provenance.code_digest() != before
-        before = provenance.code_digest()
-
-
-def test_settings_from_before_a_key_was_there_are_completed() -> None:
-    """With what its absence meant; a checkpoint of today differs from one of then only where it
-    does something else.
-    """
-    today = load_params(REPO / "params.yaml", **{"train.jepa_share": 0.0}).as_dict()
-    then = copy.deepcopy(today)
-    del then["train"]["jepa_share"]
-    old, new = (provenance.make_header(config, "s", "b") for config in (then, today))
-    assert (
-        "jepa_share" not in old["config"]["train"]
-        and from_dict(provenance.settings_of(old)).train.jepa_share == 0
-    )
-    assert provenance.differences(old, new) == []
-    today["train"]["jepa_share"] = 0.5
-    (line,) = provenance.differences(old, provenance.make_header(today, "s", "b"))
-    assert line == "train.jepa_share: 0.0 in the checkpoint, 0.5 here"

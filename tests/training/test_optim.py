@@ -1,12 +1,10 @@
 """How the weights of the real model at tiny size are stepped: groups, optimisers, rates."""
 
-# ruff: noqa: F811 (the fixture that is imported is an argument, too)
-
 import math
 
 import pytest
 import torch
-from test_loop import backbone, build, tiny  # noqa: F401 (a fixture)
+from tiny_run import build, tiny
 
 from satjepa.models.backbone import Backbone
 from satjepa.training.optim import make_optimizers, make_stepping, parameter_groups
@@ -58,9 +56,14 @@ def test_muon_moves_the_hidden_matrices_and_adamw_the_rest(backbone: Backbone) -
 
 
 def test_rates_and_decay_follow_their_lines(backbone: Backbone) -> None:
-    how = tiny(train__steps=9, train__warmup=0.2, train__lr=0.1, train__muon_lr=0.5,
-    train__lr_ends=(0.5, 0.2),
-               train__weight_decay=(0.04, 0.4)).train  # fmt: skip
+    how = tiny(
+        train__steps=9,
+        train__warmup=0.2,
+        train__lr=0.1,
+        train__muon_lr=0.5,
+        train__lr_ends=(0.5, 0.2),
+        train__weight_decay=(0.04, 0.4),
+    ).train
     stepping = make_stepping(build(backbone, tiny()), how)
     rates = [stepping.set_rates(step) for step in range(9)]
     assert rates[0] == pytest.approx(0.1 * (0.5 + 0.5 / 1.8)) and max(rates) == pytest.approx(

@@ -12,18 +12,20 @@ import sys
 import torch
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
-from test_loop import SAMPLES, build, make_backbone, sample, tiny
+from tiny_run import SAMPLES, build, make_backbone, sample, tiny
 from satjepa.models.published.model import PublishedSatJepa
 from satjepa.training.loop import train
 
 
-
 def trained(variant: str, run: Path) -> torch.Tensor:
-    published = {{"model__variant": "published", "train__muon_lr": None}} if variant == "published" else {{}}
+    published = {{}}
+    if variant == "published":
+        published = {{"model__variant": "published", "train__muon_lr": None}}
     params = tiny(train__steps=2, **published)
     backbone = make_backbone()
     if published:
-        empty = {{"hidden": torch.randn(5, 128), "mask": torch.arange(5) < 1, "pooled": torch.randn(128)}}
+        empty = {{"hidden": torch.randn(5, 128), "pooled": torch.randn(128)}}
+        empty["mask"] = torch.arange(5) < 1
         model = PublishedSatJepa(params, backbone, empty)
     else:
         model = build(backbone, params)
@@ -32,9 +34,9 @@ def trained(variant: str, run: Path) -> torch.Tensor:
 
 
 for variant in ("satjepa", "published"):
-    mine = trained(variant, Path(sys.argv[1]) / variant)
-    both = [torch.empty_like(mine) for _ in range(2)]
-    torch.distributed.all_gather(both, mine)
+    weights = trained(variant, Path(sys.argv[1]) / variant)
+    both = [torch.empty_like(weights) for _ in range(2)]
+    torch.distributed.all_gather(both, weights)
     assert torch.equal(*both), f"{{variant}}: the processes have drifted apart"
 torch.distributed.destroy_process_group()
 """
@@ -56,8 +58,10 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, tmp_path / "worker.py", tmp_path],
         env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     for variant in ("satjepa", "published"):
         saved = checkpoint.load(tmp_path / variant / "model")
