@@ -177,10 +177,10 @@ def _stands_on(home: Path, stem: str) -> dict[str, str]:
 
 def _outs(home: Path) -> dict[str, str]:
     """md5 of every out of dvc.lock, by its path; none where there is no dvc.lock."""
-    import yaml
+    from satjepa.config import yaml12
 
     lock = home / "dvc.lock"
-    stages = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
+    stages = yaml12.loads(lock.read_text())["stages"] if lock.exists() else {}
     return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
 
 

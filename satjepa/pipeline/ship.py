@@ -14,15 +14,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
+from satjepa.assemble import open_split
+from satjepa.config import load_params, yaml12
 from satjepa.demo.example import RECIPE, shipped_scene
-from satjepa.evaluation.score import OURS
+from satjepa.evaluation.results import is_answer
+from satjepa.evaluation.table import read_scores
 from satjepa.forecast.load import load
 from satjepa.paths import root
 from satjepa.training.checkpoint import MODEL, STATE, Checkpoint
@@ -50,7 +54,9 @@ def ship(run: str | Path, scores: str | Path, out: str | Path) -> Path:
     record = forecast_example(found.folder)
     text = json.dumps(record, indent=1) + "\n"
     (found.folder / RECORD).write_text(text)
-    (found.folder / "README.md").write_text(card(found, pd.read_csv(scores), record))
+    (found.folder / "README.md").write_text(
+        card(found, pd.DataFrame(read_scores(Path(scores))), record)
+    )
     return found.folder
 
 
@@ -77,12 +83,10 @@ def card(found: Checkpoint, scores: pd.DataFrame, record: dict[str, Any]) -> str
     """The model card: Markdown, made from the header of the checkpoint, its scores and its record
     of the example scene.
     """
-    header = found.header
-    config = header["config"]
-    world = yaml.safe_load((root() / RECIPE).read_text())
+    config = found.header["config"] | {"sample": load_params().sample.model_dump()}
     preset = config["data"]["presets"][0]
-    best = scores[scores["model"].str.startswith(OURS) & (scores["samples"] > 1)]
-    mine = best[best["preset"] == preset].iloc[0]
+    answers = scores[scores["model"].map(is_answer) & (scores["preset"] == preset)]
+    mine = answers.iloc[0]
     return CARD.format(
         numbers=sum(tensor.numel() for tensor in found.tensors.values()),
         megabytes=(found.folder / MODEL).stat().st_size / 1e6,
@@ -91,20 +95,47 @@ def card(found: Checkpoint, scores: pd.DataFrame, record: dict[str, Any]) -> str
         history=config["data"]["history"],
         backbone_path=config["backbone"]["path"],
         preset=preset,
-        counts={part: len(names) for part, names in world["regions"].items()},
-        size=world["size"],
-        years=f"{world['years'][0]} to {world['years'][-1]}",
-        recipe=f"`{RECIPE}`",
+        data=_of_the_data(config["data"]),
         hashes=_hashes(found),
-        settings=yaml.safe_dump(
-            {name: config[name] for name in SETTINGS}, sort_keys=False, default_flow_style=None
-        ).strip(),
+        settings=yaml12.dumps({name: config[name] for name in SETTINGS}).strip(),
         scores=_score_rows(scores),
         mine=mine,
         images=", ".join(f"`{Path(image).name}`" for image in record["images"]),
         record=record,
-        calibration=_calibration(float(mine["spread_skill"])),
+        spread=_spread(mine["spread_skill"]),
     )
+
+
+def _of_the_data(data: dict[str, Any]) -> str:
+    """What the model was trained and scored on: the demo world, or regions of the user's own."""
+    recipe = root() / data["root"] / "world.yaml"
+    if recipe.exists():
+        world = yaml12.loads(recipe.read_text())
+        counts = {part: len(names) for part, names in world["regions"].items()}
+        size = world["size"]
+        land = (
+            f"The demo world, a land that is simulated from `{RECIPE}`: regions of {size} x {size} "
+            f"pixels of 10 m, {world['years'][0]} to {world['years'][-1]}. No image of the real "
+            "Earth."
+        )
+    else:
+        split = open_split()
+        counts = {part: len(getattr(split, part)) for part in ("train", "val", "test")}
+        land = f"Regions of `{data['root']}`."
+    return textwrap.fill(
+        f"{land} Trained on {counts['train']} regions of the preset `{data['presets'][0]}`, with "
+        f"{counts['val']} for validation; scored on {counts['test']} others.",
+        100,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _spread(ratio: float | None) -> str:
+    """What spread over error says of the ensemble."""
+    if ratio is None or math.isnan(ratio):
+        return "One forecast a place was scored: nothing is said of an ensemble."
+    return f"Spread / error is {ratio:.2f} there (1 is right): the ensemble {_calibration(ratio)}."
 
 
 def _hashes(found: Checkpoint) -> str:
@@ -171,10 +202,7 @@ forecast.save("s2_2023.tif")
 ```
 
 ## Data
-The demo world, a land that is simulated from {recipe}: regions of {size} x {size}
-pixels of 10 m, {years}. Trained on the {counts[train]} training regions of the preset `{preset}`,
-with {counts[val]} for validation; scored on {counts[test]} other regions.
-No image of the real Earth.
+{data}
 
 ## Scores
 On test regions; `skill` is 1 - MSE / MSE of the last image taken as the forecast (persistence).
@@ -193,7 +221,7 @@ to check that a checkout works. For results on real land train on real land.
   a land that looks like the demo world; nothing measured here holds there.
 * What no one can foresee, it does not: weather, breaks of a rotation. In the preset `{preset}` the
   mean of its members has {mine[psnr]:.1f} dB, where the land changed {mine[psnr_changed]:.1f} dB.
-* Spread / error is {mine[spread_skill]:.2f} there (1 is right): the ensemble {calibration}.
+* {spread}
 * One seed. No comparison of methods should rest on it.
 
 ## Hashes
