@@ -32,6 +32,7 @@ from satjepa.paths import root
 from satjepa.training.checkpoint import MODEL, STATE, Checkpoint
 from satjepa.training.export import export
 
+IMPORTED = "data"  # what data.dvc makes of assets/demo
 RECORD = "example.json"
 COLUMNS = {
     "psnr": "PSNR, dB",
@@ -108,7 +109,8 @@ def card(found: Checkpoint, scores: pd.DataFrame, record: dict[str, Any]) -> str
 
 def _of_the_data(data: dict[str, Any]) -> str:
     """What the model was trained and scored on: the demo world, or regions of the user's own."""
-    recipe = root() / data["root"] / "world.yaml"
+    folder = root() / data["root"]
+    recipe = root() / RECIPE if data["root"] == IMPORTED else folder / "world.yaml"
     if recipe.exists():
         world = yaml12.loads(recipe.read_text())
         counts = {part: len(names) for part, names in world["regions"].items()}
