@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from satjepa.models.averages import move_average
+
 Log = Callable[[int, dict[str, float]], None]
 
 
@@ -30,12 +32,11 @@ class Average:
         self.steps = 0
         self.pairs = [list(self.module.parameters()), list(module.parameters())]
 
-    @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the module's present parameters."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.pairs[0], self.pairs[1], 1 - decay)
+        move_average(*self.pairs, decay)
 
 
 class Crops:
