@@ -29,10 +29,11 @@ from sd35_medium import POOLED, TEXT, transformer
 from torch import nn
 
 from satjepa.config import Params, load_params
+from satjepa.models.adapter import sample_drops
 from satjepa.models.backbone import Backbone
 from satjepa.models.joint import JointModel
 from satjepa.models.published.model import PublishedSatJepa
-from satjepa.models.satjepa import SatJepa, sample_drops
+from satjepa.models.satjepa import SatJepa
 from satjepa.training.optim import make_stepping
 
 REPO = Path(__file__).resolve().parents[1]

@@ -22,9 +22,9 @@ import torch
 from full_size_models import Bench, make_batch, tflop_of_a_sample
 from torch import Tensor
 
+from satjepa.models.adapter import sample_drops
 from satjepa.models.joint import JointModel
 from satjepa.models.sampling import Levers, RowSizes
-from satjepa.models.satjepa import sample_drops
 from satjepa.training.advance import GraphedAdvance, advance
 from satjepa.training.optim import make_stepping, step_if
 

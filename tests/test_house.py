@@ -18,7 +18,7 @@ WINGS = (
     "assemble", "baselines", "evaluation", "figures", "forecast", "published", "pipeline", "cli",
 )  # fmt: skip
 LOOPS = {
-    ("train.py", "train"): 75,
+    ("loop.py", "train"): 75,
     ("fit.py", "fit"): 50,
 }  # flat loops, each read from top to bottom
 HEAVY = {

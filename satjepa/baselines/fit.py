@@ -36,6 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from satjepa.assemble import the_device
+from satjepa.models.averages import move_average
 from satjepa.training import checkpoint, provenance
 from satjepa.training.checkpoint import Checkpoint, CheckpointError
 from satjepa.training.feed import feed
@@ -145,10 +146,10 @@ class _State:
         for group in self.optimizer.param_groups:
             group["lr"], group["betas"] = rate, (beta1, 0.999)
         self.optimizer.step()
-        for name, mean in self.average.items():
-            mean.lerp_(
-                self.named[name].detach(), 1 - min(how.ema, (1 + step) / (10 + step))
-            )  # a short memory at first
+        if self.average:
+            weights = [self.named[name].detach() for name in self.average]
+            memory = min(how.ema, (1 + step) / (10 + step))  # a short one at first
+            move_average(list(self.average.values()), weights, memory)
         return rate
 
     def judge(self, validation: list[dict[str, Any]], step: int) -> float:

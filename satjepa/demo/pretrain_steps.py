@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from satjepa.models.averages import move_average
+
 Log = Callable[[int, dict[str, float]], None]
 
 
@@ -27,12 +29,11 @@ class Average:
         self.averages = list(self.module.parameters())
         self.trained = list(module.parameters())
 
-    @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the module's present parameters."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.averages, self.trained, 1 - decay)
+        move_average(self.averages, self.trained, decay)
 
 
 def to_signed(image: torch.Tensor) -> torch.Tensor:

@@ -44,6 +44,21 @@ class Drops(NamedTuple):
         return cls(mask, mask)
 
 
+def sample_drops(
+    batch: int, text: float, tokens: float, generator: torch.Generator | None = None
+) -> Drops:
+    """Which samples of a training batch lose captions (probability ``text``) or tokens
+    (``tokens``); CPU.
+
+    One draw decides both, so that half of the rarer drop happens together with the other: the
+    unconditional case of classifier-free guidance is then trained (independent draws of 0.1 would
+    give it one sample in a hundred).
+    """
+    u = torch.rand(batch, generator=generator)
+    start = text - min(text, tokens) / 2
+    return Drops(text=u < text, tokens=(u >= start) & (u < start + tokens))
+
+
 class TemporalAttention(nn.Module):
     """What earlier years say about each location: the token at n asks the tokens of the same n, one
     per past year.

@@ -84,7 +84,9 @@ class Compiled:
         shapes = ", ".join("x".join(map(str, x.shape)) for x in args)
         print(f"compiling {self.title} for {shapes}: once, it may take a minute", flush=True)
         began = time.perf_counter()
-        out = self._compiled()(*args, **named)
+        with warnings.catch_warnings():  # PyTorch warns of what it does itself while it compiles
+            warnings.simplefilter("ignore")
+            out = self._compiled()(*args, **named)
         if args[0].is_cuda:
             torch.cuda.synchronize()
         self.seconds[key] = time.perf_counter() - began

@@ -146,3 +146,14 @@ def patch_cells(
     fine = fine.unflatten(1, (grid, cells, grid, cells)).transpose(2, 3)  # (B,g,g,cells,cells,C+1)
     fine = fine.flatten(3, 4).flatten(1, 2)  # (B,N,cells^2,C+1)
     return fine[..., :-1], fine[..., -1]
+
+
+def start_as_published(encoder: Encoder, predictor: Predictor) -> None:
+    """Normal weights of deviation 0.02, cut, and zero biases: the published start of I-JEPA, the
+    same at all depths.
+    """
+    for layer in (*encoder.modules(), *predictor.modules()):
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+    nn.init.trunc_normal_(predictor.mask_token, std=0.02)

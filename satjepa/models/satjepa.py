@@ -1,9 +1,9 @@
 """SatJepa: the whole model, assembled in view.
 
-RGB(t), past years -> encoder -> predictor -> tokens(t+1);   semantic(t), tokens(t+1) -> forecaster
--> semantic(t+1)
-tokens, three captions, past years -> adapter -> (context, pooled);   noise -> SD 3 + LoRA -> VAE ->
-RGB(t+1)
+RGB(t), past years -> encoder -> predictor -> tokens(t+1)
+semantic(t), tokens(t+1) -> forecaster -> semantic(t+1)
+tokens, three captions, past years -> adapter -> (context, pooled)
+noise -> SD 3 + LoRA -> VAE -> RGB(t+1)
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from satjepa.models.adapter import STREAMS, Adapter, Drops, TemporalAttention, fitted
 from satjepa.models.backbone import Backbone
 from satjepa.models.caption_forecaster import Caption, CaptionForecaster
+from satjepa.models.checks import check_model
 from satjepa.models.flow import euler, guided, guided_at_once, noisy, sigmas, velocity_target
 from satjepa.models.jepa import (
     Encoder,
@@ -32,24 +33,8 @@ from satjepa.models.joint import Batch, Conditions, JointModel
 from satjepa.models.layers import layer_norm0
 from satjepa.models.losses import Loss, caption_loss, flow_loss, ijepa_loss, joint_loss
 
-Years = tuple[
-    Tensor, Tensor
-]  # tokens of a place in earlier years (B,Y,N,D), most recent first, and which exist (B,Y)
-
-
-def sample_drops(
-    batch: int, text: float, tokens: float, generator: torch.Generator | None = None
-) -> Drops:
-    """Which samples of a training batch lose captions (probability ``text``) or tokens
-    (``tokens``); CPU.
-
-    One draw decides both, so that half of the rarer drop happens together with the other: the
-    unconditional case of classifier-free guidance is then trained (independent draws of 0.1 would
-    give it one sample in a hundred).
-    """
-    u = torch.rand(batch, generator=generator)
-    start = text - min(text, tokens) / 2
-    return Drops(text=u < text, tokens=(u >= start) & (u < start + tokens))
+# tokens of a place in earlier years (B,Y,N,D), most recent first, and which exist (B,Y)
+Years = tuple[Tensor, Tensor]
 
 
 class SatJepa(JointModel):
@@ -74,53 +59,43 @@ class SatJepa(JointModel):
     ) -> None:
         super().__init__(params)
         m = params.model
-        side = params.data.patch
-        if m.variant != "satjepa":
-            raise ValueError(f"model.variant is {m.variant!r}: SatJepa is the variant 'satjepa'")
-        grid = side // m.encoder.patch
-        dim = m.encoder.dim
-        text_dim = empty["hidden"].shape[-1]
+        grid = params.data.patch // m.encoder.patch
+        positions = sincos_2d(m.encoder.dim, grid) if layout is None else layout["positions"]
+        check_model(m, grid, positions, layout)
         self.lengths = tuple(params.captions.lengths or (len(empty["mask"]),) * STREAMS)
-        positions = sincos_2d(dim, grid) if layout is None else layout["positions"]
-        if len(positions) != grid**2:
-            raise ValueError(
-                f"the layout has {len(positions)} locations, data.patch / encoder.patch is "
-                f"{grid}x{grid}"
-            )
-        if layout is not None and m.context_merge > 1:
-            raise ValueError("model.context_merge is 1 where backbone.layout gives the tokens")
-        if m.coarse_rgb and not m.use_jepa:
-            raise ValueError(
-                "model.coarse_rgb is a part of the token stream: it needs model.use_jepa"
-            )
         self.cells = (
             1 if layout is None else isqrt(layout["embedding.weight"].shape[1] // 64)
         )  # a side of a patch
         if m.use_jepa:
-            self.encoder = Encoder(side, m.encoder.patch, dim, m.encoder.depth, m.encoder.heads)
-            self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
-            history = params.data.history
-            self.past = TemporalAttention(dim, dim, m.encoder.heads, history) if history else None
-            self.predictor = Predictor(
-                grid, dim, m.predictor.dim, m.predictor.depth, m.predictor.heads, seeded=True
-            )
-            self.projection = ProjectionHead(dim, self.cells)
-            self.readout = nn.Linear(
-                dim, backbone.latent_channels * (backbone.latent_size(side) // grid) ** 2
-            )
+            self._add_jepa(grid, backbone)
         if m.use_captions:
             f = m.forecaster
             self.forecaster = CaptionForecaster(
-                self.lengths[2], text_dim, backbone.pooled_dim, dim, f.dim, f.layers, f.heads
-            )
+                self.lengths[2], empty["hidden"].shape[-1], backbone.pooled_dim, m.encoder.dim,
+                f.dim, f.layers, f.heads,
+            )  # fmt: skip
         self.adapter = Adapter(
-            dim, positions, empty, m.adapter.dim, m.adapter.layers, m.adapter.heads,
+            m.encoder.dim, positions, empty, m.adapter.dim, m.adapter.layers, m.adapter.heads,
             history=params.data.history if m.use_jepa else 0, cells=self.cells,
             coarse_rgb=m.coarse_rgb, lengths=self.lengths, merge=m.context_merge,
         )  # fmt: skip
         if layout is not None:
             self.adapter.warm_start(layout)
         self.backbone = backbone
+
+    def _add_jepa(self, grid: int, backbone: Backbone) -> None:
+        """I-JEPA: encoder and its average, past years, predictor, and what is read from tokens."""
+        e = self.params.model.encoder
+        p = self.params.model.predictor
+        side = self.params.data.patch
+        years = self.params.data.history
+        self.encoder = Encoder(side, e.patch, e.dim, e.depth, e.heads)
+        self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.past = TemporalAttention(e.dim, e.dim, e.heads, years) if years else None
+        self.predictor = Predictor(grid, e.dim, p.dim, p.depth, p.heads, seeded=True)
+        self.projection = ProjectionHead(e.dim, self.cells)
+        fine = backbone.latent_size(side) // grid
+        self.readout = nn.Linear(e.dim, backbone.latent_channels * fine**2)
 
     # ------------------------------------------------------------------ training
 
@@ -157,12 +132,9 @@ class SatJepa(JointModel):
             losses["readout"] = (weights.readout, flow_loss(self.read_out(tokens), latent))
         if noise is None:
             return joint_loss(losses)
-        captions = self.foresee(
-            batch, tokens
-        )  # informative(t), geometric(t), semantic(t+1): (B,3,L,joint)
-        context, pooled = self.adapt(
-            batch, tokens, projected, captions, drops, years
-        )  # (B,N'+L,joint), (B,P)
+        captions = self.foresee(batch, tokens)  # two of t, semantic(t+1): (B,3,L,joint)
+        known = (batch, tokens, projected, captions)
+        context, pooled = self.adapt(*known, drops, years)  # (B,N'+L,joint), (B,P)
         velocity = self.backbone(noisy(latent, noise, sigma), sigma, context, pooled)  # (B,C,h,w)
         losses["flow"] = (weights.sd, flow_loss(velocity, velocity_target(latent, noise)))
         if self.params.model.use_captions:

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from satjepa.models.adapter import sample_drops
 from satjepa.models.compiled import is_on
 from satjepa.models.flow import sample_sigmas
-from satjepa.models.satjepa import sample_drops
 from satjepa.training import checkpoint, provenance
 from satjepa.training.advance import GraphedAdvance, advance
 from satjepa.training.environment import make_accelerator
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from satjepa.config.sections import Train
     from satjepa.models.adapter import Drops
     from satjepa.models.joint import JointModel
+    from satjepa.training.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,11 @@ def train(
 
     # what is trained, by what, in which order
     how = params.train
-    alone = (
-        min(round(how.jepa_share * how.steps), how.steps - 1) if model.jepa_comes_first else 0
-    )  # one step is joint
+    alone = min(round(how.jepa_share * how.steps), how.steps - 1)  # at least one step is joint
+    alone = alone if model.jepa_comes_first else 0
     idle = DistributedDataParallelKwargs(find_unused_parameters=alone > 0 or model.has_idle_weights)
     accelerator = make_accelerator(how.precision, [idle])
     wrapped = accelerator.prepare_model(model.train())
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     stepping = make_stepping(model, how)
     plan = _plan(model, dataset, params, accelerator)
     split = dataset.split_hash if split is None else split
@@ -140,16 +139,9 @@ def train(
         provenance.restore(checkpoint.load(run.model), model)
         return run.model
     set_seed(params.seed)
-    start = 0
-    found = run.unfinished(resume)
-    if found is not None:
-        start = found.state["step"]
-        model.load_state(
-            {name: tensor.to(accelerator.device) for name, tensor in found.tensors.items()}
-        )
-        restore_optimizers(stepping.optimizers, named, found.optimizer)
-        set_rng_state(found.optimizer)
+    start = _start(run.unfinished(resume), model, stepping.optimizers)
 
+    # what makes a step quick
     steps = range(start, how.steps)
     batches = feed(dataset, plan.indices, steps, accelerator.device, how.workers)
     readings = Readings(run, patient=accelerator.device.type != "cpu")
@@ -157,9 +149,8 @@ def train(
     speed = model.backbone.training_blocks(how.compile, how.checkpointing, how.precision == "bf16")
     with run.report.open(start), Stop(max_seconds) as stop, closing(batches), speed:
         for step in steps:
-            drawn = (
-                plan.draw(step) if step >= alone else ()
-            )  # noise, sigma, drops; I-JEPA alone needs none
+            # I-JEPA alone needs neither noise, sigma nor drops
+            drawn = plan.draw(step) if step >= alone else ()
             batch = next(batches)
             drawn = send_to_device(drawn, accelerator.device)
 
@@ -176,9 +167,8 @@ def train(
             # step; target encoder and averaged weights follow
             step_if(stepping.optimizers, finite)
             model.update_target(linear(step, how.steps, *how.target_ema))
-            model.average_weights(
-                min(how.weight_ema, (1 + step) / (10 + step))
-            )  # a short memory at the start
+            memory = (1 + step) / (10 + step)  # a short one at the start
+            model.average_weights(min(how.weight_ema, memory))
 
             # save, stop if asked (any process may be)
             stopping = _is_stopping(accelerator, stop, step, how.log_every)
@@ -186,13 +176,9 @@ def train(
             if saving:
                 readings.tell()
             if saving and accelerator.is_main_process:
-                moments = optimizer_tensors(stepping.optimizers, named) | rng_state()
-                run.save(
-                    step + 1,
-                    f"stopped: {stop.reason}" if stopping else "running",
-                    model.state(),
-                    moments,
-                )
+                moments = optimizer_tensors(stepping.optimizers, _trained(model)) | rng_state()
+                reason = f"stopped: {stop.reason}" if stopping else "running"
+                run.save(step + 1, reason, model.state(), moments)
             if stopping:
                 raise Interrupted(
                     f"stopped ({stop.reason}) after step {step + 1} of {how.steps}, saved: run "
@@ -206,6 +192,22 @@ def train(
         run.finish(how.steps, model.state(), {"step": how.steps})
     accelerator.wait_for_everyone()
     return run.model
+
+
+def _trained(model: JointModel) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _start(
+    found: Checkpoint | None, model: JointModel, optimizers: list[torch.optim.Optimizer]
+) -> int:
+    """The step to begin with, everything as it was left by the one before it."""
+    if found is None:
+        return 0
+    model.load_state({name: tensor.to(model.device) for name, tensor in found.tensors.items()})
+    restore_optimizers(optimizers, _trained(model), found.optimizer)
+    set_rng_state(found.optimizer)
+    return found.state["step"]
 
 
 def _plan(model: JointModel, dataset: Any, params: Params, accelerator: Accelerator) -> Plan:

@@ -77,6 +77,68 @@ class JointStepping:
         return nn.utils.clip_grad_norm_(self.trained, self.how.grad_clip)
 
 
+class Muon(torch.optim.Muon):
+    """PyTorch's Muon, which orthogonalises in bfloat16; on a CPU without units for it (most
+    desktops), where that is a hundred times slower, in float32.
+
+    bfloat16: whether to; None asks the CPU (`has_bfloat16_units`). Same moments, same checkpoints.
+    """
+
+    def __init__(self, params: Any, lr: float, bfloat16: bool | None = None) -> None:
+        super().__init__(params, lr)
+        self.bfloat16 = has_bfloat16_units() if bfloat16 is None else bfloat16
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """As PyTorch has it: momentum (Nesterov), orthogonalised, decay, step."""
+        device = self.param_groups[0]["params"][0].device
+        if self.bfloat16 or device.type != "cpu":
+            super().step(closure)
+            return
+        for group in self.param_groups:
+            for parameter in (p for p in group["params"] if p.grad is not None):
+                self._move(parameter, group)
+
+    def _move(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        momentum = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
+        ahead = parameter.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+        update = orthogonalised(ahead, group["ns_coefficients"], group["ns_steps"], group["eps"])
+        rows, columns = parameter.shape
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(update, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
+
+
+def orthogonalised(
+    matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> Tensor:
+    """Newton-Schulz: (m,n) -> U V^T of its singular value decomposition, nearly, in its own type.
+
+    X / |X|, then ``steps`` times a X + (b X X^T + c (X X^T)^2) X, on the side where X X^T is small
+    (Jordan et al. 2024).
+    """
+    a, b, c = coefficients
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / x.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
+
+
+def has_bfloat16_units() -> bool:
+    """Whether this CPU says that it multiplies bfloat16 matrices in hardware: AVX512-BF16, AMX or
+    Arm's; one that PyTorch does not know has none.
+    """
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    older = any(getattr(torch.cpu, name)() for name in asked if hasattr(torch.cpu, name))
+    return older or any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def parameter_groups(model: nn.Module) -> dict[str, dict[str, Any]]:
     """Trainable parameters in named groups: "hidden", the matrices inside the transformer blocks of
     ours, and "decay", the other weights of linear and convolution layers, decay; "no_decay" (norms,
@@ -117,7 +179,7 @@ def make_optimizers(model: nn.Module, how: Train) -> list[torch.optim.Optimizer]
     kept = [group for group in groups.values() if group["params"]]
     fused = next(model.parameters()).is_cuda or None  # all weights in one kernel
     made = [torch.optim.AdamW(kept, how.lr, fused=fused)]
-    made += [torch.optim.Muon(hidden, how.muon_lr)] if hidden and hidden[0]["params"] else []
+    made += [Muon(hidden, how.muon_lr)] if hidden and hidden[0]["params"] else []
     for group in (group for optimizer in made for group in optimizer.param_groups):
         group["peak_lr"] = group["lr"]
     return made

@@ -5,8 +5,7 @@ goes.
 import pytest
 import torch
 
-from satjepa.models.adapter import Drops
-from satjepa.models.satjepa import sample_drops
+from satjepa.models.adapter import Drops, sample_drops
 
 TRAINED_PARTS = {"encoder", "past", "predictor", "projection", "readout", "forecaster", "adapter"}
 

@@ -4,6 +4,7 @@ seen, what is asked.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,3 +80,14 @@ def _placed(
         (top + torch.arange(rows)[:, None]) * grid + left + torch.arange(columns)
     )  # (*shape,rows,columns)
     return patches.flatten(-2)
+
+
+def repeated(value: Any, times: int) -> Any:
+    """A batch of tensors ``times`` over, [all B, all B, ...]; dicts of them alike, anything else as
+    it is.
+    """
+    if times == 1 or not isinstance(value, Tensor | dict):
+        return value
+    if isinstance(value, dict):
+        return {name: repeated(item, times) for name, item in value.items()}
+    return value.repeat(times, *[1] * (value.ndim - 1))

@@ -17,26 +17,33 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from satjepa.metrics.pixels import ssim
 from satjepa.models.adapter import Drops
 from satjepa.models.backbone import Backbone
 from satjepa.models.caption_forecaster import Caption
 from satjepa.models.flow import from_image, noisy, velocity_target
-from satjepa.models.jepa import Encoder, Predictor, ProjectionHead, gather_tokens, patch_mean
+from satjepa.models.jepa import (
+    Encoder,
+    Predictor,
+    ProjectionHead,
+    gather_tokens,
+    patch_mean,
+    start_as_published,
+)
 from satjepa.models.joint import Batch, Conditions, JointModel
 from satjepa.models.layers import layer_norm0
 from satjepa.models.losses import Loss, caption_loss, flow_loss, ijepa_loss, joint_loss
 from satjepa.models.published.adapter import NAMES, CaptionAdapter, Captions
 from satjepa.models.published.coarse import CoarseAdapter, shrink
 from satjepa.models.published.forecaster import PublishedForecaster
-from satjepa.models.published.masks import BLOCKS, Blocks, sample_masks
+from satjepa.models.published.masks import BLOCKS, Blocks, repeated, sample_masks
 
 STRENGTH = 0.35  # noise level that every published forecast starts from
 SSIM_WEIGHT = 0.1
 Masks = tuple[Tensor, Tensor]
-"""context (c,B,K), target (t,B,M): numbers of the patches that are seen, and of those that are asked for"""
+"""context (c,B,K), target (t,B,M): numbers of the patches seen, and of those asked for"""
 
 
 class PublishedSatJepa(JointModel):
@@ -67,9 +74,7 @@ class PublishedSatJepa(JointModel):
         m = params.model
         side = params.data.patch
         if m.variant != "published":
-            raise ValueError(
-                f"model.variant is {m.variant!r}: PublishedSatJepa is the variant 'published'"
-            )
+            raise ValueError(f"model.variant is {m.variant!r}: this is the variant 'published'")
         if not m.use_jepa or (m.use_captions and m.coarse_rgb):
             raise ValueError(
                 "published: model.use_jepa, and one of model.use_captions and model.coarse_rgb"
@@ -77,18 +82,15 @@ class PublishedSatJepa(JointModel):
         self.blocks = blocks
         self.grid = side // m.encoder.patch
         dim = m.encoder.dim
-        widths = {
-            "joint_dim": backbone.joint_dim,
-            "pooled_dim": backbone.pooled_dim,
-            "dim": m.adapter.dim,
-        }
+        widths = {"joint_dim": backbone.joint_dim, "pooled_dim": backbone.pooled_dim}
+        widths["dim"] = m.adapter.dim
         text_dim = empty["hidden"].shape[-1]
         text_pooled_dim = empty["pooled"].shape[-1]
         self.encoder = Encoder(side, m.encoder.patch, dim, m.encoder.depth, m.encoder.heads)
         self.predictor = Predictor(
             self.grid, dim, m.predictor.dim, m.predictor.depth, m.predictor.heads
         )
-        _initialise(self.encoder, self.predictor)
+        start_as_published(self.encoder, self.predictor)
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.projection = ProjectionHead(dim)
         heads = {"temporal_heads": m.adapter.heads}
@@ -148,11 +150,11 @@ class PublishedSatJepa(JointModel):
         times = len(seen) * len(asked)
         tokens = self.predictor(self.encoder(batch["rgb_t"], seen), seen, asked)
         tokens = layer_norm0(tokens)  # (R,M,D), R = t*c*B
-        rows = {name: _repeated(value, times) for name, value in batch.items()}
+        rows = {name: repeated(value, times) for name, value in batch.items()}
         captions = self.foresee(rows, tokens)  # semantic: hidden of t+1 (R,L,T), pooled of t (R,P)
         context, pooled = self.adapt(rows, tokens, captions, heard)  # (R,M,joint), (R,P)
         latent = self.latent(batch)  # (B,C,h,w)
-        x0, noise, level = (_repeated(x, times) for x in (latent, noise, sigma))
+        x0, noise, level = (repeated(x, times) for x in (latent, noise, sigma))
         velocity = self.backbone(noisy(x0, noise, level), level, context, pooled)  # (R,C,h,w)
         error = velocity - velocity_target(x0, noise)  # (R,C,h,w)
 
@@ -286,25 +288,3 @@ class PublishedSatJepa(JointModel):
             return self.backbone(z, sigma, conditions.context, conditions.pooled)
 
         return from_image(velocity, start_latent, noise, strength, steps, anchor, share)
-
-
-def _initialise(encoder: Encoder, predictor: Predictor) -> None:
-    """Normal weights of deviation 0.02, cut, and zero biases: the published start of I-JEPA, the
-    same at all depths.
-    """
-    for layer in (*encoder.modules(), *predictor.modules()):
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
-    nn.init.trunc_normal_(predictor.mask_token, std=0.02)
-
-
-def _repeated(value: Any, times: int) -> Any:
-    """A batch of tensors ``times`` over, [all B, all B, ...]; dicts of them alike, anything else as
-    it is.
-    """
-    if times == 1 or not isinstance(value, Tensor | dict):
-        return value
-    if isinstance(value, dict):
-        return {name: _repeated(item, times) for name, item in value.items()}
-    return value.repeat(times, *[1] * (value.ndim - 1))
