@@ -28,7 +28,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
 TOY = {
-    "data.patch": 32, "model.encoder": SMALL | {"patch": 8}, "model.predictor": SMALL,
+    "backbone.layout": None, "data.patch": 32, "model.encoder": SMALL | {"patch": 8},
+    "model.predictor": SMALL,
     "model.forecaster": {"dim": 16, "layers": 1, "heads": 2}, "captions.max_length": 16,
     "backbone.lora_rank": 2, "sample.steps": 3,
 }  # fmt: skip

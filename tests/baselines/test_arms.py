@@ -26,7 +26,7 @@ SIDE = 16
 SPLIT = Split("region", 0, ("Aldmere", "Birkenau"), ("Corvey",), ("Drostan",))
 REGIONS = {"train": ["Aldmere", "Birkenau"], "val": ["Corvey"], "test": ["Drostan"]}
 TINY = {
-    "data.patch": SIDE, "baselines.train": {
+    "backbone.layout": None, "data.patch": SIDE, "baselines.train": {
         "steps": 4, "batch": 2, "lr": 1e-2, "schedule": "onecycle", "warmup": 0,
         "weight_decay": 0.0, "grad_clip": 0.0, "ema": 0.0, "val_every": 2, "val_patches": 2,
         "checkpoint_every": 4,

@@ -96,7 +96,9 @@ def test_a_data_set_that_is_not_uint8_must_say_its_white(tmp_path, make, monkeyp
         "data.val_regions": 1,
         "data.test_regions": 1,
     }
-    params = partial(load_params, REPO / "params.yaml", **given, **{"data.patch": 32})
+    params = partial(
+        load_params, REPO / "params.yaml", **given, **{"data.patch": 32, "backbone.layout": None}
+    )
     with pytest.raises(
         ConfigError, match=r"data\.white: found null, but .*A_2018.*; accepted: 0\.3558 if"
     ):

@@ -23,6 +23,7 @@ def own(tmp_path, monkeypatch):
     for module in (prepare, satjepa.assemble):
         monkeypatch.setattr(module, "root", lambda: tmp_path)
     given = {"data.root": "mine", "data.presets": ["mine"], "data.patch": 32, "data.white": 0.3558}
+    given["backbone.layout"] = None
     given |= {"data.val_regions": 1, "data.test_regions": 1}
     return partial(load_params, REPO / "params.yaml", **given)
 

@@ -17,7 +17,8 @@ from satjepa.published import claims
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
 TINY = {
-    "data.patch": 32, "model.encoder": SMALL | {"patch": 8}, "model.predictor": SMALL,
+    "backbone.layout": None, "data.patch": 32, "model.encoder": SMALL | {"patch": 8},
+    "model.predictor": SMALL,
     "sample.guidance": 1.0, "model.forecaster": {"dim": 16, "layers": 1, "heads": 2},
     "model.adapter": {"dim": 16, "layers": 1, "heads": 2},
 }  # fmt: skip

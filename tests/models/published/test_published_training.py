@@ -17,7 +17,8 @@ from satjepa.training.run import Interrupted
 
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
 TINY = {
-    "model.variant": "published", "data.patch": 32, "model.encoder": SMALL | {"patch": 8},
+    "model.variant": "published", "backbone.layout": None, "data.patch": 32,
+    "model.encoder": SMALL | {"patch": 8},
     "model.predictor": SMALL, "model.forecaster": {"dim": 16, "layers": 1, "heads": 2},
     "model.adapter": {"dim": 16, "layers": 1, "heads": 2}, "train.steps": 4, "train.batch": 2,
     "train.log_every": 2, "train.muon_lr": None, "sample.guidance": 1.0,
