@@ -2,12 +2,18 @@
 weights.
 
     python benchmarks/full_size.py [--variant published] [--batch 1] [--steps 4] [--only-meta]
+    python benchmarks/full_size.py --all [--seconds 285] [--out FOLDER] [--tiny]
 
 Architecture, precision and batch are those of params.paper.yaml on the shape of Stable Diffusion
 3.5 Medium. First a table from the meta device, which costs nothing: parameters, memory of the
 weights, and of gradients and AdamW's moments where a module trains. Then the model is built on the
 GPU, or on the CPU where there is none (12 GB of memory, some minutes), makes one training step and
 one forecast, and its memory and times are printed.
+
+--all measures everything (`full_size_all`): training by phase at batches of 8, 32 and 64, forecasts
+of 1, 16 and 64 patches with each lever on and off, memory, TFLOP a sample, share of the rate of a
+matrix product measured in the same run, differences from the plain paths. What is not reached
+within --seconds is left out and named. --tiny takes the same way at toy size.
 """
 
 from __future__ import annotations
@@ -22,7 +28,6 @@ import torch
 from sd35_medium import POOLED, TEXT, transformer
 from torch import nn
 
-from satjepa.assemble import the_device
 from satjepa.config import Params, load_params
 from satjepa.models.backbone import Backbone
 from satjepa.models.joint import JointModel
@@ -175,7 +180,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--steps", type=int, default=4, help="of the sampler")
     parser.add_argument("--only-meta", action="store_true")
+    parser.add_argument("--all", action="store_true", help="measure everything, as a table")
+    parser.add_argument("--seconds", type=float, default=285, help="of --all, at most")
+    parser.add_argument("--out", type=Path, default=Path("full_size"), help="folder of --all")
+    parser.add_argument("--tiny", action="store_true", help="--all at toy size")
     args = parser.parse_args()
+    if args.all:
+        from full_size_all import measure_all
+
+        measure_all(args.out, args.seconds, args.tiny)
+        return
     params = load_params(
         REPO / "params.paper.yaml", arm=ARMS[args.variant], **{"sample.steps": args.steps}
     )
@@ -184,7 +198,7 @@ def main() -> None:
     print_table(model)
     if args.only_meta:
         return
-    device = the_device().type
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     materialise(model, device)
     name = torch.cuda.get_device_name() if device == "cuda" else "the CPU"

@@ -28,7 +28,7 @@ from satjepa.config import Params, load_params
 from satjepa.data.pairs import PairDataset, spread_evenly
 from satjepa.evaluation.results import baseline_steps
 from satjepa.evaluation.score import OURS, score, untimed
-from satjepa.evaluation.table import write_table
+from satjepa.evaluation.table import read_scores, write_table
 from satjepa.figures import plots
 from satjepa.figures.gallery import COLOURS
 from satjepa.paths import root
@@ -88,7 +88,7 @@ def earlier_rows(path: Path, settings: dict[str, object]) -> list[dict[str, obje
     stored = path.with_suffix(".settings.json")
     if not stored.exists() or json.loads(stored.read_text()) != settings:
         return []
-    return pd.read_csv(path).to_dict("records")
+    return read_scores(path)
 
 
 def draw(table: pd.DataFrame) -> Figure:

@@ -94,7 +94,7 @@ def dataset(
         c = params.captions
         words["captions"] = lookup(captions_file(params), c.captioner, c.prompt_version)
         words["text"] = TextStore.open(text_folder(params))
-        words["lengths"] = (c.max_length,) * len(CAPTION_KINDS)
+        words["lengths"] = c.lengths or (c.max_length,) * len(CAPTION_KINDS)
     cubes = cubes_of(preset or d.presets[0])
     return PairDataset(
         cubes if emb else [cube.drop_vars("emb", errors="ignore") for cube in cubes],
@@ -107,6 +107,23 @@ def dataset(
         latents=LatentStore(home / "latents") if latents else None,
         **words,
     )
+
+
+def with_caption_lengths(params: Params) -> Params:
+    """The same settings with `captions.lengths` of the captions that the embeddings stage has
+    embedded, where they are null: to train with. The published variant reads all it is given.
+    """
+    from satjepa.captions.lengths import caption_lengths
+    from satjepa.captions.store import TextStore
+    from satjepa.captions.table import lookup
+
+    c = params.captions
+    if c.lengths is not None or params.model.variant == "published":
+        return params
+    written = lookup(captions_file(params), c.captioner, c.prompt_version).values()
+    lengths = caption_lengths(written, TextStore.open(text_folder(params)), c.max_length)
+    captions = c.model_copy(update={"lengths": lengths})
+    return params.model_copy(update={"captions": captions})
 
 
 def batches(

@@ -22,6 +22,7 @@ def params(**model):
     small = {"dim": 16, "depth": 1, "heads": 2}
     return space(
         data={"patch": SIDE, "history": 2},
+        captions={"lengths": None},
         model={
             "variant": "satjepa",
             "encoder": small | {"patch": 8},
@@ -31,13 +32,14 @@ def params(**model):
             "use_jepa": True,
             "use_captions": True,
             "coarse_rgb": 0,
+            "context_merge": 1,
         } | model,
         loss={
             "l1": 20.0, "cosine": 2.0, "contrastive": 0.5, "spatial": 2.0, "feature": 5.0,
             "temperature": 0.1, "ijepa": 1.0, "readout": 5.0, "sd": 1.0, "caption": 0.5,
         },
-        train={"timestep_mean": 0.3, "timestep_std": 0.8},
-        sample={"steps": 3, "guidance": 1.0, "strength": 1.0},
+        train={"timestep_mean": 0.3, "timestep_std": 0.8, "precision": "float32"},
+        sample={"steps": 3, "guidance": 1.0, "strength": 1.0, "compile": "auto"},
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,11 +75,8 @@ def fit(
     run = Run(Path(run_dir), header, len(data), report)
     if run.is_finished():
         return _finished(run, model)
-    start = 0
-    found = run.unfinished()
-    if found is not None:
-        start = found.state["step"]
-        state.restore(found)
+    saved = run.unfinished()
+    start = 0 if saved is None else state.restore(saved)
 
     steps = range(start, how.steps)
     batches = feed(
@@ -90,10 +87,7 @@ def fit(
             # forward, backward; nothing that is not finite goes on
             loss, parts = model.loss(batch, _seeded("step", seed, step), step)
             norm = state.gradient(loss)
-            values = {
-                name: float(part)
-                for name, part in {"loss": loss.detach(), **parts, "grad_norm": norm}.items()
-            }
+            values = _numbers({"loss": loss.detach(), **parts, "grad_norm": norm})
             run.require_finite(values, step, batch["meta"])
 
             # step, judge
@@ -196,8 +190,8 @@ class _State:
         """Those of the optimiser."""
         return optimizer_tensors([self.optimizer], self.named)
 
-    def restore(self, found: Checkpoint) -> None:
-        """Go on from a checkpoint of `tensors` and `moments`."""
+    def restore(self, found: Checkpoint) -> int:
+        """Go on from a checkpoint of `tensors` and `moments`; returns the steps it has made."""
         groups: dict[str, Tensors] = {"model": {}, "average": {}, "kept": {}}
         for full, tensor in found.tensors.items():
             group, name = full.split("/")
@@ -207,6 +201,7 @@ class _State:
         self.kept = groups["kept"]
         self.best = found.state["best"]
         restore_optimizers([self.optimizer], self.named, found.optimizer)
+        return found.state["step"]
 
 
 @torch.no_grad()
@@ -261,6 +256,10 @@ def make_header(
         "split": split,
         "backbone": backbone,
     }
+
+
+def _numbers(parts: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: float(part) for name, part in parts.items()}
 
 
 def _seeded(*key: object) -> torch.Generator:

@@ -11,7 +11,6 @@ not depend on interruptions, nor on how many processes wrote them.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from satjepa.contracts import CAPTION_KINDS, Captions, PatchKey
 from satjepa.data.share import Share
+from satjepa.paths import replaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,12 +181,8 @@ def _add(path: Path, rows: pd.DataFrame) -> None:
 
     table = pd.concat([read_table(path), rows], ignore_index=True) if path.exists() else rows
     table = table.drop_duplicates(UNIQUE, keep="last").sort_values(UNIQUE, ignore_index=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    table.to_parquet(unfinished, index=False)
-    with unfinished.open("rb") as file:
-        os.fsync(file.fileno())  # the name must not outlive the bytes
-    os.replace(unfinished, path)
+    with replaced(path, sync=True) as part:
+        table.to_parquet(part, index=False)
 
 
 def _part(path: Path, rank: int) -> Path:

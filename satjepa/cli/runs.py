@@ -25,11 +25,11 @@ def train(
     """Train a model on what the pipeline has prepared in artifacts/; Ctrl-C saves, the same command
     goes on.
     """
-    from satjepa.assemble import build_model, dataset
+    from satjepa.assemble import build_model, dataset, with_caption_lengths
     from satjepa.config import load_params
     from satjepa.training.loop import train
 
-    params = load_params(arm=arm, seed=seed)
+    params = with_caption_lengths(load_params(arm=arm, seed=seed))
     data = dataset(params, "train", latents=True)
     limit = None if minutes is None else 60 * minutes
     typer.echo(

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import copy
 import difflib
+import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from satjepa.config import yaml12
-from satjepa.config.errors import ConfigError, unknown_key
+from satjepa.config.errors import ConfigError, in_words, unknown_key
 from satjepa.config.params import Params, from_dict
 from satjepa.paths import root
 
@@ -38,14 +40,40 @@ def load_params(
     path = Path(path)
     try:
         values = read_params(path)
-        arms = from_dict(values).arms
+        params = from_dict(values)
+        require_fitting_layout(params)
+        arms = params.arms
         of_arms = {name: _with_arm(values, name) for name in arms}
         if arm is not None:
             values = of_arms[arm] if arm in arms else _no_such_arm(arm, arms)
     except ConfigError as error:
         error.source = path
         raise
-    return from_dict(with_keys(values, dotted if seed is None else {"seed": seed} | dotted))
+    params = from_dict(with_keys(values, dotted if seed is None else {"seed": seed} | dotted))
+    require_fitting_layout(params)
+    return params
+
+
+def require_fitting_layout(params: Params) -> None:
+    """ConfigError if the layout tokens that the adapter starts from are of another size of patch,
+    as those of the shipped backbone are. Nothing to check where there are none, or not yet.
+    """
+    file = Path(params.backbone.layout or "") / "layout.safetensors"
+    if not file.is_absolute():
+        file = root() / file
+    if params.backbone.layout is None or not file.is_file():
+        return
+    with open(file, "rb") as weights:  # the header alone: no torch, no weights
+        header = json.loads(weights.read(int.from_bytes(weights.read(8), "little")))
+    places = header["positions"]["shape"][0]
+    side = params.data.patch // params.model.encoder.patch
+    if side**2 != places:
+        fits = math.isqrt(places) * params.model.encoder.patch
+        accepted = (
+            f"{fits}, as {params.backbone.layout} has {places} layout tokens, or another size with"
+            " backbone.layout: null and a backbone for it"
+        )
+        raise ConfigError("data.patch", in_words(params.data.patch), accepted)
 
 
 def read_params(path: Path) -> Any:
@@ -106,7 +134,7 @@ def _with_arm(values: dict[str, Any], arm: str) -> dict[str, Any]:
                 accepted = f"keys of {sections}: an arm changes what is trained, and nothing else"
                 raise ConfigError(key, repr(value), accepted)
         changed = with_keys(values, values["arms"][arm])
-        from_dict(changed)
+        require_fitting_layout(from_dict(changed))
     except ConfigError as error:
         error.key = f"arms.{arm}.{error.key}"
         raise

@@ -15,6 +15,7 @@ from satjepa.config.fields import (
     Section,
     Share,
     Text,
+    Triple,
     Weight,
     Whole,
 )
@@ -41,6 +42,7 @@ class Captions(Section):
     captioner: Text
     prompt_version: Count
     max_length: Annotated[int, Field(ge=1, le=512)]
+    lengths: Triple[Count] | None
 
 
 class Backbone(Section):
@@ -120,6 +122,7 @@ class Model(Section):
     use_jepa: bool
     use_captions: bool
     coarse_rgb: Whole
+    context_merge: Count
 
 
 class Loss(Section):
@@ -156,6 +159,8 @@ class Train(Section):
     timestep_mean: float
     timestep_std: Positive
     precision: Literal["float32", "bf16"]
+    compile: Literal["auto", "on", "off"]
+    checkpointing: bool
     workers: Whole
     log_every: Count
     checkpoint_every: Count
@@ -174,6 +179,7 @@ class Sample(Section):
     guidance: Weight
     samples: Count
     strength: Annotated[float, Field(gt=0, le=1)]
+    compile: Literal["auto", "on", "off"]
 
 
 class Eval(Section):

@@ -18,7 +18,6 @@ from satjepa.paths import run_folder
 if TYPE_CHECKING:
     from satjepa.config import Params
 
-OURS_ENSEMBLE = f"{OURS}, mean of"  # how the name of an ensemble's row begins
 DETERMINISTIC = {
     "Default (persistence)": Persistence,
     "Mean colour": MeanColour,
@@ -38,7 +37,8 @@ def collect(params: Params, arm: str) -> list[dict[str, Any]]:
 
 
 def collect_ablations(params: Params) -> pd.DataFrame:
-    """One row an ablation, the mean of its ensemble on the first preset, combined over seeds.
+    """One row an ablation, its answer on the first preset, combined over seeds: the mean of its
+    ensemble, or its one forecast where `sample.samples` is 1.
 
     Where no arm is called `full`, the model itself is the first row under that name.
     """
@@ -47,13 +47,20 @@ def collect_ablations(params: Params) -> pd.DataFrame:
         arms = {"full": params.main_arm} | arms
     rows = []
     for title, arm in arms.items():
-        row = next(
-            row
-            for row in collect(params, arm)
-            if row["model"].startswith(OURS_ENSEMBLE) and row["preset"] == params.data.presets[0]
-        )
-        rows.append(row | {"model": arm_title(title)})
+        first = [row for row in collect(params, arm) if row["preset"] == params.data.presets[0]]
+        answer = next(row for row in first if is_answer(row["model"]))
+        rows.append(answer | {"model": arm_title(title)})
     return pd.DataFrame(rows)
+
+
+def is_answer(model: str) -> bool:
+    """Whether a row is what our model answers: its ensemble's mean, or the one forecast it made."""
+    return model == OURS or model.startswith(f"{OURS}, mean of ")
+
+
+def ablation_title(arm: str, samples: int) -> str:
+    """The name of an ablation's row in the results table."""
+    return f"Ablation: {arm}, {samples} samples" if samples > 1 else f"Ablation: {arm}"
 
 
 def baseline_steps(params: Params) -> dict[str, int]:
@@ -85,8 +92,7 @@ def ablation_rows(params: Params) -> list[dict[str, Any]]:
     rows = []
     if params.arms_of("ablation"):
         for row in collect_ablations(params).to_dict("records"):
-            name = f"Ablation: {row['model']}, {row['samples']:.0f} samples"
-            rows.append(row | {"model": name})
+            rows.append(row | {"model": ablation_title(row["model"], int(row["samples"]))})
     named_full = "full" in params.arms
     return rows if named_full else rows[1:]
 

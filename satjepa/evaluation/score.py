@@ -12,6 +12,7 @@ from satjepa.assemble import batches, dataset, the_device
 from satjepa.baselines.arms import members
 from satjepa.config import Params
 from satjepa.contracts import Forecaster
+from satjepa.data.share import Share
 from satjepa.evaluation.evaluate import Scores, evaluate_all
 from satjepa.evaluation.table import write_table
 from satjepa.metrics.perceptual import Perceptual, load_perceptual
@@ -36,17 +37,19 @@ def score(
     forecasters: dict[str, Any], params: Params, preset: str, samples: dict[str, int], seed: int = 0
 ) -> list[Scores]:
     """Rows of some forecasters on the test part of a preset: `eval.max_patches` patches, spread
-    evenly.
+    evenly. Several processes score a share each; all return the rows of all.
     """
-    e = params.eval
+    settings = params.eval
+    share = Share.mine()
     data = dataset(params, "test", preset)
     return evaluate_all(
         forecasters,
-        batches(data, e.batch, e.max_patches),
+        batches(data, settings.batch, settings.max_patches, share),
         samples=samples,
         seed=seed,
-        perceptual=_perceptual(e.lpips_trunk, e.fid_weights),
-        threshold=e.change_threshold,
+        perceptual=_perceptual(settings.lpips_trunk, settings.fid_weights),
+        threshold=settings.change_threshold,
+        share=share,
     )
 
 
@@ -88,10 +91,12 @@ def score_baseline(name: str, forecaster: Forecaster, params: Params, path: Path
 
 
 def write_scores(rows: list[Scores], path: Path) -> pd.DataFrame:
-    """Write and return rows. How long a forecast took goes to `timing.csv` beside, which DVC does
-    not look at.
+    """Write (of several processes the first one does) and return rows. How long a forecast took
+    goes to `timing.csv` beside, which DVC does not look at.
     """
-    write_table([untimed(scores) for scores in rows], path)
-    timing = [{name: s.row[name] for name in ("model", "preset", TIME)} for s in rows]
-    write_table(timing, path.with_name("timing.csv"))
-    return pd.read_csv(path)
+    scores = [untimed(row) for row in rows]
+    if Share.mine().rank == 0:
+        write_table(scores, path)
+        timing = [{name: s.row[name] for name in ("model", "preset", TIME)} for s in rows]
+        write_table(timing, path.with_name("timing.csv"))
+    return pd.DataFrame(scores)

@@ -119,7 +119,8 @@ def reliability(forecasts: Mapping[str, Tensor], batch: dict[str, Any], bins: in
     end = max((line.get_xdata().max() for line in right.lines), default=1.0)
     right.plot([0, end], [0, end], color=MUTED, lw=1, ls="--")
     right.set(xlabel="spread of the members", ylabel="error of their mean")
-    right.legend(fontsize=7, frameon=False, labelcolor=INK)
+    if names:
+        right.legend(fontsize=7, frameon=False, labelcolor=INK)
     return fig
 
 

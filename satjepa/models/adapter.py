@@ -2,15 +2,31 @@
 reads.
 """
 
+from collections.abc import Sequence
+from math import isqrt
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from satjepa.models.caption_forecaster import Caption
 from satjepa.models.layers import Attention, mlp, zero_linear
 
 STREAMS = 3  # informative, geometric, semantic
+
+
+def fitted(caption: Caption, length: int) -> Caption:
+    """A caption (..., L) of another length: cut, or padded with what does not exist. Any L goes in,
+    so that it does not matter how far a batch is padded.
+    """
+    have = caption["mask"].shape[-1]
+    if have == length:
+        return caption
+    more = max(0, length - have)
+    hidden = F.pad(caption["hidden"][..., :length, :], (0, 0, 0, more))
+    mask = F.pad(caption["mask"][..., :length], (0, more))
+    return caption | {"hidden": hidden, "mask": mask}
 
 
 class Drops(NamedTuple):
@@ -51,9 +67,8 @@ class TemporalAttention(nn.Module):
         """
         exists = valid.any(1)[:, None, None]  # (B,1,1)
         keys = self.year_in(years).transpose(1, 2) + self.lag[: years.shape[1]]  # (B,N,Y,dim)
-        mask = (valid | ~exists[..., 0]).repeat_interleave(
-            h.shape[1], 0
-        )  # (B*N,Y), no row without a key
+        mask = valid | ~exists[..., 0]  # (B,Y), no row without a key
+        mask = mask[:, None].expand(-1, h.shape[1], -1).flatten(0, 1)  # (B*N,Y)
         query = self.norm(h).flatten(0, 1)[:, None]  # (B*N,1,dim)
         said = self.attn(query, keys.flatten(0, 1), mask).view_as(h)  # (B,N,dim)
         return self.gate(said).masked_fill(~exists, 0)
@@ -81,9 +96,9 @@ class Adapter(nn.Module):
         h       = tokens + place + what past years say, then ``layers`` of reading the captions
         (B,N,dim)
         x       = layout(AlphaEarth prediction) + position + out(h)
-        (B,N,joint)
+        (B,N/merge^2,joint)
         context = [x ; semantic caption of t+1 + stream]
-        (B,N+L,joint)
+        (B,N/merge^2+L,joint)
         pooled  = semantic pooled of t+1 + pool(mean h, informative pooled, geometric pooled)
         (B,pooled)
 
@@ -96,25 +111,31 @@ class Adapter(nn.Module):
     ``emb``. empty: caption of the empty text, put in place of dropped ones: "hidden" (L,joint),
     "mask" (L,), "pooled".
     coarse_rgb: side of a shrunk image that is added to x, 0 = none: only for the ablation, it
-    breaks zero-RGB.
+    breaks zero-RGB. lengths: words of each kind of caption that are read, None = all L; informative
+    and geometric captions are read here only, and never enter the context. merge: x has one token
+    for merge x merge locations: their h side by side, their AlphaEarth predictions and positions in
+    the mean.
     """
 
     def __init__(
         self, token_dim: int, positions: Tensor, empty: Caption, dim: int, layers: int, heads: int,
         history: int = 0, cells: int = 1, coarse_rgb: int = 0,
+        lengths: Sequence[int] | None = None, merge: int = 1,
     ) -> None:  # fmt: skip
         super().__init__()
-        joint_dim, pooled_dim, (places, width) = (
-            empty["hidden"].shape[-1],
-            empty["pooled"].shape[-1],
-            positions.shape,
-        )
+        joint_dim = empty["hidden"].shape[-1]
+        pooled_dim = empty["pooled"].shape[-1]
+        places, width = positions.shape
+        self.merge = merge
+        self.lengths = (len(empty["mask"]),) * STREAMS if lengths is None else tuple(lengths)
+        empty = fitted(empty, max(self.lengths))
         self.register_buffer("positions", positions.clone())
         for name, value in empty.items():
             self.register_buffer(f"empty_{name}", value.clone())
         # context stream
         self.layout = nn.Linear(64 * cells**2, joint_dim)
         self.position = nn.Linear(width, joint_dim)
+        self.gather = nn.Linear(merge**2 * dim, dim) if merge > 1 else nn.Identity()
         self.out = nn.Sequential(nn.LayerNorm(dim), zero_linear(dim, joint_dim))
         self.stream = nn.Parameter(torch.zeros(joint_dim))
         self.null = nn.Parameter(
@@ -132,7 +153,7 @@ class Adapter(nn.Module):
         self.blocks = nn.ModuleList(FusionBlock(dim, heads) for _ in range(layers))
         self.temporal = TemporalAttention(token_dim, dim, heads, history) if history else None
         if coarse_rgb:
-            side = coarse_rgb // int(places**0.5)  # pixels of the shrunk image per location
+            side = coarse_rgb * merge // int(places**0.5)  # pixels of the shrunk image per token
             self.coarse = nn.Conv2d(3, joint_dim, side, stride=side)
             nn.init.zeros_(self.coarse.weight)
             nn.init.zeros_(self.coarse.bias)
@@ -148,7 +169,7 @@ class Adapter(nn.Module):
         self, tokens: Tensor, emb: Tensor, captions: Caption, drops: Drops,
         history: tuple[Tensor, Tensor] | None = None, coarse: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """-> context (B,N+L,joint), pooled (B,P).
+        """-> context (B,N/merge^2+L,joint), pooled (B,P).
 
         tokens (B,N,D), emb (B,N,64 cells^2): of t+1. captions: "hidden" (B,3,L,joint), "mask"
         (B,3,L), "pooled" (B,3,P), the semantic one of t+1. history: tokens (B,Y,N,D) and validity
@@ -161,19 +182,36 @@ class Adapter(nn.Module):
         )  # (B,N,dim)
         if history is not None:
             h = h + self.temporal(h, history[0], history[1] & kept[..., 0])  # (B,N,dim)
-        words = (self.text_in(hidden) + self.streams).flatten(1, 2)  # (B,3L,dim)
+        words, mask = self.words(hidden, mask)  # (B,M,dim), (B,M)
         for block in self.blocks:
-            h = block(h, words, mask.flatten(1))  # (B,N,dim)
-        what = self.layout(emb)  # (B,N,joint)
+            h = block(h, words, mask)  # (B,N,dim)
+        what = self.layout(self.merged(emb).mean(2))  # (B,N',joint)
         if coarse is not None:
-            what = what + self.coarse(coarse).flatten(2).transpose(1, 2)  # (B,N,joint)
-        x = (
-            torch.where(kept, what, self.null) + self.position(self.positions) + self.out(h)
-        )  # (B,N,joint)
-        context = torch.cat([x, hidden[:, 2] + self.stream], 1)  # (B,N+L,joint)
-        return context, pooled[:, 2] + self.pool(
-            torch.cat([h.mean(1), pooled[:, 0], pooled[:, 1]], -1)
-        )  # (B,P)
+            what = what + self.coarse(coarse).flatten(2).transpose(1, 2)  # (B,N',joint)
+        where = self.position(self.merged(self.positions[None]).mean(2))  # (1,N',joint)
+        known = self.out(self.gather(self.merged(h).flatten(2)))  # (B,N',joint)
+        x = torch.where(kept, what, self.null) + where + known  # (B,N',joint)
+        context = torch.cat([x, hidden[:, 2, : self.lengths[2]] + self.stream], 1)  # (B,N'+L,joint)
+        said = torch.cat([h.mean(1), pooled[:, 0], pooled[:, 1]], -1)  # (B,dim+2P)
+        return context, pooled[:, 2] + self.pool(said)  # (B,P)
+
+    def words(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Captions (B,3,L,joint), mask (B,3,L) -> the words of all three in a row, (B,M,dim),
+        (B,M).
+        """
+        kinds = range(STREAMS)
+        kept = torch.cat([hidden[:, i, : self.lengths[i]] for i in kinds], 1)  # (B,M,joint)
+        own = [self.streams[i].expand(self.lengths[i], -1) for i in kinds]
+        present = torch.cat([mask[:, i, : self.lengths[i]] for i in kinds], 1)  # (B,M)
+        return self.text_in(kept) + torch.cat(own), present
+
+    def merged(self, x: Tensor) -> Tensor:
+        """Locations (B,N,D), row-major -> (B,N/merge^2,merge^2,D): those of each square."""
+        if self.merge == 1:
+            return x[:, :, None]
+        side = isqrt(x.shape[1]) // self.merge
+        x = x.unflatten(1, (side, self.merge, side, self.merge)).transpose(2, 3)
+        return x.flatten(3, 4).flatten(1, 2)
 
     def spoken(self, captions: Caption, drop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The captions as they are heard: empty text where ``drop`` (B,) is set, zeros at

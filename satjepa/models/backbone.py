@@ -8,12 +8,16 @@ rgb    = backbone.decode(latent)                            and back to [0, 1]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+from satjepa.models.compiled import Choice, Compiled, is_on
+from satjepa.models.folding import folded
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, SD3Transformer2DModel
@@ -71,6 +75,8 @@ class Backbone(nn.Module):
         self.vae = vae.requires_grad_(False).eval()
         self.shift = shift
         self.source = source
+        self._compiled: dict[str, Compiled] = {}  # for "sampling" and "training", kept for reuse
+        self._call: Callable | None = None  # what stands for the transformer at the moment
 
     @classmethod
     def from_pretrained(
@@ -121,6 +127,71 @@ class Backbone(nn.Module):
                 p.data = p.data.float()
         return self
 
+    @contextmanager
+    def sampling(self, choice: Choice = "off", fold: bool = True) -> Iterator[None]:
+        """Inside, the transformer is as quick as it gets without gradients: LoRA folded into its
+        weights, and compiled where `choice` says so, as a whole, with CUDA graphs on CUDA.
+        """
+        with folded(self.transformer) if fold else nullcontext():
+            if not is_on(choice, self.vae.device):
+                yield
+                return
+            if "sampling" not in self._compiled:
+                function = self.transformer.forward
+                named = {"title": "the transformer (sampler)", "mode": "reduce-overhead"}
+                self._compiled["sampling"] = Compiled(function, **named)
+            with self._standing_in(self._compiled["sampling"]):
+                yield
+
+    @contextmanager
+    def training_blocks(
+        self, choice: Choice = "off", checkpointing: bool = False, autocast: bool = False
+    ) -> Iterator[None]:
+        """Inside, the transformer's blocks are compiled where `choice` says so, and recompute what
+        their gradients need instead of keeping it if `checkpointing`.
+
+        autocast: the weights of LoRA are cast to bfloat16 by autocast, so that their input is not
+        cast to float32 and back, which changes nothing but the time.
+        """
+        transformer = self.transformer
+        for module in transformer.modules():
+            if hasattr(module, "cast_input_dtype_enabled"):
+                module.cast_input_dtype_enabled = not autocast
+        if checkpointing:
+            transformer.enable_gradient_checkpointing(_recomputed)
+        try:
+            if not is_on(choice, self.vae.device):
+                yield
+                return
+            if "training" not in self._compiled:
+                blocks = list(transformer.transformer_blocks)
+                named = {"title": "the transformer's blocks (training)", "blocks": blocks}
+                self._compiled["training"] = Compiled(transformer.forward, **named)
+            try:
+                with self._standing_in(self._compiled["training"]):
+                    yield
+            finally:
+                self._compiled["training"].stop()
+        finally:
+            for module in transformer.modules():
+                if hasattr(module, "cast_input_dtype_enabled"):
+                    module.cast_input_dtype_enabled = True
+            if checkpointing:
+                transformer.disable_gradient_checkpointing()
+
+    @contextmanager
+    def _standing_in(self, compiled: Compiled) -> Iterator[None]:
+        self._call = compiled
+        try:
+            yield
+        finally:
+            self._call = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the transformer's frozen weights, in which it is asked."""
+        return self.transformer.pos_embed.proj.weight.dtype
+
     @property
     def joint_dim(self) -> int:
         """Width of the context tokens (T5's hidden states)."""
@@ -158,12 +229,21 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """Normalised latent (B, 16, h, w) -> RGB (B, 3, 8h, 8w) in [0, 1]."""
-        latent = (
-            latent.to(self.vae.device) / self.vae.config.scaling_factor
-            + self.vae.config.shift_factor
-        )
-        return (self.vae.decode(latent).sample / 2 + 0.5).clamp(0, 1)
+        """Normalised latent (B, 16, h, w) -> RGB (B, 3, 8h, 8w) in [0, 1], float32.
+
+        On the CPU in float32. On CUDA in bfloat16 (sums and norms in float32) with channels last:
+        `benchmarks/full_size.py` prints how far it is from float32, which is below half a grey
+        level of 8 bits (0.002) for most pixels.
+        """
+        device = self.vae.device
+        latent = latent.to(device) / self.vae.config.scaling_factor + self.vae.config.shift_factor
+        on_cuda = device.type == "cuda"
+        if on_cuda:
+            self.vae.decoder.to(memory_format=torch.channels_last)
+            latent = latent.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=on_cuda):
+            image = self.vae.decode(latent).sample.float()
+        return (image / 2 + 0.5).clamp(0, 1)
 
     def forward(
         self, latent: torch.Tensor, sigma: torch.Tensor, context: torch.Tensor, pooled: torch.Tensor
@@ -176,6 +256,13 @@ class Backbone(nn.Module):
             context: (B, T, joint_dim) tokens of what to draw.
             pooled: (B, pooled_dim).
         """
-        kind = self.transformer.pos_embed.proj.weight.dtype  # of what is frozen
-        told = (latent.to(kind), context.to(kind), pooled.to(kind))
-        return self.transformer(*told, 1000 * sigma, return_dict=False)[0].to(latent.dtype)
+        transformer = self.transformer if self._call is None else self._call
+        inputs = [x.to(self.dtype) for x in (latent, context, pooled)]
+        return transformer(*inputs, 1000 * sigma, return_dict=False)[0].to(latent.dtype)
+
+
+def _recomputed(block: nn.Module, *args: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+    """A block whose activations are computed again for its gradients; nothing in it is random."""
+    from torch.utils.checkpoint import checkpoint
+
+    return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)

@@ -146,9 +146,3 @@ def patch_cells(
     fine = fine.unflatten(1, (grid, cells, grid, cells)).transpose(2, 3)  # (B,g,g,cells,cells,C+1)
     fine = fine.flatten(3, 4).flatten(1, 2)  # (B,N,cells^2,C+1)
     return fine[..., :-1], fine[..., -1]
-
-
-@torch.no_grad()
-def ema_update(averages: list[Tensor], values: list[Tensor], momentum: float) -> None:
-    """averages <- momentum * averages + (1 - momentum) * values, in place."""
-    torch._foreach_lerp_(averages, values, 1 - momentum)

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from satjepa.contracts import Batch
+from satjepa.models.averages import move_average
+from satjepa.models.compiled import is_on
 from satjepa.models.flow import patch_noise
-from satjepa.models.jepa import ema_update
+from satjepa.models.sampling import ROWS, Levers, RowSizes, row_chunks
 
 
 class Conditions(NamedTuple):
@@ -40,7 +42,10 @@ class JointModel(nn.Module):
     def __init__(self, params: Any) -> None:
         super().__init__()
         self.params = params
+        self.levers = Levers()
+        self._row_sizes = RowSizes()
         self._average: dict[str, Tensor] = {}
+        self._trained: list[nn.Parameter] | None = None  # of the same order, looked up once
 
     @property
     def strength(self) -> float:
@@ -73,6 +78,13 @@ class JointModel(nn.Module):
         return False
 
     @property
+    def has_static_step(self) -> bool:
+        """Whether the training step is the same kernels for every batch of a shape, so that a CUDA
+        graph can hold it.
+        """
+        return False
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
@@ -93,22 +105,44 @@ class JointModel(nn.Module):
         """
         from accelerate.utils import send_to_device
 
-        device = self.device
-        how = self.params.sample
-        strength = self.strength
-        batch = send_to_device(batch, device)
-        side = self.backbone.latent_size(self.params.data.patch)
+        backbone = self.backbone
+        side = backbone.latent_size(self.params.data.patch)
+        shape = (backbone.latent_channels, side, side)
+        noise = [patch_noise(batch["meta"], s, seed, shape) for s in range(samples)]
+        noise = torch.cat(noise).to(self.device)  # (samples B,C,h,w)
+        batch = send_to_device(batch, self.device)
+        choice = self.params.sample.compile
+        with self.averaged(), backbone.sampling(choice, self.levers.fold):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._is_low_precision):
+                conditions = self.condition(batch)
+            start = backbone.encode(batch["rgb_t"]) if self.strength < 1 else None
+            images = self._images(conditions, start, noise, is_on(choice, self.device))
+        return images.unflatten(0, (samples, -1)).cpu()
+
+    @property
+    def _is_low_precision(self) -> bool:
+        """Whether conditions are computed as they were in training: bfloat16, on CUDA alone."""
+        return self.device.type == "cuda" and self.params.train.precision == "bf16"
+
+    def _images(
+        self, conditions: Conditions, start: Tensor | None, noise: Tensor, static: bool
+    ) -> Tensor:
+        """Forecasts (R,3,H,W) of R rows of noise, sample-major; all shapes alike where ``static``.
+
+        conditions, start: of the B places.
+        """
+        settings = self.params.sample
+        places = len(conditions.context)
+        size = ROWS[self.device.type] if self.levers.together else places
         images = []
-        with self.averaged():
-            conditions = self.condition(batch)
-            start = self.backbone.encode(batch["rgb_t"]) if strength < 1 else None
-            for s in range(samples):
-                noise = patch_noise(
-                    batch["meta"], s, seed, (self.backbone.latent_channels, side, side)
-                ).to(device)
-                latent = self.sample(conditions, noise, how.steps, how.guidance, start, strength)
-                images.append(self.backbone.decode(latent).float().cpu())
-        return torch.stack(images)
+        for rows, count in row_chunks(len(noise), size, self._row_sizes if static else None):
+            place = (rows % places).to(self.device)
+            given = Conditions(*(part[place] for part in conditions))
+            begin = None if start is None else start[place]
+            z = noise[rows.to(self.device)]
+            z = self.sample(given, z, settings.steps, settings.guidance, begin, self.strength)
+            images.append(self.backbone.decode(z)[:count])
+        return torch.cat(images)
 
     def trainable_names(self) -> list[str]:
         """Names of the parameters that train: all of ours but the target encoder, and the
@@ -119,17 +153,20 @@ class JointModel(nn.Module):
     def update_target(self, momentum: float) -> None:
         """Target encoder <- momentum * target encoder + (1 - momentum) * encoder."""
         if self.params.model.use_jepa:
-            ema_update(
+            move_average(
                 list(self.target_encoder.parameters()), list(self.encoder.parameters()), momentum
             )
 
     @torch.no_grad()
     def average_weights(self, momentum: float) -> None:
         """Move the average of what trains towards its present value; the first call copies it."""
-        trained = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
         if not self._average:
-            self._average = {name: p.clone() for name, p in trained.items()}
-        ema_update([self._average[name] for name in trained], list(trained.values()), momentum)
+            trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+            self._average = {name: p.detach().clone() for name, p in trained.items()}
+        if self._trained is None:
+            parameters = dict(self.named_parameters())
+            self._trained = [parameters[name] for name in self._average]
+        move_average(list(self._average.values()), self._trained, momentum)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -169,6 +206,7 @@ class JointModel(nn.Module):
         _require_names(mine, {name for name in self.state() if not name.startswith("average.")})
         self.load_state_dict(mine, strict=False)
         self._average = {name: v.detach().clone() for name, v in average.items()}
+        self._trained = None
 
     def load_averages(self, averages: dict[str, Tensor]) -> None:
         """Take over averaged weights by their own names (`satjepa.training.export`), to forecast.

@@ -184,10 +184,14 @@ def _contrastive(pred: Tensor, target: Tensor, present: Tensor, temperature: flo
     """InfoNCE of B pooled vectors against B others, (B,C) each; rows that are not ``present`` (B,)
     take no part.
     """
-    pred = F.normalize(pred[present], dim=-1)
-    target = F.normalize(target[present], dim=-1)
-    if len(pred) < 2:
-        return pred.sum() * 0
-    return F.cross_entropy(
-        pred @ target.T / temperature, torch.arange(len(pred), device=pred.device)
-    )
+    pred = F.normalize(pred, dim=-1)
+    target = F.normalize(target, dim=-1)
+    own = torch.eye(len(pred), dtype=torch.bool, device=pred.device)
+    scores = pred @ target.T / temperature  # (B,B)
+    scores = scores.masked_fill(
+        ~(present[None] | own), -torch.inf
+    )  # no row is without a finite one
+    each = -F.log_softmax(scores, dim=-1).diagonal()  # (B,)
+    count = present.sum()
+    total = torch.where(present, each, 0).sum() / count.clamp_min(1)
+    return torch.where(count > 1, total, 0 * total)

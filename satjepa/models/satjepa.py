@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from satjepa.models.adapter import STREAMS, Adapter, Drops, TemporalAttention
+from satjepa.models.adapter import STREAMS, Adapter, Drops, TemporalAttention, fitted
 from satjepa.models.backbone import Backbone
 from satjepa.models.caption_forecaster import Caption, CaptionForecaster
-from satjepa.models.flow import euler, guided, noisy, sigmas, velocity_target
+from satjepa.models.flow import euler, guided, guided_at_once, noisy, sigmas, velocity_target
 from satjepa.models.jepa import (
     Encoder,
     Predictor,
@@ -79,13 +79,16 @@ class SatJepa(JointModel):
             raise ValueError(f"model.variant is {m.variant!r}: SatJepa is the variant 'satjepa'")
         grid = side // m.encoder.patch
         dim = m.encoder.dim
-        length, text_dim = empty["hidden"].shape
+        text_dim = empty["hidden"].shape[-1]
+        self.lengths = tuple(params.captions.lengths or (len(empty["mask"]),) * STREAMS)
         positions = sincos_2d(dim, grid) if layout is None else layout["positions"]
         if len(positions) != grid**2:
             raise ValueError(
                 f"the layout has {len(positions)} locations, data.patch / encoder.patch is "
                 f"{grid}x{grid}"
             )
+        if layout is not None and m.context_merge > 1:
+            raise ValueError("model.context_merge is 1 where backbone.layout gives the tokens")
         if m.coarse_rgb and not m.use_jepa:
             raise ValueError(
                 "model.coarse_rgb is a part of the token stream: it needs model.use_jepa"
@@ -108,12 +111,12 @@ class SatJepa(JointModel):
         if m.use_captions:
             f = m.forecaster
             self.forecaster = CaptionForecaster(
-                length, text_dim, backbone.pooled_dim, dim, f.dim, f.layers, f.heads
+                self.lengths[2], text_dim, backbone.pooled_dim, dim, f.dim, f.layers, f.heads
             )
         self.adapter = Adapter(
             dim, positions, empty, m.adapter.dim, m.adapter.layers, m.adapter.heads,
             history=params.data.history if m.use_jepa else 0, cells=self.cells,
-            coarse_rgb=m.coarse_rgb,
+            coarse_rgb=m.coarse_rgb, lengths=self.lengths, merge=m.context_merge,
         )  # fmt: skip
         if layout is not None:
             self.adapter.warm_start(layout)
@@ -125,6 +128,11 @@ class SatJepa(JointModel):
     def jepa_comes_first(self) -> bool:
         """As `JointModel` has it: where there is an I-JEPA."""
         return self.params.model.use_jepa
+
+    @property
+    def has_static_step(self) -> bool:
+        """As `JointModel` has it."""
+        return True
 
     def forward(
         self,
@@ -154,7 +162,7 @@ class SatJepa(JointModel):
         )  # informative(t), geometric(t), semantic(t+1): (B,3,L,joint)
         context, pooled = self.adapt(
             batch, tokens, projected, captions, drops, years
-        )  # (B,N+L,joint), (B,P)
+        )  # (B,N'+L,joint), (B,P)
         velocity = self.backbone(noisy(latent, noise, sigma), sigma, context, pooled)  # (B,C,h,w)
         losses["flow"] = (weights.sd, flow_loss(velocity, velocity_target(latent, noise)))
         if self.params.model.use_captions:
@@ -192,12 +200,12 @@ class SatJepa(JointModel):
                 name: value.expand(len(tokens), STREAMS, *value.shape)
                 for name, value in empty.items()
             }
-        text = batch["text_t"]
-        semantic = self.forecaster(
-            {name: value[:, 2] for name, value in text.items()}, tokens.detach()
-        )
+        text = fitted(batch["text_t"], max(self.lengths))  # (B,3,L,...)
+        semantic = {name: value[:, 2] for name, value in text.items()}
+        forecast = self.forecaster(fitted(semantic, self.lengths[2]), tokens.detach())
+        forecast = fitted(forecast, max(self.lengths))  # (B,L,...)
         return {
-            name: torch.cat([value[:, :2], semantic[name][:, None]], 1)
+            name: torch.cat([value[:, :2], forecast[name][:, None]], 1)
             for name, value in text.items()
         }
 
@@ -270,12 +278,12 @@ class SatJepa(JointModel):
 
     def caption_loss(self, batch: Batch, captions: Caption) -> Loss:
         """Forecast semantic caption against the caption written from RGB(t+1)."""
-        hidden, mask, pooled = (
-            batch["text_tp1"][name][:, 2] for name in ("hidden", "mask", "pooled")
-        )
-        return caption_loss(
-            captions["hidden"][:, 2], hidden, mask, (captions["pooled"][:, 2], pooled)
-        )
+        words = {name: value[:, 2] for name, value in captions.items()}
+        forecast = fitted(words, self.lengths[2])  # (B,L,...)
+        words = {name: value[:, 2] for name, value in batch["text_tp1"].items()}
+        observed = fitted(words, self.lengths[2])
+        pooled = (forecast["pooled"], observed["pooled"])
+        return caption_loss(forecast["hidden"], observed["hidden"], observed["mask"], pooled)
 
     # ------------------------------------------------------------------ forecasting
 
@@ -308,11 +316,13 @@ class SatJepa(JointModel):
                 "strength 1 starts from pure noise, below 1 from a start_latent: give both or "
                 "neither"
             )
-        context, pooled, null_context, null_pooled = conditions
-        velocity = guided(
-            lambda z, sigma: self.backbone(z, sigma, context, pooled),
-            lambda z, sigma: self.backbone(z, sigma, null_context, null_pooled),
-            guidance,
-        )
+        conditions = [part.to(self.backbone.dtype) for part in conditions]
+        seen = tuple(conditions[:2])
+        null = tuple(conditions[2:])
+        if self.levers.guidance:
+            velocity = guided_at_once(self.backbone, seen, null, guidance)
+        else:
+            ways = [lambda z, sigma, c=c: self.backbone(z, sigma, *c) for c in (seen, null)]
+            velocity = guided(*ways, guidance)
         z = noise if start_latent is None else noisy(start_latent, noise, strength)
         return euler(velocity, z, sigmas(steps, self.backbone.shift, strength))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from satjepa.config import load_params, yaml12
-from satjepa.evaluation.results import over_seeds
+from satjepa.evaluation.results import ablation_title, is_answer, over_seeds
 from satjepa.evaluation.score import OURS
 from satjepa.evaluation.table import arm_title, write_table
 
@@ -97,9 +97,10 @@ def _in_table(model: str, arm: str, ablations: list[str]) -> str | None:
     """The name of a run's row in the results table, which has an ablation's ensemble only."""
     if arm not in ablations:
         return model
-    if not model.startswith(ensemble := f"{OURS}, mean of "):
+    if not is_answer(model):
         return None
-    return f"Ablation: {arm_title(arm)}, {model.removeprefix(ensemble)} samples"
+    samples = model.removeprefix(OURS).removeprefix(", mean of ")
+    return ablation_title(arm_title(arm), int(samples or 1))
 
 
 def combine(target: Path) -> list[int]:

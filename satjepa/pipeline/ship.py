@@ -171,17 +171,18 @@ forecast.save("s2_2023.tif")
 ```
 
 ## Data
-The demo world, a land that is simulated from {recipe}: regions of {size} x {size} pixels of 10 m,
-{years}. Trained on the {counts[train]} training regions of the preset `{preset}`, with
-{counts[val]} for validation; scored on {counts[test]} other regions. No image of the real Earth.
+The demo world, a land that is simulated from {recipe}: regions of {size} x {size}
+pixels of 10 m, {years}. Trained on the {counts[train]} training regions of the preset `{preset}`,
+with {counts[val]} for validation; scored on {counts[test]} other regions.
+No image of the real Earth.
 
 ## Scores
 On test regions; `skill` is 1 - MSE / MSE of the last image taken as the forecast (persistence).
 
 {scores}
 
-Of the example scene ({images}; {record[samples]} samples, seed {record[seed]}): PSNR
-{record[psnr]:.2f} dB, of the last image as the forecast {record[psnr_persistence]:.2f} dB.
+Of the example scene ({images}; {record[samples]} samples, seed {record[seed]}):
+PSNR {record[psnr]:.2f} dB, of the last image as the forecast {record[psnr_persistence]:.2f} dB.
 
 ## Intended use
 To see a forecast at once, to try the command line and the Python calls on files of one's own, and
@@ -191,8 +192,7 @@ to check that a checkout works. For results on real land train on real land.
 * It knows the demo world only: its colours, its crops, its ten metres. On other images it forecasts
   a land that looks like the demo world; nothing measured here holds there.
 * What no one can foresee, it does not: weather, breaks of a rotation. In the preset `{preset}` the
-  mean of its members has {mine[psnr]:.1f} dB,
-  and {mine[psnr_changed]:.1f} dB where the land changed.
+  mean of its members has {mine[psnr]:.1f} dB, where the land changed {mine[psnr_changed]:.1f} dB.
 * Spread / error is {mine[spread_skill]:.2f} there (1 is right): the ensemble {calibration}.
 * One seed. No comparison of methods should rest on it.
 

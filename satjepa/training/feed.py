@@ -9,7 +9,9 @@ feed at that step, and the bytes are the same for any number of workers.
     this process       moves the batch to the device, without waiting for it
 
 Words are bfloat16 until they are on a GPU, and float32 there: half the bytes on the way, the same
-numbers. With 0 workers all this happens in the training process, when a batch is asked for.
+numbers. With 0 workers all this happens in the training process, when a batch is asked for: on few
+cores that is the quickest, as a worker's batch goes through shared memory (benchmarks/loader.py:
+826 samples for a second of a core's work without workers, 326 with one).
 """
 
 from __future__ import annotations

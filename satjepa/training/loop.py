@@ -17,21 +17,26 @@ a model that uses them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from satjepa.models.compiled import is_on
 from satjepa.models.flow import sample_sigmas
 from satjepa.models.satjepa import sample_drops
 from satjepa.training import checkpoint, provenance
+from satjepa.training.advance import GraphedAdvance, advance
 from satjepa.training.environment import make_accelerator
 from satjepa.training.feed import feed
 from satjepa.training.log import Report, Stop
-from satjepa.training.optim import make_stepping
+from satjepa.training.optim import make_stepping, step_if
+from satjepa.training.readings import Readings
 from satjepa.training.run import Interrupted, Run, facts
 from satjepa.training.schedules import linear
 from satjepa.training.state import (
@@ -147,7 +152,10 @@ def train(
 
     steps = range(start, how.steps)
     batches = feed(dataset, plan.indices, steps, accelerator.device, how.workers)
-    with run.report.open(start), Stop(max_seconds) as stop, closing(batches):
+    readings = Readings(run, patient=accelerator.device.type != "cpu")
+    forward_backward = _advance(wrapped, model, how, accelerator)
+    speed = model.backbone.training_blocks(how.compile, how.checkpointing, how.precision == "bf16")
+    with run.report.open(start), Stop(max_seconds) as stop, closing(batches), speed:
         for step in steps:
             drawn = (
                 plan.draw(step) if step >= alone else ()
@@ -155,33 +163,29 @@ def train(
             batch = next(batches)
             drawn = send_to_device(drawn, accelerator.device)
 
-            # forward, backward; nothing that is not finite goes on
-            loss, parts = wrapped(batch, *drawn)
-            model.zero_grad(set_to_none=True)
-            accelerator.backward(loss)
-            values = _values(parts | {"grad_norm": stepping.clip()})
-            run.require_finite(values, step, batch["meta"])
+            # forward, backward
+            parts = forward_backward((batch, *drawn))
+            parts = parts | {"grad_norm": stepping.clip()}
+
+            # a line of the log; nothing that is not finite goes on, and nothing waits before a line
+            rate = stepping.set_rates(step)
+            finite = readings.add(step, rate, parts, drawn[1] if drawn else None, batch["meta"])
+            if (step + 1) % how.log_every == 0:
+                readings.tell()
 
             # step; target encoder and averaged weights follow
-            rate = stepping.set_rates(step)
-            for optimizer in stepping.optimizers:
-                optimizer.step()
+            step_if(stepping.optimizers, finite)
             model.update_target(linear(step, how.steps, *how.target_ema))
             model.average_weights(
                 min(how.weight_ema, (1 + step) / (10 + step))
             )  # a short memory at the start
 
-            # log, save, stop if asked (any process may be)
-            levels = (
-                (parts.get("flow.sigma", drawn[1]).tolist(), parts["flow.each"].tolist())
-                if drawn
-                else ()
-            )
-            run.report.add(step + 1, rate, values, *levels)
-            if stop.reason:
-                accelerator.set_trigger()
-            stopping = accelerator.check_trigger()
-            if accelerator.is_main_process and (stopping or (step + 1) % how.checkpoint_every == 0):
+            # save, stop if asked (any process may be)
+            stopping = _is_stopping(accelerator, stop, step, how.log_every)
+            saving = stopping or (step + 1) % how.checkpoint_every == 0
+            if saving:
+                readings.tell()
+            if saving and accelerator.is_main_process:
                 moments = optimizer_tensors(stepping.optimizers, named) | rng_state()
                 run.save(
                     step + 1,
@@ -194,6 +198,7 @@ def train(
                     f"stopped ({stop.reason}) after step {step + 1} of {how.steps}, saved: run "
                     "again to go on"
                 )
+        readings.tell()
 
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     model.eval()
@@ -229,9 +234,23 @@ def _run(
     return Run(Path(folder), header, plan.samples, report)
 
 
-def _values(parts: dict[str, Tensor]) -> dict[str, float]:
-    """The named parts of a step that are one number each, brought from the device in one
-    transfer.
+def _advance(
+    wrapped: Any, model: JointModel, how: Train, accelerator: Accelerator
+) -> Callable[[tuple], dict[str, Tensor]]:
+    """What makes the gradients of a step: from a CUDA graph where that is asked for and can be."""
+    device = accelerator.device
+    alone = accelerator.num_processes == 1 and device.type == "cuda"
+    if alone and model.has_static_step and is_on(how.compile, device):
+        return GraphedAdvance(wrapped, model)
+    return partial(advance, wrapped, model)
+
+
+def _is_stopping(accelerator: Accelerator, stop: Stop, step: int, every: int) -> bool:
+    """Whether this step is the last for now. Several processes ask each other, which waits for the
+    device: at the lines of the log.
     """
-    scalars = {name: part.float() for name, part in parts.items() if part.ndim == 0}
-    return dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))
+    if accelerator.num_processes == 1:
+        return bool(stop.reason)
+    if stop.reason:
+        accelerator.set_trigger()
+    return (step + 1) % every == 0 and accelerator.check_trigger()

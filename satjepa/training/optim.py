@@ -114,8 +114,28 @@ def make_optimizers(model: nn.Module, how: Train) -> list[torch.optim.Optimizer]
     """
     groups = parameter_groups(model)
     hidden = [groups.pop("hidden")] if how.muon_lr is not None else []
-    made = [torch.optim.AdamW([g for g in groups.values() if g["params"]], how.lr)]
+    kept = [group for group in groups.values() if group["params"]]
+    fused = next(model.parameters()).is_cuda or None  # all weights in one kernel
+    made = [torch.optim.AdamW(kept, how.lr, fused=fused)]
     made += [torch.optim.Muon(hidden, how.muon_lr)] if hidden and hidden[0]["params"] else []
     for group in (group for optimizer in made for group in optimizer.param_groups):
         group["peak_lr"] = group["lr"]
     return made
+
+
+@torch.no_grad()
+def step_if(optimizers: list[torch.optim.Optimizer], finite: Tensor | None) -> None:
+    """Step the optimisers unless ``finite``, () bool on the device, is false; None is as good as
+    true.
+
+    Nobody waits for the answer. Fused AdamW then leaves weights and moments as they are; to other
+    optimisers the gradients are 0.
+    """
+    for optimizer in optimizers:
+        if finite is not None and optimizer.defaults.get("fused"):
+            optimizer.found_inf = (~finite).float()
+        elif finite is not None:
+            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                if parameter.grad is not None:
+                    parameter.grad.masked_fill_(~finite, 0)
+        optimizer.step()

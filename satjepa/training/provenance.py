@@ -22,11 +22,17 @@ NOT_OF_A_RUN = ("seeds", "arms", "baselines", "pretrain", "sample", "eval")
 # Keys of the other sections that decide none; of another split its hash tells.
 NOT_COMPARED = (
     *(f"{section}." for section in NOT_OF_A_RUN), "ablate.", "published.",
-    "train.log_every", "train.checkpoint_every", "train.workers",
+    "train.log_every", "train.checkpoint_every", "train.workers", "train.compile",
+    "train.checkpointing",
     "data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_",
 )  # fmt: skip
 # What the absence of keys that are younger than the format means.
-ABSENT = {"train": {"jepa_share": 0.0, "workers": 0}, "data": {"white": None}}
+ABSENT = {
+    "train": {"jepa_share": 0.0, "workers": 0, "compile": "auto", "checkpointing": False},
+    "data": {"white": None},
+    "captions": {"lengths": None},
+    "model": {"context_merge": 1},
+}
 
 
 def make_header(config: Json, split: str, backbone: str, sample: Json | None = None) -> Json:
@@ -65,6 +71,8 @@ def settings_of(header: Json, others: Json) -> Json:
         config[section] = values | config.get(section, {})
     if config["train"].get("precision") == "no":  # the older word
         config["train"]["precision"] = "float32"
+    if "sample" in config:
+        config["sample"] = others["sample"] | config["sample"]
     return {section: others[section] for section in NOT_OF_A_RUN} | config
 
 

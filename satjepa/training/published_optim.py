@@ -73,7 +73,8 @@ class PublishedStepping:
             raise ValueError("train.muon_lr: the published system has AdamW alone, so null")
         start, end = (share * how.lr for share in how.lr_ends)
         self.norm = how.grad_clip
-        self.optimizers = [torch.optim.AdamW(parameter_groups(model))]
+        fused = next(model.parameters()).is_cuda or None
+        self.optimizers = [torch.optim.AdamW(parameter_groups(model), fused=fused)]
         self.schedule = Schedule(
             how.steps, 1, how.warmup, start, how.lr, end, *how.weight_decay, momentum=how.target_ema
         )

@@ -82,7 +82,8 @@ def restore_optimizers(
                 f"the optimiser state has {name!r}, which this model does not train"
             )
         parameter = named[name]
-        device = "cpu" if key == "step" else parameter.device  # AdamW counts its steps on the CPU
+        on_cpu = key == "step" and not owner[parameter].defaults.get("fused")
+        device = "cpu" if on_cpu else parameter.device  # AdamW counts its steps there
         owner[parameter].state[parameter][key] = value.to(device)
 
 

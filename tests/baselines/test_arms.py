@@ -138,14 +138,11 @@ def test_what_an_arm_is_trained_and_judged_on(tmp_path: Path, monkeypatch: pytes
     given = []
     monkeypatch.setattr(arms, "fit", lambda *args: given.append(args))
     train_arm("unet", params, tmp_path)
-    _, data, validation, how, *_, seed, _, _ = given[0]
-    assert {meta["region"] for meta in data.metas} == {"Aldmere", "Birkenau"} and (
-        how.steps,
-        seed,
-    ) == (4, 0)
-    assert [[meta["x"] for meta in batch["meta"]] for batch in validation] == [
-        [0, 2 * SIDE]
-    ]  # 2 of 4, spread evenly
+    _, data, validation, settings, _, _, seed, *_ = given[0]
+    assert {meta["region"] for meta in data.metas} == {"Aldmere", "Birkenau"}
+    assert (settings.steps, seed) == (4, 0)
+    (batch,) = validation
+    assert [meta["x"] for meta in batch["meta"]] == [0, 2 * SIDE]  # 2 of 4, spread evenly
     assert validation[0]["meta"][0]["region"] == "Corvey" and "emb_tp1" not in validation[0]
 
 

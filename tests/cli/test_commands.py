@@ -160,6 +160,7 @@ def test_train_and_evaluate_call_the_modules(
 
     seen: dict = {}
     monkeypatch.setattr(assemble, "dataset", lambda params, part, latents: (part, latents))
+    monkeypatch.setattr(assemble, "with_caption_lengths", lambda params: params)
     monkeypatch.setattr(
         training, "train", lambda *args, **kwargs: seen.update(args=args, **kwargs) or Path("done")
     )

@@ -125,6 +125,17 @@ def test_a_wrong_value_is_named(
     assert str(error).endswith(f"did you mean {nearest}?") == (nearest is not None)
 
 
+def test_a_patch_that_the_layout_tokens_do_not_fit_is_refused_with_the_cure(write):
+    """When the file is read, not when the model is built."""
+    for changes in ({"data.patch": 128}, {"model.encoder.patch": 16}):
+        with pytest.raises(ConfigError) as caught:
+            load_params(write(changes))
+        assert caught.value.key == "data.patch" and "backbone.layout: null" in caught.value.accepted
+    assert load_params(write({"data.patch": 128, "backbone.layout": None})).data.patch == 128
+    with pytest.raises(ConfigError, match=r"arms\.odd\.data\.patch"):
+        load_params(write({"arms": {"ours": {}, "odd": {"model.encoder.patch": 16}}}))
+
+
 def test_the_file_itself(tmp_path: Path):
     with pytest.raises(ConfigError, match="no such file"):
         load_params(tmp_path / "absent.yaml")

@@ -64,6 +64,14 @@ def test_other_changes_are_no_offset(tmp_path, make, after):
     assert remarks([first, make.tif(tmp_path / "2022.tif", store(after, "uint16"))]) == []
 
 
+def test_a_haze_over_dark_land_is_no_offset(tmp_path, make):
+    """With the offset no band has a pixel as dark as the darkest here."""
+    dark = land(1) * 0.3
+    first = make.tif(tmp_path / "2021.tif", store(dark, "uint16"))
+    assert remarks([first, make.tif(tmp_path / "2022.tif", store(dark + 0.065, "uint16"))]) == []
+    assert remarks([first, make.tif(tmp_path / "2023.tif", store(dark + 0.1, "uint16"))])
+
+
 def test_display_images_and_empty_ones_have_no_offset(tmp_path, make):
     first = make.tif(tmp_path / "2021.tif", np.rint(land(1) * 255).astype(np.uint8))
     second = make.tif(tmp_path / "2022.tif", np.rint((land(1) + 0.1) * 255).astype(np.uint8))

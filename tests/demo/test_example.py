@@ -22,7 +22,7 @@ def shipped_files() -> list[Path]:
 def test_it_is_small_and_holds_three_years_and_the_truth() -> None:
     *images, truth = shipped_files()
     assert years_of(images) == example.YEARS and years_of([truth]) == (example.TRUTH,)
-    stack = read_stack([*images, truth], [*example.YEARS, example.TRUTH], 1.0)  # on one grid
+    stack = read_stack([*images, truth], [*example.YEARS, example.TRUTH], [1.0] * 4)  # on one grid
     assert stack.rgb.shape == (4, 3, example.SIDE, example.SIDE)
     assert stack.valid.all()
     assert sum(file.stat().st_size for file in SHIPPED.rglob("*.tif")) < 1_000_000

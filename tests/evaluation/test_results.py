@@ -7,7 +7,7 @@ from reach import REPO, as_checkout
 
 from satjepa.config import Params, load_params
 from satjepa.evaluation.results import ablation_rows, arm_steps, collect, collect_ablations
-from satjepa.evaluation.score import OURS
+from satjepa.evaluation.score import INITIALISED, OURS
 from satjepa.evaluation.table import read_scores, write_table
 
 ARMS = {"satjepa": {}, "no_jepa": {"model.use_jepa": False, "train.steps": 5}}
@@ -55,6 +55,17 @@ def test_an_arm_full_is_what_the_others_are_compared_with(home: Path):
     assert rows[["model", "psnr"]].to_numpy().tolist() == [["no JEPA", 20.0], ["full", 21.0]]
     named = [row["model"] for row in ablation_rows(params_of(FULL))]
     assert named == ["Ablation: no JEPA, 8 samples", "Ablation: full, 8 samples"]
+
+
+def test_one_forecast_is_an_answer_too(home: Path):
+    """`sample.samples: 1`: there is no ensemble, and no row of one."""
+    (home / "dvc.yaml").touch()
+    row = {"preset": "strong", "n": 2, "samples": 1}
+    for arm, psnr in ("satjepa", 20.0), ("no_jepa", 15.0):
+        rows = [row | {"model": INITIALISED, "psnr": 1.0}, row | {"model": OURS, "psnr": psnr}]
+        write_table(rows, home / f"runs/{arm}-0/scores.csv")
+    assert collect_ablations(params_of(ARMS))["psnr"].tolist() == [20.0, 15.0]
+    assert [row["model"] for row in ablation_rows(params_of(ARMS))] == ["Ablation: no JEPA"]
 
 
 def test_runs_of_several_seeds_are_one_row(home: Path):

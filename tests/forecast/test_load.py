@@ -186,7 +186,9 @@ def test_the_run_of_the_pipeline_is_meant_else_the_shipped_model(
 ) -> None:
     monkeypatch.setenv("SATJEPA_PARAMS", str(REPO / "params.yaml"))
     monkeypatch.chdir(as_checkout(tmp_path))
-    with pytest.raises(CheckpointError, match=r"(?s)runs/satjepa-0/model.*make repro.*git checkout"):
+    with pytest.raises(
+        CheckpointError, match=r"(?s)runs/satjepa-0/model.*make repro.*git checkout"
+    ):
         module.default_checkpoint()
     shipped = tmp_path / module.SHIPPED
     trained = tmp_path / "runs/satjepa-0/model"

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from satjepa.models.averages import move_average
 from satjepa.models.jepa import (
     Encoder,
     Predictor,
     ProjectionHead,
-    ema_update,
     gather_tokens,
     patch_cells,
     patch_mean,
@@ -25,7 +25,7 @@ def close(a, b):
 
 def golden(shared, name):
     with safe_open(shared / "reference" / "golden" / name, "pt") as f:
-        tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118 - not a dict
+        tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
         return tensors, json.loads(f.metadata()["config"])
 
 
@@ -161,6 +161,6 @@ def test_projection_head_has_64_channels_a_cell():
 def test_ema_moves_by_one_minus_momentum():
     average = [torch.zeros(3)]
     value = [torch.ones(3)]
-    ema_update(average, value, 0.75)
-    ema_update(average, value, 0.75)
+    move_average(average, value, 0.75)
+    move_average(average, value, 0.75)
     close(average[0], torch.full((3,), 1 - 0.75**2))

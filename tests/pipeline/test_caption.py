@@ -106,6 +106,17 @@ def test_rows_of_others_in_a_table_are_passed_over(home: Path) -> None:
     assert torch.equal(assemble.dataset(params, "train")[0]["text_tp1"]["pooled"], words)
 
 
+def test_words_have_the_lengths_of_the_params(home: Path) -> None:
+    params = params_of()
+    caption.caption_all(params, progress=False)
+    embed.embed_all(params, progress=False)
+    words = assemble.dataset(params, "train")[0]["text_t"]
+    assert words["hidden"].shape == (3, params.captions.max_length, 4)
+    shorter = assemble.dataset(params_of(lengths=[5, 1, 3]), "train")[0]["text_t"]
+    assert shorter["hidden"].shape == (3, 5, 4)
+    assert shorter["mask"].sum(-1).tolist() == [2, 1, 2]  # a text has two tokens here
+
+
 def test_a_finished_table_needs_no_captioner(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = params_of()
     caption.caption_all(params, progress=False)

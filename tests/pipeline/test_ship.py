@@ -102,7 +102,7 @@ def test_the_card_is_made_of_what_was_measured(shipped: Path) -> None:
         f"| {OURS}, one sample | strong | 64 | 18.500 | 0.250 | 15.500 | 0.090 |  |",
         "Of the example scene (`a_2021.tif`; 8 samples, seed 0): PSNR 21.23 dB",
         "the last image as the forecast 18.70 dB",
-        "has 20.1 dB, and 17.9 dB where the land changed",
+        "has 20.1 dB, where the land changed 17.9 dB",
         "Spread / error is 0.87 there (1 is right): the ensemble is too sure of itself.",
         "24 training regions of the preset `strong`, with 4 for validation; scored on 8 other",
         "guidance: 1.25",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_run import Samples, build, tiny
+from tiny_run import SAMPLES, Samples, build, sample, tiny
 
 from satjepa.config import Params
 from satjepa.models.backbone import Backbone
@@ -66,6 +66,16 @@ def test_resume_is_exact(
         assert same_bytes(tmp_path / name, whole[0] / name), name
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["log.csv", "model", "run.json", "speed.csv"]
+
+
+def test_workers_change_no_byte(backbone: Backbone, tmp_path: Path) -> None:
+    items = [sample(i) for i in range(SAMPLES)]
+    for workers in (0, 1):
+        params = tiny(train__workers=workers)
+        run = tmp_path / str(workers)
+        train(build(backbone, params), items, params, run, progress=False, split="s")
+    for name in ("model/model.safetensors", "model/state.json", "log.csv"):
+        assert same_bytes(tmp_path / "0" / name, tmp_path / "1" / name), name
 
 
 def test_a_finished_run_is_taken_as_it_is(
