@@ -268,7 +268,10 @@ def shapes(model: Any) -> dict[str, str]:
     side = p.data.patch
     latent = model.backbone.latent_size(side)
     places = len(model.adapter.positions)
-    length, joint = model.adapter.empty_hidden.shape
+    joint = model.adapter.empty_hidden.shape[-1]
+    lengths = model.adapter.lengths
+    length = lengths[2]
+    read = places // p.model.context_merge**2
     tokens = f"(B, {places}, {p.model.encoder.dim})"
     image = f"(B, 3, {side}, {side})"
     noise = f"(B, {model.backbone.latent_channels}, {latent}, {latent})"
@@ -277,9 +280,9 @@ def shapes(model: Any) -> dict[str, str]:
         "past years": f"(B, {p.data.history}, 3, {side}, {side})",
         "I-JEPA encoder": tokens,
         "predictor": tokens,
-        "CLIP x2 + T5": f"(B, 3, {length}, {joint})",
+        "CLIP x2 + T5": f"(B, 3, {max(lengths)}, {joint})",
         "caption forecaster": f"(B, {length}, {joint})",
-        "adapter": f"(B, {places} + {length}, {joint})",
+        "adapter": f"(B, {read} + {length}, {joint})",
         "noise": noise,
         "SD 3.5 + LoRA": noise,
         "VAE decoder": image,

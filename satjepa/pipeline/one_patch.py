@@ -4,6 +4,7 @@ tables say of them. `satjepa.pipeline.watch` looks into the model.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +126,7 @@ def contents(batch: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def use_average(model: JointModel) -> JointModel:
-    """The model with its averaged weights in place, those that forecasts are made with, and ready to
+    """The model with its averaged weights in place, those that forecasts are made with, ready to
     be looked at: nothing of it trains.
 
     A shipped model has no target encoder; the averaged encoder, which is a moving average of the
@@ -139,7 +140,7 @@ def use_average(model: JointModel) -> JointModel:
     }
     model.load_state_dict(averages, strict=False)
     if model.params.model.use_jepa:
-        model.target_encoder.load_state_dict(model.encoder.state_dict())
+        model.target_encoder = copy.deepcopy(model.encoder)
     return model.eval().requires_grad_(False)
 
 

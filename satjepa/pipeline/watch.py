@@ -53,21 +53,24 @@ def attention_weights(layer: Attention, x: Tensor, context: Tensor, mask: Tensor
     return scores.softmax(-1).mean(1)
 
 
-def listening(weights: Tensor, words: Mapping[str, Sequence[str]], count: int) -> dict[str, Tensor]:
+def listening(
+    weights: Tensor, words: Mapping[str, Sequence[str]], lengths: Sequence[int], count: int
+) -> dict[str, Tensor]:
     """The words that tell places apart: `count` maps (g,g) of attention, those whose attention
     varies most from place to place.
 
-    weights: (N,3L) of the three captions one after the other; words: the tokens of each.
+    weights: (N,M) of the captions one after the other, each as long as `lengths` says, M in all;
+    words: the tokens of each.
     """
-    length = weights.shape[1] // len(words)
     grid = round(len(weights) ** 0.5)
-    order = weights.std(0).argsort(descending=True).tolist()
+    names = []
+    for (kind, texts), length in zip(words.items(), lengths, strict=True):
+        shown = [*texts[:length], *[""] * (length - len(texts))]
+        names += [(text, f"{text}\n({kind}, {place})") for place, text in enumerate(shown)]
     maps: dict[str, Tensor] = {}
-    for position in order:
-        kind, place = divmod(position, length)
-        name, texts = [*words.items()][kind]
-        if place < len(texts) and texts[place].isalpha() and len(maps) < count:
-            title = f"{texts[place]}\n({name}, {place})"
+    for position in weights.std(0).argsort(descending=True).tolist():
+        word, title = names[position]
+        if word.isalpha() and len(maps) < count:
             maps[title] = weights[:, position].view(grid, grid)
     return maps
 

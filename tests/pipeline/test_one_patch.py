@@ -143,9 +143,7 @@ def test_noted_attention_is_the_layers_own():
 
 
 def test_cells_lie_where_they_belong():
-    """Patch 1 is top right of 2 x 2; its cell 1 is row 0, column 3 of 4 x 4, its cell 2 row 1, column
-    2.
-    """
+    """Patch 1 lies top right; its cell 1 is at row 0, column 3, its cell 2 at row 1, column 2."""
     vectors = torch.zeros(4, 4, 3)
     vectors[1, 1] = torch.tensor([1.0, 2.0, 3.0])
     vectors[1, 2] = torch.tensor([4.0, 5.0, 6.0])
@@ -161,9 +159,11 @@ def test_the_words_that_tell_places_apart():
     weights[:, 1] = torch.tensor([0.0, 0.0, 0.5, 0.5])
     weights[:, 2] = torch.tensor([0.0, 2.0, 0.0, 2.0])
     words = {"a": ["forest", "water", "."], "b": ["x", "road"]}
-    maps = watch.listening(weights, words, 2)
+    maps = watch.listening(weights, words, (3, 3), 2)
     assert [*maps] == ["road\n(b, 1)", "water\n(a, 1)"], "full stops and padding are no words"
     assert maps["road\n(b, 1)"].tolist() == [[0, 1], [0, 1]]
+    shorter = {"a": ["forest", "water"], "b": ["x", "y", "road"]}
+    assert [*watch.listening(weights, shorter, (2, 4), 1)] == ["x\n(b, 0)"]
 
 
 def test_many_steps_end_at_the_peaks_and_one_between_them():
