@@ -137,8 +137,6 @@ def train(
         return run.model
     set_seed(params.seed)
     start = _start(run.unfinished(resume), model, stepping.optimizers)
-
-    # what makes a step quick
     readings = Readings(run, patient=accelerator.device.type != "cpu")
     forward_backward = _advance(wrapped, model, how, accelerator)
     speed = model.backbone.training_blocks(how.compile, how.checkpointing, how.precision == "bf16")
@@ -150,8 +148,7 @@ def train(
             batch, *drawn = send_to_device((batch, *drawn), accelerator.device)
 
             # forward, backward
-            parts = forward_backward((batch, *drawn))
-            parts = parts | {"grad_norm": stepping.clip()}
+            parts = forward_backward((batch, *drawn)) | {"grad_norm": stepping.clip()}
 
             # a line of the log; nothing that is not finite goes on, and nothing waits before a line
             rate = stepping.set_rates(step)

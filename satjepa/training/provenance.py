@@ -20,7 +20,8 @@ TRAINING_CODE = ("models", "training")  # folders whose code decides what traini
 # What changes no trained weight; of another split its hash tells.
 NOT_TRAINING = (
     "sample.", "eval.", "ablate.", "published.", "train.log_every", "train.checkpoint_every",
-    "train.compile", "train.checkpointing", "data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_",
+    "train.compile", "train.checkpointing", "data.root", "data.split", "data.on_bad_scene",
+    "data.val_", "data.test_",
 )  # fmt: skip
 ABSENT = {  # what headers lack that are older than a setting
     "baselines": {},
