@@ -21,7 +21,8 @@ TEXT = 128
 SAMPLES = 7
 SMALL = {"dim": 16, "depth": 1, "heads": 2}
 TINY = {
-    "data.patch": SIDE, "data.history": 1, "model.encoder": SMALL | {"patch": 8},
+    "backbone.layout": None, "data.patch": SIDE, "data.history": 1,
+    "model.encoder": SMALL | {"patch": 8},
     "model.predictor": SMALL, "model.forecaster": {"dim": 16, "layers": 1, "heads": 2},
     "model.adapter": {"dim": 16, "layers": 1, "heads": 2}, "train.steps": 6,
     "train.jepa_share": 0.5, "train.batch": 2, "train.log_every": 2, "train.checkpoint_every": 2,

@@ -31,9 +31,9 @@ NoPicture = Annotated[bool, typer.Option("--no-picture", help="Write no PNG.")]
 Truth = Annotated[
     Path | None, typer.Option(help="Image of the year forecast, to draw and compare with.")
 ]
-Steps = Annotated[int | None, typer.Option(help="Steps of the sampler [the checkpoint's].")]
+Steps = Annotated[int | None, typer.Option(help="Steps of the sampler [those of params.yaml].")]
 Guidance = Annotated[
-    float | None, typer.Option(help="Classifier-free guidance [the checkpoint's].")
+    float | None, typer.Option(help="Classifier-free guidance [that of params.yaml].")
 ]
 Strength = Annotated[
     float, typer.Option(help="1: from pure noise. Below: from the last image, not zero-RGB.")

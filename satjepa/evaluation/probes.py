@@ -86,5 +86,5 @@ def _draw(model: JointModel, conditions: Any, batch: dict[str, Any], seed: int) 
     )
     start = model.backbone.encode(batch["rgb_t"]) if model.strength < 1 else None
     return model.backbone.decode(
-        model.sample(conditions, noise, how.steps, how.guidance, start, model.strength)
+        model.sample(conditions, noise, how.steps, model.guidance, start, model.strength)
     )

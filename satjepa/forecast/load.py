@@ -177,7 +177,7 @@ class Model:
         return {
             "MODEL": self.name,
             "STEPS": str(self.steps),
-            "GUIDANCE": f"{self.joint.params.sample.guidance:g}",
+            "GUIDANCE": f"{self.joint.guidance:g}",
             "STRENGTH": f"{self.joint.strength:g}",
         }
 
@@ -187,7 +187,7 @@ class Model:
         start = "pure noise, strict zero-RGB"
         if self.joint.strength != 1:
             start = f"the last image, strength {self.joint.strength:g}: not zero-RGB"
-        guidance = self.joint.params.sample.guidance
+        guidance = self.joint.guidance
         return f"{self.steps} steps from {start}; guidance {guidance:g}"
 
     @property

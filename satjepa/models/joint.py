@@ -64,6 +64,11 @@ class JointModel(nn.Module):
         return other
 
     @property
+    def guidance(self) -> float:
+        """Classifier-free guidance that forecasts are drawn with: 1 is none."""
+        return self.params.sample.guidance
+
+    @property
     def jepa_comes_first(self) -> bool:
         """Whether I-JEPA is trained alone in the first steps (`train.jepa_share`); not so as
         published.
@@ -140,7 +145,7 @@ class JointModel(nn.Module):
             given = Conditions(*(part[place] for part in conditions))
             begin = None if start is None else start[place]
             z = noise[rows.to(self.device)]
-            z = self.sample(given, z, settings.steps, settings.guidance, begin, self.strength)
+            z = self.sample(given, z, settings.steps, self.guidance, begin, self.strength)
             images.append(self.backbone.decode(z)[:count])
         return torch.cat(images)
 

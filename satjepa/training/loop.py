@@ -155,8 +155,7 @@ def train(
             drawn = send_to_device(drawn, accelerator.device)
 
             # forward, backward
-            parts = forward_backward((batch, *drawn))
-            parts = parts | {"grad_norm": stepping.clip()}
+            parts = forward_backward((batch, *drawn)) | {"grad_norm": stepping.clip()}
 
             # a line of the log; nothing that is not finite goes on, and nothing waits before a line
             rate = stepping.set_rates(step)

@@ -249,6 +249,11 @@ class PublishedSatJepa(JointModel):
         """
         return STRENGTH if self.params.sample.strength == 1 else self.params.sample.strength
 
+    @property
+    def guidance(self) -> float:
+        """1: the published system has no guidance, whatever `sample.guidance` is for ours."""
+        return 1.0
+
     @torch.no_grad()
     def condition(self, batch: Batch) -> Conditions:
         """What the adapter makes of RGB(t) and its captions, all tokens at once; there is no null
