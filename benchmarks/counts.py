@@ -19,8 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from satjepa.models.adapter import Drops
 from satjepa.models.joint import JointModel
 
-VIEWS = ("view", "transpose", "permute", "expand", "unsqueeze", "squeeze", "slice", "select", "empty",
-         "detach", "split", "alias", "chunk", "unbind", "_reshape", "as_strided")  # fmt: skip
+VIEWS = ("view", "transpose", "permute", "expand", "unsqueeze", "squeeze", "slice", "select",
+         "empty", "detach", "split", "alias", "chunk", "unbind", "_reshape",
+         "as_strided")  # fmt: skip
 
 
 class Launches(TorchDispatchMode):
@@ -69,9 +70,12 @@ def saved_gb(model: JointModel, size: int, text: int, checkpointing: bool) -> fl
         return tensor
 
     inputs = training_inputs(model, size, text)
-    with model.backbone.training_blocks("off", checkpointing, autocast=True):
-        with saved_tensors_hooks(pack, lambda x: x), torch.autocast("cpu", torch.bfloat16):
-            loss, _ = model(*inputs)
+    with (
+        model.backbone.training_blocks("off", checkpointing, autocast=True),
+        saved_tensors_hooks(pack, lambda x: x),
+        torch.autocast("cpu", torch.bfloat16),
+    ):
+        loss, _ = model(*inputs)
     del loss
     return sum(kept.values()) / 1e9
 
@@ -80,11 +84,11 @@ def training(bench: Bench, name: str) -> None:
     """Print a row of a training step."""
     model = bench.model(name).train()
     inputs = training_inputs(model, 2, bench.text)
-    with FlopCounterMode(display=False) as flops, Launches() as launches:
-        with model.backbone.training_blocks(autocast=name == "ours"):
-            with torch.autocast("cpu", torch.bfloat16):
-                loss, _ = model(*inputs)
-            loss.backward()
+    blocks = model.backbone.training_blocks(autocast=name == "ours")
+    with FlopCounterMode(display=False) as flops, Launches() as launches, blocks:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = model(*inputs)
+        loss.backward()
     memory = [
         weights_gb(model) + saved_gb(model, size, bench.text, recompute)
         for size, recompute in ((8, False), (64, False), (64, True))
@@ -100,9 +104,9 @@ def forecast(bench: Bench, name: str, title: str, guidance: bool, fold: bool) ->
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         conditions = model.condition(make_batch(model.params, 1, "cpu", bench.text))
     noise = torch.empty(1, 16, 16, 16)
-    with model.backbone.sampling("off", fold):
-        with FlopCounterMode(display=False) as flops, Launches() as launches:
-            model.sample(conditions, noise, 1, 1.5)
+    counted = model.backbone.sampling("off", fold), FlopCounterMode(display=False), Launches()
+    with counted[0], counted[1] as flops, counted[2] as launches:
+        model.sample(conditions, noise, 1, 1.5)
     print(f"| {name} | {title} | {flops.get_total_flops() / 1e12:.2f} | {launches.count} |",
           flush=True)  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The demo on the CPU, plain against quick, in one run: the forecast of a scene and a training step.
+"""The demo on the CPU, plain against quick, in one run: a scene's forecast and a training step.
 
     python benchmarks/cpu.py [--side 512] [--samples 8] [--times 3]
 

@@ -72,9 +72,8 @@ def modules(model: JointModel) -> dict[str, nn.Module]:
 
 def print_table(model: JointModel) -> None:
     """Parameters and memory of each module, as Markdown."""
-    print(
-        "| module | parameters, M | trained, M | weights, GB | gradients and moments, GB |\n|---|---|---|---|---|"
-    )
+    print("| module | parameters, M | trained, M | weights, GB | gradients and moments, GB |")
+    print("|---|---|---|---|---|")
     total = [0.0] * 4
     for name, module in modules(model).items():
         own = list(module.parameters())

@@ -179,10 +179,8 @@ def train(
                 reason = f"stopped: {stop.reason}" if stopping else "running"
                 run.save(step + 1, reason, model.state(), moments)
             if stopping:
-                raise Interrupted(
-                    f"stopped ({stop.reason}) after step {step + 1} of {how.steps}, saved: run "
-                    "again to go on"
-                )
+                done = f"stopped ({stop.reason}) after step {step + 1} of {how.steps}"
+                raise Interrupted(f"{done}, saved: run again to go on")
         readings.tell()
 
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
