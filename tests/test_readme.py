@@ -33,6 +33,7 @@ FOREIGN = {
     "bash",
     "jupyter lab",
     "pytest",
+    "accelerate launch",
 }
 DVC = {
     "repro",

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from satjepa.figures import architecture
 from satjepa.figures import model as inside
 
 
@@ -98,7 +99,7 @@ def test_the_architecture_has_a_shape_under_each_name_and_dashes_for_what_is_abs
         {"adapter": "(B, 112, 128)", "predictor": "(B, 64, 128)"}, ["predictor"]
     )
     texts = [text.get_text() for text in fig.axes[0].texts]
-    assert {*inside.BOXES} <= {*texts}
+    assert {*architecture.BOXES} <= {*texts}
     assert "(B, 112, 128)" in texts and "(B, 64, 128)" not in texts
     boxes = [patch.get_linestyle() for patch in fig.axes[0].patches]
     arrows = [text.arrow_patch for text in fig.axes[0].texts if getattr(text, "arrow_patch", None)]
@@ -106,4 +107,4 @@ def test_the_architecture_has_a_shape_under_each_name_and_dashes_for_what_is_abs
     assert [arrow.get_linestyle() for arrow in arrows].count(":") == 3, "to it, and two from it"
     with pytest.raises(ValueError, match="no box 'adaptor'"):
         inside.architecture({"adaptor": ""})
-    assert {name for arrow in inside.ARROWS for name in arrow} == {*inside.BOXES}
+    assert {name for arrow in architecture.ARROWS for name in arrow} == {*architecture.BOXES}
