@@ -28,9 +28,8 @@ class Batch(TypedDict, total=False):
     oracle_mean: Tensor  # (B,3,H,W): expected image of t+1, known in the demo world only
     oracle_sample: Tensor  # (B,3,H,W): one draw of it
     process: Tensor  # (B,1,H,W) uint8: what changed the pixel
-    text_t: dict[
-        str, Tensor
-    ]  # hidden (B,3,L,D), mask (B,3,L) bool, pooled (B,3,P); the 3 as in `Captions`
+    # hidden (B,3,L,D), mask (B,3,L) bool, pooled (B,3,P); the 3 as in `Captions`
+    text_t: dict[str, Tensor]
     text_tp1: dict[str, Tensor]
     latent_tp1: Tensor  # (B,C,h,w) of RGB(t+1)
     meta: list[dict[str, Any]]  # B x {region, year (of t), x, y, preset, aug}

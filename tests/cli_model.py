@@ -5,6 +5,7 @@ from typer.testing import CliRunner, Result
 
 from satjepa import cli
 from satjepa.config import Params
+from satjepa.models.joint import JointModel
 
 
 class Model(torch.nn.Module):
@@ -17,9 +18,10 @@ class Model(torch.nn.Module):
         torch.nn.init.ones_(self.backbone.weight), torch.nn.init.zeros_(self.backbone.bias)
         self.scale = torch.nn.Parameter(torch.zeros(1))
 
-    @property
-    def strength(self) -> float:
-        return self.params.sample.strength
+    guidance = JointModel.guidance
+    steps = JointModel.steps
+    strength = JointModel.strength
+    sampler = JointModel.sampler
 
     def state(self) -> dict:
         return {"scale": self.scale.data}

@@ -1,4 +1,3 @@
-"""What a forecast is compared with.
-
-Every baseline is a `Forecaster`, as our model is: evaluation has one loop.
+"""What a forecast is compared with. Every baseline is a `Forecaster`, as our model is: evaluation
+has one loop.
 """

@@ -57,7 +57,10 @@ def build_arm(name: str, params: Params) -> Any:
             return PredRNN(side, **settings)
         case "mcvd":
             return MCVD(side, **settings)
-    return _stable_diffusion(arm, params)
+        case "sd35" | "sd35_lora":
+            return _stable_diffusion(arm, params)
+        case kind:
+            raise AssertionError(f"build_arm has no case for the kind {kind}")
 
 
 def _stable_diffusion(arm: SD35 | SD35LoRA, params: Params) -> nn.Module:

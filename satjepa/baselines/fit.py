@@ -3,20 +3,21 @@ and resumed.
 
 What the loop asks of a model, an `nn.Module`:
 
-    Model(**sizes)                          `sizes` are the keys of the arm's `model` section in
-    params.yaml loss(batch, generator, step) -> (loss, parts)
+    Model(**sizes)
+        sizes       the keys of the arm's `model` and `sample` sections in params.yaml
+    loss(batch, generator, step) -> (loss, parts)
         batch       dict of `satjepa.data.pairs.collate`, its tensors on the device of the model
         generator   torch.Generator on the CPU, a function of (seed, step): noise, noise levels,
-        masks are drawn from
-                    it and then moved; the global generator is seeded likewise, for dropout
+                    masks are drawn from it and then moved; the global generator is seeded likewise,
+                    for dropout
         step        optimiser steps made so far, from 0
         loss        scalar with a gradient; only pixels valid in both years have a part in it
         parts       name -> detached scalar, a column of log.csv; not "grad_norm", "val_loss"
         In eval mode (`self.training` is False) the loss is what the weights are selected by: it is
         then asked without gradient and with the same generators each time, and `step` is the one
         just made.
-    forecast(batch, samples, seed) -> (samples, B, 3, H, W) float32 in [0, 1] on the CPU, in eval
-    mode, no gradient
+    forecast(batch, samples, seed) -> (samples, B, 3, H, W)
+        float32 in [0, 1] on the CPU; in eval mode, no gradient
 
 What a run leaves in its folder is that of `satjepa.training.loop`; the model's checkpoint holds the
 weights with the lowest validation loss, of their moving average where there is one. Frozen
@@ -170,8 +171,10 @@ class _State:
         """Within, the model has the averaged weights, where there are any."""
         own = {name: self.named[name].detach().clone() for name in self.average}
         self._copy(self.average)
-        yield
-        self._copy(own)
+        try:
+            yield
+        finally:
+            self._copy(own)
 
     @torch.no_grad()
     def _copy(self, weights: Tensors) -> None:

@@ -40,9 +40,8 @@ class MeanColour:
     """
 
     def forecast(self, batch: dict, samples: int = 1, seed: int = 0) -> Tensor:
-        """The mean colour of `rgb_t`, `samples` times: (samples, B, 3, H, W).
-
-        Black where no pixel is valid.
+        """The mean colour of `rgb_t`, `samples` times: (samples, B, 3, H, W). Black where no pixel
+        is valid.
         """
         rgb = batch["rgb_t"]
         valid = batch["valid_t"]
@@ -58,9 +57,8 @@ class OracleMean:
     """
 
     def forecast(self, batch: dict, samples: int = 1, seed: int = 0) -> Tensor:
-        """`oracle_mean`, `samples` times: (samples, B, 3, H, W).
-
-        KeyError for data without a known truth.
+        """`oracle_mean`, `samples` times: (samples, B, 3, H, W). KeyError for data without a known
+        truth.
         """
         return repeated(_truth(batch, "oracle_mean"), samples)
 
@@ -72,9 +70,8 @@ class OracleSample:
     """
 
     def forecast(self, batch: dict, samples: int = 1, seed: int = 0) -> Tensor:
-        """`oracle_sample`: (1, B, 3, H, W).
-
-        KeyError for data without a known truth; ValueError for samples > 1.
+        """`oracle_sample`: (1, B, 3, H, W). KeyError for data without a known truth; ValueError for
+        samples > 1.
         """
         if samples != 1:
             raise ValueError(f"the demo world holds one oracle sample of each year, not {samples}")

@@ -26,9 +26,8 @@ Sampling = Literal["none", "scheduled", "reverse"]
 
 
 def fold(frames: Tensor, p: int) -> Tensor:
-    """Space to depth: (...,C,H,W) -> (...,p p C,H/p,W/p).
-
-    Channel (dy p + dx) C + c: the colour runs fastest.
+    """Space to depth: (...,C,H,W) -> (...,p p C,H/p,W/p). Channel (dy p + dx) C + c: the colour
+    runs fastest.
     """
     *lead, channels, height, width = frames.shape
     cut = frames.reshape(-1, channels, height // p, p, width // p, p)  # (N,C,h,dy,w,dx)

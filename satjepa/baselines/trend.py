@@ -1,6 +1,5 @@
-"""What the past of a pixel alone says of its next year: its mean, and its straight line.
-
-Nothing is trained.
+"""What the past of a pixel alone says of its next year: its mean, and its straight line. Nothing is
+trained.
 """
 
 from typing import Any

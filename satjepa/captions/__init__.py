@@ -1,3 +1,3 @@
 """Captions: measured from pixels (`rules`) or written by a model (`vlm`), kept in a `table`, made
-vectors (`text`).
+vectors (`embeddings`) and kept in a `store`. `cover`: what a pixel is covered by.
 """

@@ -164,9 +164,7 @@ class TextEncoders(nn.Module):
     def encode(
         self, texts: list[str], max_length: int, batch: int = 64
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """(hidden (L,D), pooled (P,)) of each text, L its own number of tokens, at most
-        max_length.
-        """
+        """(hidden (L,D), pooled (P,)) of each text, L its own number of tokens."""
         out = []
         for start in range(0, len(texts), batch):
             rows = self(self.tokenize(texts[start : start + batch], max_length, pad=False))

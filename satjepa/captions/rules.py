@@ -2,11 +2,11 @@
 no hidden state.
 
     informative   how much of each cover (rounded to five percent), vigour of the vegetation,
-    brightness, contrast, tint
+                  brightness, contrast, tint
     geometric     parcels and their grid, roads and rivers, where the main covers lie, edges and
-    texture
+                  texture
     semantic      what the place is, the covers of each quarter, and signs of change that one image
-    can show
+                  can show
 
 The published system asks a vision-language model for the same three texts (`satjepa.captions.vlm`).
 `satjepa.captions.cover` finds the cover of each pixel; here it is put into words. The first row of

@@ -21,7 +21,9 @@ Checkpoint = Annotated[
         "pipeline, else assets/demo_model, which is shipped]."
     ),
 ]
-Samples = Annotated[int, typer.Option(min=1, help="Size of the ensemble.")]
+Samples = Annotated[
+    int | None, typer.Option(min=1, help="Size of the ensemble [that of params.yaml].")
+]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same forecast.")]
 White = Annotated[
     float | None,

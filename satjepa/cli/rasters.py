@@ -36,7 +36,13 @@ Guidance = Annotated[
     float | None, typer.Option(help="Classifier-free guidance [that of params.yaml].")
 ]
 Strength = Annotated[
-    float, typer.Option(help="1: from pure noise. Below: from the last image, not zero-RGB.")
+    float | None,
+    typer.Option(
+        help="1: from pure noise. Below: from the last image, not zero-RGB [that of params.yaml]."
+    ),
+]
+Compile = Annotated[
+    str | None, typer.Option("--compile", help="auto, on or off [that of params.yaml].")
 ]
 Years = Annotated[
     list[int] | None,
@@ -47,10 +53,11 @@ Years = Annotated[
 @app.command()
 @plainly
 def forecast(
-    images: Images = None, out: Out = None, example: Example = False, samples: Samples = 8,
+    images: Images = None, out: Out = None, example: Example = False, samples: Samples = None,
     seed: Seed = 0, checkpoint: Checkpoint = None, picture: Picture = None,
     no_picture: NoPicture = False, truth: Truth = None, white: White = None, steps: Steps = None,
-    guidance: Guidance = None, strength: Strength = 1.0, year: Years = None,
+    guidance: Guidance = None, strength: Strength = None, compiled: Compile = None,
+    year: Years = None,
 ) -> None:  # fmt: skip
     """Forecast the year after the last of the images, on their grid and in their units; draw it."""
     from satjepa.forecast.load import load
@@ -74,7 +81,8 @@ def forecast(
     if truth:
         check_truth(request, truth)
     folder = common.existing(checkpoint)
-    model = load(folder, steps=steps, guidance=guidance, strength=strength)
+    model = load(folder, steps=steps, guidance=guidance, strength=strength, compile=compiled)
+    samples = samples or model.joint.params.sample.samples
     typer.echo(f"model {folder} ({model.name}); {model.sampler}")
     members = Members(middle(request.shape), min(MEMBERS, samples))
     started = time.perf_counter()
@@ -176,6 +184,7 @@ AsPublished = Annotated[
     ),
 ]
 Backbone = Annotated[str | None, typer.Option(help="Folder or hub id of SD 3 [the checkpoint's].")]
+Published = Annotated[int, typer.Option("--samples", min=1, help="Size of the ensemble.")]
 Year = Annotated[int | None, typer.Option(help="Year of the tile [from its name].")]
 
 
@@ -185,7 +194,7 @@ def inference(
     output_dir: Folder, checkpoint: AnyCheckpoint = None, input_tif: Tile = None,
     gt_tif: Truths = None, diffusion_steps: DiffusionSteps = 20,
     noise_strength: NoiseStrength = 0.35, multi_step: MultiStep = 1,
-    caption_dir: CaptionFolder = None, as_published: AsPublished = False, samples: Samples = 1,
+    caption_dir: CaptionFolder = None, as_published: AsPublished = False, samples: Published = 1,
     seed: Seed = 0, white: White = None, backbone: Backbone = None, year: Year = None,
 ) -> None:  # fmt: skip
     """Forecast a tile as the published model card describes it: GeoTIFFs, a picture, scores against

@@ -15,7 +15,7 @@ from satjepa.cli.common import Checkpoint, app, plainly
 @plainly
 def train(
     run_dir: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/scratch"),
-    arm: Annotated[str | None, typer.Option(help="An ablation of params.yaml.")] = None,
+    arm: Annotated[str | None, typer.Option(help="An arm of params.yaml.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the seed in params.yaml.")] = None,
     resume: Annotated[str, typer.Option(help="auto, no, or the folder of a checkpoint.")] = "auto",
     minutes: Annotated[
@@ -46,8 +46,10 @@ def evaluate(
     """Score a trained model on the held-out regions of every preset."""
     from satjepa.assemble import load_model
     from satjepa.config import load_params
+    from satjepa.data.share import Share
     from satjepa.evaluation.score import score_run
 
+    Share.mine()  # of several processes: each takes its GPU before a model goes to one
     scores = score_run(load_model(common.existing(checkpoint)), load_params(), out)
     typer.echo(scores.round(3).T.to_string())
 

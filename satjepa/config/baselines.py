@@ -10,8 +10,9 @@
           train: {lr: 2.0e-3}       # ... but for what an arm says itself
           sample: {}                # how forecasts are drawn: trains nothing anew
 
-To add a baseline: a section class and a member of `Kind` here, its network in satjepa/baselines/,
-one line in `satjepa.baselines.arms.build_arm`, one arm in params.yaml.
+To add a baseline: its sizes in `satjepa.config.sizes`, a section class and its name in `Arm` here,
+its network in satjepa/baselines/ with a case in `satjepa.baselines.arms.build_arm`, an arm in
+params.yaml. A new file in satjepa/baselines/ is code that all baselines stand on: they train again.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Fit(Section):
 
     Every `val_every` steps, a divisor of `steps`, a line of log.csv ends, with the loss on
     `val_patches` of the validation part (0: all); the weights with the lowest are kept. schedule:
-    of the learning rate; `warmup` is in steps and for "warmup" alone. grad_clip 0: no clipping.
-    ema 0: no averaged weights.
+    of the learning rate; `warmup` is in steps and for "warmup" alone. grad_clip 0: no clipping. ema
+    0: no averaged weights.
     """
 
     steps: Count

@@ -21,7 +21,8 @@ from satjepa.config.params import Params, from_dict
 from satjepa.paths import root
 
 BASE = "base"
-OF_ARMS = ("backbone", "captions", "loss", "model", "train")  # sections that an arm may change
+# What an arm may change: of captions and the backbone's weights all arms have the same, made once.
+OF_ARMS = ("backbone.layout", "backbone.lora_", "loss.", "model.", "train.")
 ARMS = (("arms",), ("baselines", "arms"))  # where null leaves an entry out
 
 
@@ -81,16 +82,27 @@ def read_params(path: Path) -> Any:
     values = read_yaml(path)
     if not isinstance(values, dict) or BASE not in values:
         return values
-    changes = {key: value for key, value in values.items() if key != BASE}
-    return merged(read_params(path.with_name(values[BASE])), changes)
+    base = values.pop(BASE)
+    file = path.with_name(base) if isinstance(base, str) and base else path
+    below = None if file == path else read_yaml(file)
+    if not isinstance(below, dict) or BASE in below:
+        accepted = "the name of a params file beside this one that has no base itself"
+        raise ConfigError(BASE, in_words(base), accepted)
+    return merged(below, values)
 
 
 def merged(base: dict[str, Any], changes: Mapping[str, Any], where: tuple[str, ...] = ()) -> Any:
-    """`base` with `changes`: mappings key by key, all else replaced, null arms left out."""
+    """`base` with `changes`: mappings key by key, all else replaced, null arms left out.
+
+    ConfigError for an arm to be left out that is not there.
+    """
     result = dict(base)
     for key, value in changes.items():
         if value is None and where in ARMS:
-            result.pop(key, None)
+            if key not in base:
+                accepted = f"one of {', '.join(base)}, to leave it out"
+                raise ConfigError(".".join((*where, key)), "null", accepted)
+            del result[key]
         elif isinstance(value, dict) and isinstance(result.get(key), dict):
             result[key] = merged(result[key], value, (*where, key))
         else:
@@ -129,9 +141,9 @@ def _with_arm(values: dict[str, Any], arm: str) -> dict[str, Any]:
     """The values of an arm. ConfigError, its key from `arms` on, for a wrong one."""
     try:
         for key, value in values["arms"][arm].items():
-            if key.split(".")[0] not in OF_ARMS:
-                sections = ", ".join(OF_ARMS)
-                accepted = f"keys of {sections}: an arm changes what is trained, and nothing else"
+            if not key.startswith(OF_ARMS):
+                sections = ", ".join(f"{start}*" for start in OF_ARMS)
+                accepted = f"{sections}: an arm changes what is trained, and nothing else"
                 raise ConfigError(key, repr(value), accepted)
         changed = with_keys(values, values["arms"][arm])
         require_fitting_layout(from_dict(changed))

@@ -59,6 +59,27 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def _parts_that_need_each_other_are_there(self) -> Self:
+        model, layout = self.model, self.backbone.layout
+        if model.variant == "published":  # has neither
+            return self
+        if model.context_merge > 1 and layout is not None:
+            accepted = "1 where backbone.layout gives the tokens"
+            raise refuse("model.context_merge", model.context_merge, accepted)
+        if model.coarse_rgb and not model.use_jepa:
+            accepted = "0 without model.use_jepa, whose tokens it is a part of"
+            raise refuse("model.coarse_rgb", model.coarse_rgb, accepted)
+        return self
+
+    @model_validator(mode="after")
+    def _captions_are_no_longer_than_the_text_is_kept(self) -> Self:
+        lengths, most = self.captions.lengths, self.captions.max_length
+        if lengths is not None and max(lengths) > most:
+            accepted = f"at most captions.max_length ({most}) each"
+            raise refuse("captions.lengths", list(lengths), accepted)
+        return self
+
+    @model_validator(mode="after")
     def _no_arm_has_the_name_of_a_baseline(self) -> Self:
         if both := sorted(self.arms.keys() & self.baselines.arms):
             raise refuse("arms", both, "names that baselines.arms has not, too: they name folders")

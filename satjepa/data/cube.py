@@ -1,6 +1,4 @@
-"""GeoTIFFs of one region -> one chunked xarray/Zarr cube with a validity mask, CRS and
-transform.
-"""
+"""GeoTIFFs of one region -> one chunked xarray/Zarr cube with mask, CRS and transform."""
 
 from __future__ import annotations
 

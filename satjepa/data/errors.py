@@ -23,9 +23,7 @@ class SceneError(Exception):
 
 
 class CorruptRasterError(SceneError):
-    """The file is no readable raster: truncated, damaged, or with blocks that were never
-    written.
-    """
+    """The file is no readable raster: truncated, damaged, or with blocks never written."""
 
 
 class BandCountError(SceneError):

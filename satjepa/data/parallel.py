@@ -17,9 +17,8 @@ def in_threads(
     let other threads run.
 
     Results come in the order of the items. The first error is raised in its place, and what has not
-    begun is dropped,
-    as it is where the generator is closed: close it where something else than an error in `work`
-    may end its use.
+    begun is dropped, as it is where the generator is closed: close it where something else than an
+    error in `work` may end its use.
     """
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MOST)) as pool:
         yield from pool.map(work, items)

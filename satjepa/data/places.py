@@ -82,9 +82,7 @@ class Place:
         return torch.from_numpy(decode_alphaearth(codes)), valid
 
     def valid_share(self, patch: int, corners: list[tuple[int, int]]) -> np.ndarray:
-        """Share of valid pixels (years, windows) of windows of `patch` pixels at `corners` (x,
-        y).
-        """
+        """Valid share (years, windows) of windows of `patch` pixels at `corners` (x, y)."""
         total = np.pad(
             self["valid"].cumsum(1, np.int32).cumsum(2, np.int32), ((0, 0), (1, 0), (1, 0))
         )

@@ -1,9 +1,9 @@
 """Find and check the GeoTIFFs of the published layout, one folder a region, one scene a year.
 
-    <root>/<Region>/s2_rgb_<Region>_<YEAR>_10km.tif           3 bands (see rasters.rgb_scale for the
-    accepted scales)
-    <root>/<Region>/gee_embeddings_<Region>_<YEAR>_10km.tif   64 bands, optional; `embedding_` is
-    accepted as well
+    <root>/<Region>/s2_rgb_<Region>_<YEAR>_10km.tif  3 bands (see rasters.rgb_scale for the accepted
+        scales)
+    <root>/<Region>/gee_embeddings_<Region>_<YEAR>_10km.tif  64 bands, optional; `embedding_` is
+        accepted as well
     <root>/<Region>/truth/<layer>_<Region>_<YEAR>.tif         of the demo world only
 
 The name of the folder is the region. Files with other names, and embeddings of a year without RGB,

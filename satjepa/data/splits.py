@@ -1,11 +1,9 @@
-"""Which samples train, which validate, which test: one JSON file with a hash, and a guard against
-leaks.
+"""Which samples train, which validate, which test: one JSON file with a hash, and a guard.
 
-region      whole regions held out (default)
-year        the last pair of years of every region held out, the one before it for validation
-published   random patches, as in the published code, for comparison only. LEAKY: the same places,
-and often the
-            very images that are to be forecast, are trained on.
+    region      whole regions held out (default)
+    year        the last pair of years of every region held out, the one before it for validation
+    published   random patches, as in the published code, for comparison only. LEAKY: the same
+                places, and often the very images that are to be forecast, are trained on.
 
 `satjepa.data.draw` makes one from cubes.
 """
@@ -147,10 +145,9 @@ class Split:
         later.
 
         `samples`: mappings with region, year (of t), x, y, as in batch["meta"]. A place is the
-        region (region and year
-        splits: training windows cover all of it) or the window of `patch` pixels (published split,
-        where an overlap counts). Whoever trained with another split than this one must be asked
-        with that one.
+        region (region and year splits: training windows cover all of it) or the window of `patch`
+        pixels (published split, where an overlap counts). Whoever trained with another split than
+        this one must be asked with that one.
         """
         last = self._last_training_year()
         for sample in samples:

@@ -36,12 +36,10 @@ class Scores:
     """One row of a table and what it was made of."""
 
     row: dict[str, str | int | float | None]  # None: could not be measured here
-    patches: (
-        pd.DataFrame
-    )  # one line per patch: where it is, its scores, the pixels they are means of
-    settings: dict[
-        str, object
-    ]  # what the numbers depend on; the same for all rows of one evaluation
+    # one line per patch: where it is, its scores, the pixels they are means of
+    patches: pd.DataFrame
+    # what the numbers depend on; the same for all rows of one evaluation
+    settings: dict[str, object]
     ranks: list[float]  # rank histogram of the ensemble, (samples + 1) counts of pixels and bands
 
 
@@ -50,9 +48,8 @@ class _Truth:
     """What forecasts of one batch are compared with."""
 
     target: Tensor  # (B, 3, H, W)
-    parts: dict[
-        str, Tensor
-    ]  # suffix of the metric -> the pixels it is about (B, 1, H, W) bool; "" is all valid ones
+    # suffix of the metric -> the pixels it is about (B, 1, H, W) bool; "" is all valid ones
+    parts: dict[str, Tensor]
     persistence: Tensor  # squared error of persistence at each pixel (B, 1, H, W)
     features: Features | None
 

@@ -63,6 +63,11 @@ def samplers(model: JointModel) -> dict[str, JointModel]:
     return {OURS: model, INITIALISED: model.with_sampling(strength=STRENGTH)}
 
 
+def samples_of(params: Params) -> dict[str, int]:
+    """Forecasts of a place by the name of a row, where they are more than one."""
+    return {OURS: params.sample.samples}
+
+
 def untimed(scores: Scores) -> dict[str, Any]:
     """A row without what depends on the machine and the hour: equal runs must write equal bytes."""
     return {name: value for name, value in scores.row.items() if name != TIME}
@@ -76,7 +81,7 @@ def score_run(
     """
     rows = []
     for preset in params.data.presets[: 1 if ablation else None]:
-        rows += score(samplers(model), params, preset, {OURS: params.sample.samples}, params.seed)
+        rows += score(samplers(model), params, preset, samples_of(params), params.seed)
     return write_scores(rows, path)
 
 

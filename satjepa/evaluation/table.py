@@ -47,9 +47,8 @@ def combine_seeds(rows: list[dict]) -> dict:
 
     `seeds` counts the tables. Where all metrics agree (`SAME`), nothing was trained: `seeds` is 1
     and there is no `<metric>_std`, as for one table. What one of them could not measure is None.
-    Raises ValueError if they are not rows
-    of the same thing: another model, preset, n or number of samples, or other columns (`lpips` and
-    `lpips_rand` must never be averaged).
+    Raises ValueError if they are not rows of the same thing: another model, preset, n or number of
+    samples, or other columns (`lpips` and `lpips_rand` must never be averaged).
     """
     first = rows[0]
     for row in rows[1:]:
@@ -81,11 +80,11 @@ def markdown_table(
     """The Markdown table of a CSV by `write_table`, for one preset if given.
 
     columns: of `COLUMNS`; those the CSV does not have are left out. A value that was not measured
-    is an en dash.
-    title: heading of the models' column. without: how the names of rows begin that are left out.
-    bold: the best number of each column that has a best end, the rows `BESIDE` the contest aside.
-    costs: what each system cost, where the seeds of an experiment stand beside the CSV
-        (seed-*/costs.csv): the least over the seeds, as whatever else a machine did then only adds.
+    is an en dash. title: heading of the models' column. without: how the names of rows begin that
+    are left out. bold: the best number of each column that has a best end, the rows `BESIDE` the
+    contest aside. costs: what each system cost, where the seeds of an experiment stand beside the
+    CSV (seed-*/costs.csv): the least
+        over the seeds, as whatever else a machine did then only adds.
     notes: below the table, what a reader must know, from the CSV's settings.
     """
     csv = Path(csv)

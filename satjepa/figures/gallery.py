@@ -92,11 +92,9 @@ def _places(batch: dict[str, Any], chosen: Sequence[int]) -> list[str]:
 
 
 def reliability(forecasts: Mapping[str, Tensor], batch: dict[str, Any], bins: int = 10) -> Figure:
-    """Do ensembles mean what they say?
-
-    Left: rank of the truth among the members, flat if it is like one more of them. Right: pixels by
-    the spread of the members there, and how far off the mean is; a reliable ensemble keeps the
-    line.
+    """Do ensembles mean what they say? Left: rank of the truth among the members, flat if it is
+    like one more of them. Right: pixels by the spread of the members there, and how far off the
+    mean is; a reliable ensemble keeps the line.
     """
     fig, axes = figure(1, 2, 7.6, 2.9)
     left, right = axes[0]

@@ -1,5 +1,4 @@
 """The figures of the notebooks; those of all systems together are in `satjepa.figures.gallery`.
-
 Each function returns a matplotlib Figure; `show` displays, `save` writes it.
 """
 

@@ -130,7 +130,7 @@ class Model:
     def forecast(
         self,
         *images: str | Path,
-        samples: int = 8,
+        samples: int | None = None,
         seed: int = 0,
         years: Sequence[int] | None = None,
         white: float | None = None,
@@ -139,9 +139,10 @@ class Model:
         """Forecast the year after the last of the images: RGB GeoTIFFs of one grid, one a year,
         oldest first.
 
-        samples: members of the ensemble. seed: the same one gives the same forecast. years: of the
-        last image or of each; default: from the file names. white: value in [0, 1] shown as white;
-        default: 1 for uint8, else as in training. log: is told what is done, a line at a time.
+        samples: members of the ensemble; default: `sample.samples` of params.yaml. seed: the same
+        one gives the same forecast. years: of the last image or of each; default: from the file
+        names. white: value in [0, 1] shown as white; default: 1 for uint8, else as in training.
+        log: is told what is done, a line at a time.
         All members stay in memory, 12 bytes a pixel and member.
 
         Raises ForecastError and SceneError for images that cannot be forecast as asked.
@@ -149,6 +150,7 @@ class Model:
         if not images:
             raise ForecastError("no image: give at least that of the last year")
         request = check_files(images, None, years)
+        samples = samples or self.joint.params.sample.samples
         height, width = request.shape
         members = Members((0, 0, width, height), samples)
         made = self.make(request, samples, seed, white, log, members)
@@ -157,7 +159,7 @@ class Model:
     def make(
         self,
         request: Request,
-        samples: int = 8,
+        samples: int,
         seed: int = 0,
         white: float | None = None,
         log: Callable[[str], None] = no_log,
@@ -176,7 +178,7 @@ class Model:
         """What the GeoTIFF says of the model: its name and the settings of the sampler."""
         return {
             "MODEL": self.name,
-            "STEPS": str(self.steps),
+            "STEPS": str(self.joint.steps),
             "GUIDANCE": f"{self.joint.guidance:g}",
             "STRENGTH": f"{self.joint.strength:g}",
         }
@@ -184,17 +186,7 @@ class Model:
     @property
     def sampler(self) -> str:
         """The same in words, and whether a pixel of the last image reaches the sampler."""
-        start = "pure noise, strict zero-RGB"
-        if self.joint.strength != 1:
-            start = f"the last image, strength {self.joint.strength:g}: not zero-RGB"
-        guidance = self.joint.guidance
-        return f"{self.steps} steps from {start}; guidance {guidance:g}"
-
-    @property
-    def steps(self) -> int:
-        """Steps of the sampler that are taken: the published one takes one, whatever it is told."""
-        config = self.joint.params
-        return 1 if config.model.variant == "published" else config.sample.steps
+        return self.joint.sampler
 
 
 def default_checkpoint() -> Path:

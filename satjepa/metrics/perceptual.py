@@ -248,9 +248,8 @@ class Perceptual:
 
     @torch.no_grad()
     def distance(self, a: Features, b: Features) -> Tensor:
-        """LPIPS between the images of two batches: (B,) float64.
-
-        Equal to the package's `LPIPS.forward`.
+        """LPIPS between the images of two batches: (B,) float64. Equal to the package's
+        `LPIPS.forward`.
         """
         total = 0
         with torch.autocast(self.device.type, enabled=False):

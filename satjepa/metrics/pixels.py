@@ -87,9 +87,8 @@ def psnr_of(mse_value: Tensor) -> Tensor:
 
 
 def psnr(pred: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio in dB: (B,).
-
-    A table's `psnr` is the mean of these, not the PSNR of the pooled MSE.
+    """Peak signal-to-noise ratio in dB: (B,). A table's `psnr` is the mean of these, not the PSNR
+    of the pooled MSE.
     """
     return psnr_of(mse(pred, target, valid))
 

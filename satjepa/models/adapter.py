@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from satjepa.contracts import CAPTION_KINDS, SEMANTIC
 from satjepa.models.caption_forecaster import Caption
 from satjepa.models.layers import Attention, mlp, zero_linear
 
-STREAMS = 3  # informative, geometric, semantic
+STREAMS = len(CAPTION_KINDS)
 
 
 def fitted(caption: Caption, length: int) -> Caption:
@@ -206,9 +207,10 @@ class Adapter(nn.Module):
         where = self.position(self.merged(self.positions[None]).mean(2))  # (1,N',joint)
         known = self.out(self.gather(self.merged(h).flatten(2)))  # (B,N',joint)
         x = torch.where(kept, what, self.null) + where + known  # (B,N',joint)
-        context = torch.cat([x, hidden[:, 2, : self.lengths[2]] + self.stream], 1)  # (B,N'+L,joint)
-        said = torch.cat([h.mean(1), pooled[:, 0], pooled[:, 1]], -1)  # (B,dim+2P)
-        return context, pooled[:, 2] + self.pool(said)  # (B,P)
+        semantic = hidden[:, SEMANTIC, : self.lengths[SEMANTIC]]
+        context = torch.cat([x, semantic + self.stream], 1)  # (B,N'+L,joint)
+        others = [pooled[:, kind] for kind in range(STREAMS) if kind != SEMANTIC]  # 2 x (B,P)
+        return context, pooled[:, SEMANTIC] + self.pool(torch.cat([h.mean(1), *others], -1))
 
     def words(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Captions (B,3,L,joint), mask (B,3,L) -> the words of all three in a row, (B,M,dim),
@@ -229,9 +231,7 @@ class Adapter(nn.Module):
         return x.flatten(3, 4).flatten(1, 2)
 
     def spoken(self, captions: Caption, drop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The captions as they are heard: empty text where ``drop`` (B,) is set, zeros at
-        padding.
-        """
+        """The captions that are read: empty text where ``drop`` (B,) is set, zeros at padding."""
         mask = torch.where(drop[:, None, None], self.empty_mask, captions["mask"])
         hidden = torch.where(drop[:, None, None, None], self.empty_hidden, captions["hidden"])
         pooled = torch.where(drop[:, None, None], self.empty_pooled, captions["pooled"])

@@ -221,9 +221,7 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def encode(self, rgb: torch.Tensor) -> torch.Tensor:
-        """RGB (B, 3, H, W) in [0, 1] -> latent (B, 16, H/8, W/8), the posterior's mean,
-        normalised.
-        """
+        """RGB (B, 3, H, W) in [0, 1] -> latent (B, 16, H/8, W/8): the posterior's mean, scaled."""
         latent = self.vae.encode(2 * rgb.to(self.vae.device) - 1).latent_dist.mode()
         return (latent - self.vae.config.shift_factor) * self.vae.config.scaling_factor
 

@@ -33,15 +33,14 @@ class ForecastLayer(nn.Module):
 class CaptionForecaster(nn.Module):
     """Gated residual forecast of a caption embedding.
 
-        hidden(t+1) = hidden(t) + sigmoid(gate x) * delta x,      pooled(t+1) = pooled(t) + change
-        mean(x)
+        hidden(t+1) = hidden(t) + sigmoid(gate x) * delta x,  pooled(t+1) = pooled(t) + change
+            mean(x)
 
     x: the words of t, read through ``layers`` of cross-attention to the tokens of t+1. ``delta``
-    and ``change`` are
-    zero at the start: the forecaster starts as the identity (the published one claims that, and is
-    not). All L positions are forecast, as the caption of t+1 may be longer than that of t: past the
-    end of t's caption the base is zero, and the question a learned position. Padding is never
-    attended.
+    and ``change`` are zero at the start: the forecaster starts as the identity (the published one
+    claims that, and is not). All L positions are forecast, as the caption of t+1 may be longer than
+    that of t: past the end of t's caption the base is zero, and the question a learned position.
+    Padding is never attended.
     """
 
     def __init__(

@@ -81,8 +81,9 @@ def from_image(
 ) -> Tensor:  # fmt: skip
     """The published samplers, which begin from an image: K steps of strength / K along the flow.
 
-        z = (1 - strength) start + strength noise;   z <- z - (strength / K) v(z, strength (1 - i /
-        K)), i = 0 .. K - 1; z <- (1 - share) z + share anchor
+        z = (1 - strength) start + strength noise;
+        z <- z - (strength / K) v(z, strength (1 - i / K)), i = 0 .. K - 1;
+        z <- (1 - share) z + share anchor
 
     start, noise, anchor (B,C,h,w): the latent of year t, standard noise, and a latent that the
     result is drawn to. Evaluation takes one step, whatever it was asked for; the rollout takes K,

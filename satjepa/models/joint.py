@@ -69,6 +69,20 @@ class JointModel(nn.Module):
         return self.params.sample.guidance
 
     @property
+    def steps(self) -> int:
+        """Steps of the sampler that forecasts are drawn with."""
+        return self.params.sample.steps
+
+    @property
+    def sampler(self) -> str:
+        """The sampler in words, and whether a pixel of the last image reaches it."""
+        start = "pure noise, strict zero-RGB"
+        if self.strength != 1:
+            start = f"the last image, strength {self.strength:g}: not zero-RGB"
+        steps = "1 step" if self.steps == 1 else f"{self.steps} steps"
+        return f"{steps} from {start}; guidance {self.guidance:g}"
+
+    @property
     def jepa_comes_first(self) -> bool:
         """Whether I-JEPA is trained alone in the first steps (`train.jepa_share`); not so as
         published.

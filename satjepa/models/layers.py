@@ -15,9 +15,7 @@ def mlp(dim: int, ratio: int = 4) -> nn.Sequential:
 
 
 def zero_linear(in_dim: int, out_dim: int) -> nn.Linear:
-    """A linear layer that says nothing at the start, so that what it is added to starts
-    unchanged.
-    """
+    """A linear layer that starts at 0, so that what it is added to starts unchanged."""
     layer = nn.Linear(in_dim, out_dim)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

@@ -1,7 +1,7 @@
 """The three losses of the joint objective. Each returns (loss, dict of its named, unweighted,
 detached parts).
 
-L = ijepa * L_IJEPA + sd * L_flow + caption * L_caption
+    L = ijepa * L_IJEPA + sd * L_flow + caption * L_caption
 """
 
 from dataclasses import dataclass
@@ -61,13 +61,14 @@ def ijepa_loss(
     weight_feat (B,M) >= 0: how much of each is valid, None = all ones. What has weight 0 enters
     nothing, a sample without anything valid no contrastive part.
 
-        l1 = mean |p - y|      cosine = 1 - mean cos(p, y)      feature = mean |LN p_feat - LN
-        y_feat| spatial = (s(p) - s(y))^2, s = standard deviation over the tokens; "scalar": s
-        averaged over batch and channels
-                  first (published: opposite errors cancel); "channel": compared per sample and
-                  channel, then averaged
-        contrastive = cross-entropy of cos(mean_i p, mean_j y) / temperature against the diagonal, 0
-        if B = 1
+        l1          = mean |p - y|
+        cosine      = 1 - mean cos(p, y)
+        feature     = mean |LN p_feat - LN y_feat|
+        spatial     = (s(p) - s(y))^2, s = standard deviation over the tokens; "scalar": s averaged
+                      over batch and channels first (published: opposite errors cancel); "channel":
+                      compared per sample and channel, then averaged
+        contrastive = cross-entropy of cos(mean_i p, mean_j y) / temperature against the diagonal,
+                      0 if B = 1
     """
     weight = pred.new_ones(pred.shape[:2]) if weight is None else weight
     deviation_p = _deviation(pred, weight)
@@ -107,13 +108,16 @@ def caption_loss(
 ) -> Loss:
     """Forecast against observed caption of t+1.
 
-    pred, target (B,L,T): T5 states; mask (B,L) bool: words of the observed caption, None = all. m =
-    mean over words.
+    pred, target (B,L,T): T5 states; mask (B,L) bool: words of the observed caption, None = all.
+    m = mean over words.
 
-        mse = mean (p - y)^2      cosine = 1 - mean cos(m_p, m_y)      contrastive as in
-        `ijepa_loss`, of m_p, m_y pooled = mean |q_p - q_y|^2 / |q_y|^2, where ``pooled`` = forecast
-        and observed CLIP vectors (B,P) are given silence = mean p^2 past the end of the observed
-        caption: there the backbone is used to zeros
+        mse         = mean (p - y)^2
+        cosine      = 1 - mean cos(m_p, m_y)
+        contrastive as in `ijepa_loss`, of m_p, m_y
+        pooled      = mean |q_p - q_y|^2 / |q_y|^2, where ``pooled`` = forecast and observed CLIP
+                      vectors (B,P) are given
+        silence     = mean p^2 past the end of the observed caption: there the backbone is used to
+                      zeros
 
     ``target`` past its mask enters nothing. Masks, ``pooled`` and ``silence`` are ours, not in the
     published loss.

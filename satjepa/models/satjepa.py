@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from satjepa.contracts import SEMANTIC
 from satjepa.models.adapter import STREAMS, Adapter, Drops, TemporalAttention, fitted
 from satjepa.models.backbone import Backbone
 from satjepa.models.caption_forecaster import Caption, CaptionForecaster
@@ -63,16 +64,15 @@ class SatJepa(JointModel):
         positions = sincos_2d(m.encoder.dim, grid) if layout is None else layout["positions"]
         check_model(m, grid, positions, layout)
         self.lengths = tuple(params.captions.lengths or (len(empty["mask"]),) * STREAMS)
-        self.cells = (
-            1 if layout is None else isqrt(layout["embedding.weight"].shape[1] // 64)
-        )  # a side of a patch
+        # a side of a patch
+        self.cells = 1 if layout is None else isqrt(layout["embedding.weight"].shape[1] // 64)
         if m.use_jepa:
             self._add_jepa(grid, backbone)
         if m.use_captions:
             f = m.forecaster
             self.forecaster = CaptionForecaster(
-                self.lengths[2], empty["hidden"].shape[-1], backbone.pooled_dim, m.encoder.dim,
-                f.dim, f.layers, f.heads,
+                self.lengths[SEMANTIC], empty["hidden"].shape[-1], backbone.pooled_dim,
+                m.encoder.dim, f.dim, f.layers, f.heads,
             )  # fmt: skip
         self.adapter = Adapter(
             m.encoder.dim, positions, empty, m.adapter.dim, m.adapter.layers, m.adapter.heads,
@@ -173,8 +173,8 @@ class SatJepa(JointModel):
                 for name, value in empty.items()
             }
         text = fitted(batch["text_t"], max(self.lengths))  # (B,3,L,...)
-        semantic = {name: value[:, 2] for name, value in text.items()}
-        forecast = self.forecaster(fitted(semantic, self.lengths[2]), tokens.detach())
+        semantic = {name: value[:, SEMANTIC] for name, value in text.items()}
+        forecast = self.forecaster(fitted(semantic, self.lengths[SEMANTIC]), tokens.detach())
         forecast = fitted(forecast, max(self.lengths))  # (B,L,...)
         return {
             name: torch.cat([value[:, :2], forecast[name][:, None]], 1)
@@ -250,10 +250,10 @@ class SatJepa(JointModel):
 
     def caption_loss(self, batch: Batch, captions: Caption) -> Loss:
         """Forecast semantic caption against the caption written from RGB(t+1)."""
-        words = {name: value[:, 2] for name, value in captions.items()}
-        forecast = fitted(words, self.lengths[2])  # (B,L,...)
-        words = {name: value[:, 2] for name, value in batch["text_tp1"].items()}
-        observed = fitted(words, self.lengths[2])
+        words = {name: value[:, SEMANTIC] for name, value in captions.items()}
+        forecast = fitted(words, self.lengths[SEMANTIC])  # (B,L,...)
+        words = {name: value[:, SEMANTIC] for name, value in batch["text_tp1"].items()}
+        observed = fitted(words, self.lengths[SEMANTIC])
         pooled = (forecast["pooled"], observed["pooled"])
         return caption_loss(forecast["hidden"], observed["hidden"], observed["mask"], pooled)
 

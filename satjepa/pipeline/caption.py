@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from satjepa.assemble import captions_file, dataset
+from satjepa.assemble import captions_file, dataset, the_device
 from satjepa.captions import rules
 from satjepa.captions.table import Captioner, caption_patches
 from satjepa.config import ConfigError, Params, load_params
@@ -44,7 +44,7 @@ def captioner_of(params: Params) -> Captioner:
     from satjepa.captions import vlm
 
     _require_version(params, vlm.PROMPT_VERSION)
-    return vlm.VlmCaptioner.from_pretrained(name)
+    return vlm.VlmCaptioner.from_pretrained(name, device=str(the_device()))
 
 
 def _require_version(params: Params, version: int) -> None:

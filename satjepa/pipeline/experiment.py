@@ -50,7 +50,7 @@ def with_seed(params: Path, seed: int) -> str:
 
 def lay_out(folder: Path, params: str) -> None:
     """Bring `folder` up to this work tree (what git tracks or would), with the text `params` as its
-    params.yaml.
+    params.yaml; code and notebooks that this one no longer has are deleted there.
 
     The folder is a git and a DVC repository of its own on the cache of this one; its results and
     its dvc.lock stay.
@@ -58,10 +58,14 @@ def lay_out(folder: Path, params: str) -> None:
     here = root()
     listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listing, cwd=here, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, names.split("\0")):
+    listed = {name for name in names.split("\0") if (here / name).is_file()}
+    for file in [*(folder / "satjepa").rglob("*.py"), *(folder / "notebooks").glob("*.ipynb")]:
+        if file.relative_to(folder).as_posix() not in listed:
+            file.unlink()
+    for name in sorted(listed):
         source = here / name
         target = folder / name
-        if source.is_file() and name not in RESULTS:
+        if name not in RESULTS:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
     if not (folder / ".git").exists():
@@ -152,9 +156,7 @@ def _hear_interrupts() -> None:
 
 
 def run_seed(name: str, params: Path, seed: int, minutes: float | None, workers: int) -> int:
-    """One seed of an experiment, from its checkout to its results; returns the status of
-    `repro`.
-    """
+    """One seed of an experiment, from checkout to results; returns the status of `repro`."""
     folder = root() / ".work" / f"{name}-{seed}"
     lay_out(folder, with_seed(params, seed))
     clock = folder / ".dvc/tmp/seconds.json"

@@ -34,9 +34,7 @@ class ExperimentError(RuntimeError):
 
 
 def collect(folder: Path, target: Path, seconds: list[float], workers: int) -> None:
-    """Copy the results to `target` and write down what they were made with, and what each run
-    took.
-    """
+    """Copy the results to `target`; write down what they were made with, and what runs took."""
     import torch
 
     for name in RESULTS:

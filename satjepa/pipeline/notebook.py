@@ -47,9 +47,7 @@ def table(
     columns: Sequence[str] | None = None,
     digits: int = 3,
 ) -> pd.DataFrame:
-    """Rows as a data frame for display: the chosen columns that exist, numbers rounded to
-    `digits`.
-    """
+    """Rows as a data frame to display: the chosen columns that exist, rounded to `digits`."""
     import pandas as pd
 
     frame = pd.DataFrame(rows)

@@ -120,9 +120,7 @@ def scrub(notebook: Any) -> Any:
 
 
 def _joined(outputs: list[Any]) -> list[Any]:
-    """The outputs without stderr, in which stdout that is interrupted by nothing else is one
-    piece.
-    """
+    """The outputs without stderr; stdout that nothing else interrupts is one piece."""
     kept: list[Any] = []
     for output in outputs:
         if output.output_type == "stream" and output.name == "stderr":

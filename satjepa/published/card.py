@@ -155,8 +155,7 @@ def as_called(
     steps from `strength`.
 
     heard: whether it is given captions. ForecastError for numbers out of range, and for what only
-    the variant
-    `published` can do: one step whatever is asked for, a forecast without captions.
+    the variant `published` can do: one step whatever is asked for, a forecast without captions.
     """
 
     if steps < 1 or not 0 < strength <= 1:

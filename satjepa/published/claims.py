@@ -28,10 +28,8 @@ if TYPE_CHECKING:
 def heed_steps(
     models: dict[str, JointModel], params: Params, steps: Sequence[int], count: int = 8
 ) -> pd.DataFrame:
-    """Is the number of sampling steps heeded?
-
-    One row a model: the largest difference of any value of any pixel between forecasts of
-    `steps[0]` steps and of each other number.
+    """Is the number of sampling steps heeded? One row a model: the largest difference of any value
+    of any pixel between forecasts of `steps[0]` steps and of each other number.
     """
     rows = {}
     batch = sample_batch(params, count)
@@ -103,10 +101,11 @@ def _semantic(model: JointModel, batch: dict[str, Any], shift: int = 0) -> Tenso
 def forecast_captions(
     models: dict[str, JointModel], params: Params, count: int = 96
 ) -> pd.DataFrame:
-    """Is the caption of t+1 forecast better than by repeating that of t?
+    """Is the caption of t+1 forecast better than by repeating that of t? Only where the semantic
+    caption changes.
 
-    Only where the semantic caption changes. One row a forecast: cosine of its mean state to that of
-    the caption of t+1, and mean squared error of all its states, both over the words of t+1.
+    One row a forecast: cosine of its mean state to that of the caption of t+1, and mean squared
+    error of all its states, both over the words of t+1.
     """
     batch = sample_batch(params, count)
     truth = batch["text_tp1"]["hidden"][:, SEMANTIC]  # (B,L,T)

@@ -3,9 +3,8 @@ scored if asked.
 
 The tile is forecast at its own resolution, in overlapping patches, with captions that are found:
 those the pipeline wrote (captions.parquet), or a JSON file for each patch or for the tile.
-`as_published` does what the published code
-does: the whole tile shrunk to one patch, one step, and a caption only where a file has the name of
-the whole tile.
+`as_published` does what the published code does: the whole tile shrunk to one patch, one step, and
+a caption only where a file has the name of the whole tile.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """Checkpoints: a folder of safetensors and JSON, replaced as one piece, never a pickle.
 
     <folder>/model.safetensors       what is trained, target encoder, weight average; its header
-    says what made it
+                                     says what made it
     <folder>/optimizer.safetensors   optimiser moments by parameter name, states of the random
-    generators; not there in an exported model (`satjepa.training.export`)
+                                     generators; not there in an exported model
+                                     (`satjepa.training.export`)
     <folder>/state.json              step, sampler position, sha256 of the files beside it
 
 A save writes `<folder>.tmp`, flushes it to the disk, reads it back and verifies it; only then is
 the old folder renamed to `<folder>.previous`, the new one put in its place, and the old one
-removed. A kill at any moment leaves a checkpoint
-that `load` opens: `<folder>`, or `<folder>.previous` when the kill fell between the two renames.
+removed. A kill at any moment leaves a checkpoint that `load` opens: `<folder>`, or
+`<folder>.previous` when the kill fell between the two renames.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class Checkpoint:
     """What one folder holds.
 
     tensors: name -> tensor on the CPU. header: `format` and what `make_header` made. state: `step`
-    and what else the
-    writer noted. optimizer: moments and random generators as tensors, if asked for.
+    and what else the writer noted. optimizer: moments and random generators as tensors, if asked
+    for.
     """
 
     folder: Path

@@ -66,10 +66,9 @@ class Report:
     """Means of every named value since the last line, written every so many steps to <run>/log.csv.
 
     how: the `train` section, its `log_every` the length of a line unless `every` is given. facts:
-    copied to run.json.
-    main: False in all processes but one, which write nothing.
-    log.csv is the same for equal runs, stopped and resumed or not, as its state is part of the
-    checkpoint; what depends on the machine and the hour goes to <run>/speed.csv and <run>/run.json.
+    copied to run.json. main: False in all processes but one, which write nothing. log.csv is the
+    same for equal runs, stopped and resumed or not, as its state is part of the checkpoint; what
+    depends on the machine and the hour goes to <run>/speed.csv and <run>/run.json.
     """
 
     def __init__(

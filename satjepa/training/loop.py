@@ -1,18 +1,16 @@
 """Joint training: one flat loop, exact to the bit when it is stopped and resumed.
 
 What is random in step k (samples, noise, noise levels, drops) is a function of (seed, k) alone, so
-that little has to
-be saved: weights, their averages, the optimiser's moments, the step, and the global generators for
-a model that uses them.
+that little has to be saved: weights, their averages, the optimiser's moments, the step, and the
+global generators for a model that uses them.
 
     <run_dir>/resume/, <run_dir>/model/    checkpoints of the run, unfinished and finished
-    (`satjepa.training.run`)
+                                           (`satjepa.training.run`)
     <run_dir>/log.csv    every named part of the loss, learning rate, gradient norm, flow loss by
-    noise level
-                         (flow.s0: sigma in [0, 0.1), ...), averaged over the steps since the line
-                         before; empty where there is none
-    <run_dir>/speed.csv  step, seconds, images/s;   run.json: why it stopped, wall time, machine,
-    git revision
+                         noise level (flow.s0: sigma in [0, 0.1), ...), averaged over the steps
+                         since the line before; empty where there is none
+    <run_dir>/speed.csv  step, seconds, images/s
+    <run_dir>/run.json   why it stopped, wall time, machine, git revision
 """
 
 from __future__ import annotations

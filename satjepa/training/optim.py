@@ -1,8 +1,9 @@
 """How the weights of a model are stepped: optimisers, learning rates, weight decay, clipping.
 
     stepping = make_stepping(model, params.train)
-    rate = stepping.set_rates(step);   stepping.clip();   for optimizer in stepping.optimizers:
-    optimizer.step()
+    rate = stepping.set_rates(step);
+    stepping.clip();
+    for optimizer in stepping.optimizers: optimizer.step()
 
 The published variant has ways of its own (`satjepa.training.published_optim`); both follow the
 ``train`` section.

@@ -39,8 +39,8 @@ class Run:
     may be.
 
     folder: of the run. header: of its checkpoints, from one of the two `make_header`. samples: size
-    of the dataset.
-    report: told why the run stands where it stands; its lines are part of an unfinished checkpoint.
+    of the dataset. report: told why the run stands where it stands; its lines are part of an
+    unfinished checkpoint.
     """
 
     def __init__(self, folder: Path, header: dict[str, Any], samples: int, report: Report) -> None:

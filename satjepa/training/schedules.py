@@ -47,7 +47,5 @@ def one_cycle(step: int, total: int, peak: float) -> tuple[float, float]:
 
 
 def warmup_constant(step: int, warmup: int, peak: float) -> float:
-    """Line from 0 (step 0) to `peak` over `warmup` steps, then `peak`: the learning rate of
-    MCVD.
-    """
+    """Line from 0 (step 0) to `peak` over `warmup` steps, then `peak`: MCVD's learning rate."""
     return peak * min(step / warmup, 1.0) if warmup else peak

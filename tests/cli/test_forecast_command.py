@@ -8,7 +8,7 @@ import rasterio
 from cli_model import Model, run
 
 from satjepa import assemble
-from satjepa.config import Params
+from satjepa.config import Params, load_params
 from satjepa.training import checkpoint
 
 
@@ -75,7 +75,8 @@ def test_years_white_and_strength_are_passed_on(trained: Path, scene: Path, tmp_
         "white 0.9, as given",
     ):
         assert word in result.output
-    assert rasterio.open(tmp_path / "o.tif").tags()["YEAR"] == "2020"
+    tags = rasterio.open(tmp_path / "o.tif").tags()
+    assert (tags["YEAR"], tags["SAMPLES"]) == ("2020", str(load_params().sample.samples))
 
 
 def test_the_white_of_the_training_holds_unless_another_is_given(

@@ -179,7 +179,17 @@ def test_a_wrong_arm_is_named_even_if_another_is_loaded(write):
         load_params(REPO / "params.yaml", "nojepa")
 
 
-@pytest.mark.parametrize("key", ["sample.steps", "data.patch", "seed", "baselines.train.lr"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sample.steps",
+        "data.patch",
+        "seed",
+        "baselines.train.lr",
+        "backbone.path",
+        "captions.max_length",
+    ],
+)
 def test_an_arm_may_change_what_is_trained_and_nothing_else(write, key: str):
     """What it forecasts with is for all alike, and the data are made once."""
     with pytest.raises(ConfigError, match="an arm changes what is trained") as caught:
@@ -206,6 +216,42 @@ def test_an_overlay_is_merged_into_its_base(write, tmp_path: Path):
     (tmp_path / "params.mine.yaml").write_text("base: absent.yaml\n")
     with pytest.raises(ConfigError, match="no such file"):
         load_params(tmp_path / "params.mine.yaml")
+
+
+@pytest.mark.parametrize("base", ["3", "", "params.mine.yaml", "chain.yaml", "list.yaml"])
+def test_a_base_is_one_file_that_has_none(write, tmp_path: Path, base: str):
+    write({"seed": 11})
+    (tmp_path / "chain.yaml").write_text("base: params.yaml\n")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    (tmp_path / "params.mine.yaml").write_text(f"base: {base}\nseed: 1\n")
+    with pytest.raises(ConfigError, match="the name of a params file beside this one") as caught:
+        load_params(tmp_path / "params.mine.yaml")
+    assert (caught.value.key, caught.value.source) == ("base", tmp_path / "params.mine.yaml")
+
+
+@pytest.mark.parametrize("where", ["arms", "baselines.arms"])
+def test_what_is_left_out_must_be_there(where: str):
+    base = {"arms": {"full": {}}, "baselines": {"arms": {"unet": {}}}}
+    changes: dict = {"uent": None}
+    for name in reversed(where.split(".")):
+        changes = {name: changes}
+    with pytest.raises(ConfigError, match="to leave it out") as caught:
+        merged(base, changes)
+    assert caught.value.key == f"{where}.uent"
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"model.context_merge": 2}, "model.context_merge"),  # its layout gives the tokens
+        ({"model.coarse_rgb": 32, "model.use_jepa": False}, "model.coarse_rgb"),
+        ({"captions.lengths": [8, 8, 49]}, "captions.lengths"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_when_it_is_read(write, changes: dict, key: str):
+    with pytest.raises(ConfigError) as caught:
+        load_params(write({}), **changes)
+    assert caught.value.key.endswith(key.split(".")[1])
 
 
 def test_merging_changes_neither_side():

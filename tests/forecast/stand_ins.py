@@ -9,6 +9,8 @@ import torch
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
+from satjepa.models.joint import JointModel
+
 NORTH = Affine(10, 0, 300000, 0, -10, 5000000)
 SOUTH = Affine(10, 0, 300000, 0, 10, 5000000)  # the first row is the southernmost
 PATCH = 32
@@ -18,10 +20,13 @@ class Joint:
     """Stands in for a model: the last image, each member a shade darker than the one before."""
 
     strength = 1.0
+    guidance = 1.25
+    steps = JointModel.steps
+    sampler = JointModel.sampler
     params = SimpleNamespace(
         data=SimpleNamespace(patch=PATCH, history=1, white=None),
         model=SimpleNamespace(variant="satjepa"),
-        sample=SimpleNamespace(steps=6, guidance=1.25),
+        sample=SimpleNamespace(steps=6, samples=8),
     )
 
     def forecast(self, batch: dict, samples: int, seed: int) -> torch.Tensor:

@@ -73,10 +73,11 @@ def test_lay_out_copies_sources_and_keeps_results(home: Path):
     )
     assert (folder / ".git").is_dir()
     (folder / "dvc.lock").write_text("the experiment's")
-    (home / "satjepa/a.py").write_text("two")
+    (home / "satjepa/a.py").rename(home / "satjepa/b.py").write_text("two")
     experiment.lay_out(folder, "seed: 2\n")
     assert (folder / "dvc.lock").read_text() == "the experiment's"
-    assert (folder / "satjepa/a.py").read_text() == "two"
+    assert (folder / "satjepa/b.py").read_text() == "two"
+    assert not (folder / "satjepa/a.py").exists()  # hashes of folders see what is left behind
     assert (folder / "params.yaml").read_text() == "seed: 2\n"
 
 

@@ -85,8 +85,8 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
 
 
 def test_everything_runs_once(scratch: Scratch):
-    ran = scratch.repro()  # but the frozen backbone
-    made = {"data", "captions", "embeddings"} | TRAIN | TRAIN_BASELINES
+    ran = scratch.repro()  # but the frozen backbone and demo model
+    made = {"one_patch", "data", "captions", "embeddings"} | TRAIN | TRAIN_BASELINES
     assert ran == made | SCORE | SCORE_BASELINES | LOOK
     rows = read_scores(scratch.folder / "reports/table.csv")
     assert rows and all(row["model"] for row in rows)
@@ -119,7 +119,7 @@ def test_what_is_only_looked_at_trains_nothing(scratch: Scratch):
     plots = scratch.folder / "satjepa/figures/plots.py"
     plots.write_text(plots.read_text() + "\nSEEN_IN_A_FIGURE = 1\n")
     models = {path: path.read_bytes() for path in scratch.folder.glob("runs/*/model/*")}
-    assert scratch.repro() == SCORE | SCORE_BASELINES | LOOK
+    assert scratch.repro() == SCORE | SCORE_BASELINES | LOOK | {"one_patch"}
     assert models == {path: path.read_bytes() for path in scratch.folder.glob("runs/*/model/*")}
     settings = json.loads((scratch.folder / "reports/table.settings.json").read_text())
     assert (settings["change_threshold"], settings["sampler_steps"]) == (0.2, 3)  # what was used
@@ -146,7 +146,7 @@ def test_a_changed_arm_runs_that_arm_again_and_the_figures(scratch: Scratch):
             1e-4,
             {"baselines@unet-0", "score_baselines@unet-0", "figures"},
         ),
-        ("sample.guidance", 2.0, SCORE | SCORE_BASELINES | LOOK),
+        ("sample.guidance", 2.0, SCORE | SCORE_BASELINES | LOOK | {"one_patch"}),
         ("eval.max_patches", 4, SCORE | SCORE_BASELINES | {"figures"}),
         ("data.on_bad_scene", "exclude", {"data"}),
     ],

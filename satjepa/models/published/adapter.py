@@ -102,14 +102,13 @@ class CaptionAdapter(nn.Module):
 
         y = LN(z) + positions;   h = three layers of y;   K = [h ; captions, each projected]
         context = h + MHA(LN h, LN K), one LN for both;  without captions h;  then the temporal
-        block, given history
+            block, given history
         pooled  = sum_j softmax(w[0:m])_j p_j over the m vectors at hand: of the tokens, then of
-        each caption
+                each caption
 
     w is taken by position in that list: with "informative" missing, "geometric" has its weight
-    (published).
-    token_dim: of I-JEPA; text_dim, text_pooled_dim: of the captions; joint_dim, pooled_dim: of SD
-    3; dim: hidden width.
+    (published). token_dim: of I-JEPA; text_dim, text_pooled_dim: of the captions; joint_dim,
+    pooled_dim: of SD 3; dim: hidden width.
     """
 
     def __init__(

@@ -49,10 +49,11 @@ class CoarseAdapter(nn.Module):
     """Tokens and coarse pixels -> context (B,M,joint), pooled (B,pooled); it breaks zero-RGB, by
     design.
 
-        y = LN(z) + positions;   h = three layers of y;   c = three layers of (patches of the image
-        + their positions)
+        y = LN(z) + positions;
+        h = three layers of y;
+        c = three layers of (patches of the image + their positions)
         context = g h + (1 - g) c,  g = sigmoid(Wg [c, h]);  without an image h;  then the temporal
-        block, given history
+                                    block, given history
         pooled  = two layers of the mean of y
 
     The M = (coarse / patch)^2 locations are those of the image: h is resampled to them along the

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 class PublishedForecaster(nn.Module):
     """Forecast of T5 states.
 
-        v = W2 GELU(W1 LN z);   u = W2' GELU(W1' LN s);   x = u through pre-norm decoder layers that
-        read v
+        v = W2 GELU(W1 LN z);
+        u = W2' GELU(W1' LN s);
+        x = u through pre-norm decoder layers that read v
         output = Wo LN(u + sigmoid(Wg [u, delta]) delta),   delta = Wb GELU(Wa LN x)
 
     The residual base is the projected text u, not s, and the linear layers at the end of both lines
-    start a tenth as
-    large as usual: at the start the output is nearly zero and all but blind to the tokens, not the
-    identity that the published comments claim. No mask, no positions: padding is read, forecast and
-    scored like words. Attribute names are those of the published checkpoint.
+    start a tenth as large as usual: at the start the output is nearly zero and all but blind to the
+    tokens, not the identity that the published comments claim. No mask, no positions: padding is
+    read, forecast and scored like words. Attribute names are those of the published checkpoint.
     """
 
     def __init__(

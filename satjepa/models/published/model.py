@@ -1,10 +1,10 @@
 """PublishedSatJepa: the released Sat-JEPA-Diff, assembled in view, so that its checkpoint loads and
 can be measured.
 
-    RGB(t) -> encoder -> predictor -> tokens(t+1);   semantic(t) + tokens(t+1) -> forecaster ->
-    semantic(t+1)
-    tokens, captions -> adapter -> (context, pooled);   RGB(t) + noise -> one step of SD 3 + LoRA ->
-    VAE -> RGB(t+1)
+    RGB(t) -> encoder -> predictor -> tokens(t+1);
+    semantic(t) + tokens(t+1) -> forecaster -> semantic(t+1)
+    tokens, captions -> adapter -> (context, pooled);
+    RGB(t) + noise -> one step of SD 3 + LoRA -> VAE -> RGB(t+1)
 
 Encoder, predictor, losses and flow are those of `satjepa.models.satjepa`; adapters and forecaster
 are its own.
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from satjepa.contracts import SEMANTIC
 from satjepa.metrics.pixels import ssim
 from satjepa.models.adapter import Drops
 from satjepa.models.backbone import Backbone
@@ -51,9 +52,8 @@ class PublishedSatJepa(JointModel):
     card says.
 
     params: an object with the sections ``data``, ``model``, ``loss``, ``train`` and ``sample`` of
-    params.yaml.
-    backbone, empty: as `SatJepa` has them; of the empty text only the widths are used. blocks: of
-    the mask sampler.
+    params.yaml. backbone, empty: as `SatJepa` has them; of the empty text only the widths are used.
+    blocks: of the mask sampler.
 
     ``model.use_captions`` true: the caption adapter and forecaster; false: the coarse-RGB adapter
     of the main branch, or, without ``model.coarse_rgb``, the caption adapter that hears nothing.
@@ -62,9 +62,8 @@ class PublishedSatJepa(JointModel):
 
     Kept: adapter positions by sequence index, a block of tokens in training and all of them in a
     forecast, no past years, captions of t+1 with the pooled vector of t, padding read as words,
-    pixels to the encoder in [0, 1], an SSIM
-    term without gradient. Ours: what is invalid weighs nothing in the I-JEPA loss, as everywhere in
-    this project.
+    pixels to the encoder in [0, 1], an SSIM term without gradient. Ours: what is invalid weighs
+    nothing in the I-JEPA loss, as everywhere in this project.
     """
 
     def __init__(
@@ -163,7 +162,7 @@ class PublishedSatJepa(JointModel):
             "ijepa": (weights.ijepa, self.ijepa_loss(batch, tokens, masks)),
         }
         if captions:
-            semantic_tp1 = rows["text_tp1"]["hidden"][:, 2]  # (R,L,T)
+            semantic_tp1 = rows["text_tp1"]["hidden"][:, SEMANTIC]  # (R,L,T)
             losses["caption"] = (
                 weights.caption,
                 caption_loss(captions["semantic"][0], semantic_tp1),
@@ -248,6 +247,11 @@ class PublishedSatJepa(JointModel):
         taken as it is.
         """
         return STRENGTH if self.params.sample.strength == 1 else self.params.sample.strength
+
+    @property
+    def steps(self) -> int:
+        """1, whatever `sample.steps` is for ours."""
+        return 1
 
     @property
     def guidance(self) -> float:
