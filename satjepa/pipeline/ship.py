@@ -186,7 +186,7 @@ tags: [satellite, sentinel-2, forecasting, jepa, flow-matching, demo]
 ---
 # The demo model of satjepa
 
-Written by `python -m satjepa.pipeline.ship` from what was measured; `make repro` writes it again.
+Written by `python -m satjepa.pipeline.ship` from what was measured: stage `demo_model` of `dvc.yaml`.
 
 ## What it is
 A small Sat-JEPA-Diff: it forecasts the Sentinel-2-like image of next year from the last image,
