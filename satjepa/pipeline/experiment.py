@@ -31,6 +31,7 @@ from satjepa.pipeline.experiment_results import RESULTS, ExperimentError, collec
 NOT_DONE = 75  # EX_TEMPFAIL: run the same command again
 # imported first: a frozen stage that dvc.lock does not know looks at its dependencies, in any order
 DATA = "data.dvc"
+SHIPPED = "assets/demo_model/"  # the experiment makes its own
 SHARED = "embeddings"  # the stage that all arms and seeds stand on
 PHASES = (("train", "baselines"), ("score", "score_baselines"))  # whose items may run side by side
 POLL = 0.2  # seconds
@@ -65,7 +66,7 @@ def lay_out(folder: Path, params: str) -> None:
     for name in sorted(listed):
         source = here / name
         target = folder / name
-        if name not in RESULTS:
+        if name not in RESULTS and not (name.startswith(SHIPPED) and target.exists()):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
     if not (folder / ".git").exists():

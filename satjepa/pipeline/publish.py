@@ -24,8 +24,8 @@ DOCS = "docs/notebooks"
 BUDGET = 6_000_000  # bytes of all copies together
 COLOURS = (256, 128, 64, 32)  # of a PNG, fewer and fewer until the copies fit
 PREFERRED = ("satjepa", "unet")  # arms whose run is shown, of a notebook that runs once an arm
-# What a notebook stands on that is no stage of dvc.yaml.
-STANDS_ON = {"00_one_patch": ("assets/demo_model", "assets/demo")}
+# What a notebook stands on that is no out of a stage: 04 is frozen, and a small run is shown.
+STANDS_ON = {"04_backbone": ("assets/tiny_sd3",)}
 
 
 def executed(home: Path, stem: str) -> Path | None:

@@ -7,7 +7,8 @@ a card that says what they are, in numbers that were measured.
     <out>/example.json                     what it forecasts of `assets/example`
     <out>/README.md                        the card
 
-Equal runs and scores give equal bytes.
+Equal runs and scores give equal bytes. Where params.yaml is of other data or of another backbone
+than the demo's, the shipped model stays as it is.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import json
 import math
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from satjepa.assemble import open_split
-from satjepa.config import load_params, yaml12
+from satjepa.config import Params, load_params, yaml12
 from satjepa.demo.example import RECIPE, shipped_scene
 from satjepa.evaluation.results import is_answer
 from satjepa.evaluation.table import read_scores
@@ -186,7 +188,7 @@ tags: [satellite, sentinel-2, forecasting, jepa, flow-matching, demo]
 ---
 # The demo model of satjepa
 
-Written by `python -m satjepa.pipeline.ship` from what was measured: stage `demo_model` of `dvc.yaml`.
+Written by `python -m satjepa.pipeline.ship` from what was measured; `make repro` writes it again.
 
 ## What it is
 A small Sat-JEPA-Diff: it forecasts the Sentinel-2-like image of next year from the last image,
@@ -241,5 +243,20 @@ Apache-2.0, as the repository (`LICENSE`): code, weights and demo world are its 
 """
 
 
+def is_demo(params: Params) -> bool:
+    """Whether the pipeline is that of the demo, whose model is shipped: its data, a backbone that
+    comes with the repository.
+    """
+    return params.data.root == IMPORTED and params.backbone.path.startswith("assets/")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command line: run, scores, out."""
+    if is_demo(load_params()):
+        print(ship(*arguments))
+    else:
+        print(f"{arguments[-1]} stays as it is: what was trained here is no demo")
+
+
 if __name__ == "__main__":
-    print(ship(*sys.argv[1:]))
+    main(sys.argv[1:])

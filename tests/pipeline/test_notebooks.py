@@ -65,7 +65,7 @@ def home(tmp_path: Path) -> Path:
     for folder in ("notebooks", "reports/notebooks/02_b"):
         (tmp_path / folder).mkdir(parents=True)
     done = tmp_path / publish.DONE
-    for name, copy in (("01_a", "01_a"), ("02_b", "02_b/full-0"), ("02_b", "02_b/arm-0")):
+    for name, copy in (("01_a", "01_a"), ("02_b", "02_b/satjepa-0"), ("02_b", "02_b/arm-0")):
         nbformat.write(book(f"{name!r}"), tmp_path / f"notebooks/{name}.ipynb")
         nbformat.write(book(f"{name!r}", png()), done / f"{copy}.ipynb")
     lock(tmp_path)
@@ -75,7 +75,7 @@ def home(tmp_path: Path) -> Path:
 def lock(home: Path) -> None:
     outs = [
         {"path": f"{publish.DONE}/{name}.ipynb", "md5": md5(home / publish.DONE / f"{name}.ipynb")}
-        for name in ("01_a", "02_b/full-0")
+        for name in ("01_a", "02_b/satjepa-0")
     ]
     (home / "dvc.lock").write_text(json.dumps({"stages": {"s": {"outs": outs}}}))
 
@@ -89,7 +89,7 @@ def test_publish_copies_the_run_of_a_preferred_arm(home: Path):
     first, second = publish.publish(home)
     assert [first.name, second.name] == ["01_a.ipynb", "02_b.ipynb"]
     origin = nbformat.read(second, 4).metadata["satjepa"]
-    assert origin["executed"] == f"{publish.DONE}/02_b/full-0.ipynb"
+    assert origin["executed"] == f"{publish.DONE}/02_b/satjepa-0.ipynb"
     assert origin["md5"] == md5(home / origin["executed"])
     assert base64.b64decode(nbformat.read(first, 4).cells[2].outputs[0].data["image/png"]) == png()
     assert not dict(publish.stale(home))
@@ -98,11 +98,11 @@ def test_publish_copies_the_run_of_a_preferred_arm(home: Path):
 def test_a_copy_is_old_when_notebook_or_result_changes(home: Path):
     publish.publish(home)
     nbformat.write(book("'other'"), home / "notebooks/01_a.ipynb")
-    nbformat.write(book("'02_b'", png(9)), home / f"{publish.DONE}/02_b/full-0.ipynb")
+    nbformat.write(book("'02_b'", png(9)), home / f"{publish.DONE}/02_b/satjepa-0.ipynb")
     lock(home)
     assert dict(publish.stale(home)) == {
         "01_a": "cell b is not that of the notebook",
-        "02_b": f"dvc.lock has another {publish.DONE}/02_b/full-0.ipynb",
+        "02_b": f"dvc.lock has another {publish.DONE}/02_b/satjepa-0.ipynb",
     }
     longer = book("'01_a'")
     longer.cells.append(new_markdown_cell("more", id="c"))
@@ -119,7 +119,7 @@ def test_what_no_stage_makes_is_as_old_as_what_it_stands_on(home: Path, monkeypa
     (home / "dvc.lock").unlink()
     publish.publish(home)
     assert dict(publish.stale(home)) == {
-        "02_b": f"dvc.lock has no {publish.DONE}/02_b/full-0.ipynb"
+        "02_b": f"dvc.lock has no {publish.DONE}/02_b/satjepa-0.ipynb"
     }
     (home / "model/weights").write_bytes(b"2")
     assert dict(publish.stale(home))["01_a"] == "model changed"

@@ -28,6 +28,7 @@ TRAIN = {f"train@{arm}-0" for arm in ARMS}
 SCORE = {f"score@{arm}-0" for arm in ARMS}
 TRAIN_BASELINES = {f"baselines@{arm}-0" for arm in BASELINES}
 SCORE_BASELINES = {f"score_baselines@{arm}-0" for arm in BASELINES}
+DEMO = {"demo_model", "one_patch"}
 LOOK = {"ablations", "figures", "claims"}
 EQUAL = ("data", "train@satjepa-0", "baselines@unet-0", "score@satjepa-0")  # are run twice
 
@@ -85,8 +86,8 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
 
 
 def test_everything_runs_once(scratch: Scratch):
-    ran = scratch.repro()  # but the frozen backbone and demo model
-    made = {"one_patch", "data", "captions", "embeddings"} | TRAIN | TRAIN_BASELINES
+    ran = scratch.repro()  # but the frozen backbone
+    made = DEMO | {"data", "captions", "embeddings"} | TRAIN | TRAIN_BASELINES
     assert ran == made | SCORE | SCORE_BASELINES | LOOK
     rows = read_scores(scratch.folder / "reports/table.csv")
     assert rows and all(row["model"] for row in rows)
@@ -119,7 +120,7 @@ def test_what_is_only_looked_at_trains_nothing(scratch: Scratch):
     plots = scratch.folder / "satjepa/figures/plots.py"
     plots.write_text(plots.read_text() + "\nSEEN_IN_A_FIGURE = 1\n")
     models = {path: path.read_bytes() for path in scratch.folder.glob("runs/*/model/*")}
-    assert scratch.repro() == SCORE | SCORE_BASELINES | LOOK | {"one_patch"}
+    assert scratch.repro() == SCORE | SCORE_BASELINES | LOOK | DEMO
     assert models == {path: path.read_bytes() for path in scratch.folder.glob("runs/*/model/*")}
     settings = json.loads((scratch.folder / "reports/table.settings.json").read_text())
     assert (settings["change_threshold"], settings["sampler_steps"]) == (0.2, 3)  # what was used
@@ -146,7 +147,7 @@ def test_a_changed_arm_runs_that_arm_again_and_the_figures(scratch: Scratch):
             1e-4,
             {"baselines@unet-0", "score_baselines@unet-0", "figures"},
         ),
-        ("sample.guidance", 2.0, SCORE | SCORE_BASELINES | LOOK | {"one_patch"}),
+        ("sample.guidance", 2.0, SCORE | SCORE_BASELINES | LOOK | DEMO),
         ("eval.max_patches", 4, SCORE | SCORE_BASELINES | {"figures"}),
         ("data.on_bad_scene", "exclude", {"data"}),
     ],
@@ -187,7 +188,9 @@ def test_own_regions_take_the_same_way(scratch: Scratch, tmp_path: Path):
     own.set("params.yaml", {"data.root": str(regions), "data.presets": ["mine"],
     "data.val_regions": 1,
                             "data.test_regions": 1, "data.white": 0.3558})  # fmt: skip
+    shipped = (own.folder / "assets/demo_model/README.md").read_text()
     own.repro()
+    assert (own.folder / "assets/demo_model/README.md").read_text() == shipped
     rows = read_scores(own.folder / "reports/table.csv")
     assert {row["preset"] for row in rows} == {"mine"} and not any(
         "Oracle" in row["model"] for row in rows

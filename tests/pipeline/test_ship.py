@@ -126,3 +126,22 @@ def test_equal_runs_and_scores_give_equal_bytes(
 )
 def test_the_spread_is_judged_by_its_number(ratio: float, text: str) -> None:
     assert text in ship._calibration(ratio)
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        ({}, False),
+        ({"data.root": "/home/me/regions"}, True),
+        ({"backbone.path": "stabilityai/stable-diffusion-3.5-medium"}, True),
+    ],
+)
+def test_what_is_no_demo_does_not_take_its_place(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], left: bool
+) -> None:
+    params = load_params(root() / "params.yaml", **changes)
+    shipped: list[tuple[str, ...]] = []
+    monkeypatch.setattr(ship, "load_params", lambda: params)
+    monkeypatch.setattr(ship, "ship", lambda *arguments: shipped.append(arguments))
+    ship.main(["run", "scores.csv", "out"])
+    assert shipped == ([] if left else [("run", "scores.csv", "out")])
