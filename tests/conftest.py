@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,23 @@ def _one_thread() -> None:
     """Keep torch on one thread, without importing it for tests that do not use it."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _the_results_of_the_repository_stay() -> Iterator[None]:
+    """No test writes into what the pipeline has made here; not asked while the pipeline runs."""
+    before = _results()
+    yield
+    lock = REPO / ".dvc/tmp/rwlock"
+    if not lock.is_file() or lock.read_text() in ("", "{}"):
+        assert _results() == before
+
+
+def _results() -> dict[Path, int]:
+    """When each file of the pipeline's results was written."""
+    folders = [REPO / name for name in ("artifacts", "runs", "experiments", "assets", "reports")]
+    files = (path for folder in folders for path in folder.rglob("*"))
+    return {path: path.stat().st_mtime_ns for path in files if path.is_file()}
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import pytest
 import torch
 import xarray as xr
 import yaml
+from reach import as_checkout
 
 from satjepa import assemble
 from satjepa.captions import rules
@@ -19,6 +20,7 @@ from satjepa.captions.table import caption_patches, lookup, read_table
 from satjepa.config import ConfigError, Params, load_params
 from satjepa.contracts import Captions
 from satjepa.data.splits import SplitPart
+from satjepa.paths import root
 from satjepa.pipeline import caption, embed
 
 REPO = Path(__file__).resolve().parents[2]
@@ -45,8 +47,8 @@ class Encoders:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with one region of three years, its samples all in every part."""
-    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(as_checkout(tmp_path))
+    assert root() == tmp_path  # else the repository itself would be written to
     rng = np.random.default_rng(0)
     arrays = {
         "rgb": (("year", "band", "y", "x"), rng.integers(0, 256, (3, 3, SIDE, SIDE), "u1")),
