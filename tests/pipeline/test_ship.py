@@ -104,7 +104,7 @@ def test_the_card_is_made_of_what_was_measured(shipped: Path) -> None:
         "the last image as the forecast 18.70 dB",
         "has 20.1 dB, where the land changed 17.9 dB",
         "Spread / error is 0.87 there (1 is right): the ensemble is too sure of itself.",
-        "24 training regions of the preset `strong`, with 4 for validation; scored on 8 other",
+        "Trained on 24 regions of the preset `strong`, with 4 for validation; scored on 8 others.",
         "guidance: 1.25",
     ):
         assert text in (card if text.startswith("|") else flat), text
