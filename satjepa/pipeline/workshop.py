@@ -10,7 +10,7 @@ import torch
 
 from satjepa.demo import pretrain, pretrain_vae
 from satjepa.demo.render import read_recipe
-from satjepa.paths import root
+from satjepa.paths import readable, root
 from satjepa.pipeline.notebook import Printer
 
 if TYPE_CHECKING:
@@ -135,4 +135,5 @@ class Workshop:
         save_pipeline(self.folder, self.vae, self.generator.transformer)
         self.generator.text.to(torch.bfloat16).save_pretrained(self.folder)
         save_layout(self.folder / "layout", self.generator.layout)
+        readable(self.folder)
         return sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file()) / 1e6
