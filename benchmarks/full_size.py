@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sd35_medium import POOLED, TEXT, transformer
+from sd35_medium import POOLED, TEXT, autoencoder, transformer
 from torch import nn
 
 from satjepa.config import Params, load_params
@@ -44,18 +44,10 @@ def build(params: Params) -> JointModel:
     """The model on SD 3.5 Medium's shape, frozen weights in `backbone.dtype`; call it under a meta
     device or not.
     """
-    from diffusers import AutoencoderKL
-
     frozen = transformer().to(getattr(torch, params.backbone.dtype))
-    vae = AutoencoderKL(
-        latent_channels=16, block_out_channels=(128, 256, 512, 512),
-        down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
-        layers_per_block=2, use_quant_conv=False, use_post_quant_conv=False, scaling_factor=1.5305,
-        shift_factor=0.0609,
-    )  # fmt: skip
     b = params.backbone
     length = params.captions.max_length
-    backbone = Backbone(frozen, vae, 3.0, "random").add_lora(
+    backbone = Backbone(frozen, autoencoder(), 3.0, "random").add_lora(
         b.lora_rank, b.lora_alpha, b.lora_targets
     )
     mask = torch.ones(length, dtype=torch.bool)

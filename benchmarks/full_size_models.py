@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sd35_medium import POOLED, TEXT, transformer
+from sd35_medium import POOLED, TEXT, autoencoder, transformer
 from torch import nn
 
 from satjepa.config import Params, load_params
@@ -93,21 +93,13 @@ class Bench:
 
 def medium_backbone(params: Params) -> Backbone:
     """SD 3.5 Medium's shape, its transformer in `backbone.dtype`."""
-    from diffusers import AutoencoderKL
-
     default = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, params.backbone.dtype))
     try:
         frozen = transformer()
     finally:
         torch.set_default_dtype(default)
-    vae = AutoencoderKL(
-        latent_channels=16, block_out_channels=(128, 256, 512, 512),
-        down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
-        layers_per_block=2, use_quant_conv=False, use_post_quant_conv=False, scaling_factor=1.5305,
-        shift_factor=0.0609,
-    )  # fmt: skip
-    return Backbone(frozen, vae, 3.0, "random")
+    return Backbone(frozen, autoencoder(), 3.0, "random")
 
 
 def toy_backbone() -> Backbone:

@@ -132,3 +132,19 @@ def _bit_equal(a: torch.Tensor, b: torch.Tensor) -> bool:
         return False
     first, second = (tensor.flatten().contiguous().view(torch.uint8) for tensor in (a, b))
     return torch.equal(first, second)
+
+
+def without_extras() -> dict:
+    """A small checkpoint with the weights and nothing that a reader can do without."""
+    made = content(optimizer=False)
+    for key in (
+        "config",
+        "scaler",
+        "epoch",
+        "best_val_loss",
+        "use_lora",
+        "prompt_embeds",
+        "pooled_prompt_embeds",
+    ):
+        del made[key]
+    return made

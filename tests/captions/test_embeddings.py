@@ -4,31 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from caption_corpus import CORPUS, LENGTH
 
 from satjepa.captions.embeddings import TextEncoders, TextEncodersNotFound
 from satjepa.demo import text_encoders
-
-CORPUS = [
-    "Forest 40 percent, grass 25. Strong vigour, dark.",
-    "Four large parcels, on an upright grid. Soft edges.",
-    "Farmland with forest. Northwest forest and grass, southeast water. Change: clearing "
-    "northwest.",
-    "No data.",
-]
-LENGTH = 24
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tiny")
-    text_encoders.train_tokenizers(CORPUS, path)
-    text_encoders.build_tiny_text_encoders(path, seed=0)
-    return path
-
-
-@pytest.fixture(scope="module")
-def encoders(folder: Path) -> TextEncoders:
-    return TextEncoders.from_pretrained(folder)
 
 
 def test_tokenizers_load_through_transformers_and_keep_the_text(folder: Path) -> None:

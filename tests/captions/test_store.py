@@ -5,33 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from caption_corpus import CORPUS, LENGTH
 
 from satjepa.captions import store as store_module
 from satjepa.captions.embeddings import TextEncoders
 from satjepa.captions.store import TextStore
-from satjepa.demo import text_encoders
-
-CORPUS = [
-    "Forest 40 percent, grass 25. Strong vigour, dark.",
-    "Four large parcels, on an upright grid. Soft edges.",
-    "Farmland with forest. Northwest forest and grass, southeast water. Change: clearing "
-    "northwest.",
-    "No data.",
-]
-LENGTH = 24
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tiny")
-    text_encoders.train_tokenizers(CORPUS, path)
-    text_encoders.build_tiny_text_encoders(path, seed=0)
-    return path
-
-
-@pytest.fixture(scope="module")
-def encoders(folder: Path) -> TextEncoders:
-    return TextEncoders.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from published_files import COARSE, CONFIG, DIMS, TOKEN, content, difference, saved
+from published_files import COARSE, CONFIG, DIMS, TOKEN, content, difference, saved, without_extras
 from typer.testing import CliRunner
 
 from satjepa import assemble, cli
@@ -68,17 +68,7 @@ def test_a_folder_gives_back_every_bit(tmp_path: Path, dims: object, half: bool)
 
 
 def test_a_file_without_extras_comes_back_without(tmp_path: Path) -> None:
-    made = content(optimizer=False)
-    for key in (
-        "config",
-        "scaler",
-        "epoch",
-        "best_val_loss",
-        "use_lora",
-        "prompt_embeds",
-        "pooled_prompt_embeds",
-    ):
-        del made[key]
+    made = without_extras()
     to_folder(read_published(saved(made, tmp_path / "a.pth.tar")), tmp_path / "folder")
     assert not difference(made, from_folder(tmp_path / "folder"))
 

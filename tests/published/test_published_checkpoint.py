@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from published_files import COARSE, CONFIG, DIMS, TOKEN, content, difference, saved
+from published_files import COARSE, CONFIG, DIMS, TOKEN, content, difference, saved, without_extras
 
 from satjepa.published.checkpoint import read_published, without_tokens, write_published
 from satjepa.published.dims import PublishedError, read_dims
@@ -102,17 +102,7 @@ def test_tensors_are_the_mapped_file_and_no_copies(tmp_path: Path) -> None:
 
 
 def test_wrapped_names_and_missing_extras_are_read_alike(tmp_path: Path) -> None:
-    made = content(optimizer=False)
-    for key in (
-        "config",
-        "scaler",
-        "epoch",
-        "best_val_loss",
-        "use_lora",
-        "prompt_embeds",
-        "pooled_prompt_embeds",
-    ):
-        del made[key]
+    made = without_extras()
     plain = read_published(saved(made, tmp_path / "plain.pth.tar"))
     wrapped = {
         key: {f"module.{n}": t for n, t in part.items()}
