@@ -2,7 +2,7 @@
 weights.
 
     python benchmarks/full_size.py [--variant published] [--batch 1] [--steps 4] [--only-meta]
-    python benchmarks/full_size.py --all [--seconds 285] [--out FOLDER] [--tiny]
+    python benchmarks/full_size.py --all [--seconds 285] [--out FOLDER] [--tiny] [--only PATTERN]
 
 Architecture, precision and batch are those of params.paper.yaml on the shape of Stable Diffusion
 3.5 Medium. First a table from the meta device, which costs nothing: parameters, memory of the
@@ -13,7 +13,8 @@ one forecast, and its memory and times are printed.
 --all measures everything (`full_size_all`): training by phase at batches of 8, 32 and 64, forecasts
 of 1, 16 and 64 patches with each lever on and off, memory, TFLOP a sample, share of the rate of a
 matrix product measured in the same run, differences from the plain paths. What is not reached
-within --seconds is left out and named. --tiny takes the same way at toy size.
+within --seconds is left out and named. --tiny takes the same way at toy size, --only
+runs the cases whose name the pattern finds.
 """
 
 from __future__ import annotations
@@ -176,11 +177,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=285, help="of --all, at most")
     parser.add_argument("--out", type=Path, default=Path("full_size"), help="folder of --all")
     parser.add_argument("--tiny", action="store_true", help="--all at toy size")
+    parser.add_argument("--only", default="", help="cases of --all, a regular expression")
     args = parser.parse_args()
     if args.all:
         from full_size_all import measure_all
 
-        measure_all(args.out, args.seconds, args.tiny)
+        measure_all(args.out, args.seconds, args.tiny, args.only)
         return
     params = load_params(
         REPO / "params.paper.yaml", arm=ARMS[args.variant], **{"sample.steps": args.steps}
