@@ -2,7 +2,7 @@
 
 There are N places with one candidate text each, and one reference text or several: `references`
 holds for each place a text or a list of texts. What is computed agrees with pycocoevalcap 1.2
-given the same tokens; numbers from it stand in tests/metrics/test_words.py.
+given the same tokens; numbers from it stand in tests/metrics/test_word_scores.py.
 
 Tokens: lower case; words are runs of letters and digits, with what joins them inside (hyphen,
 apostrophe, the point or comma of a number); all else is dropped. pycocoevalcap tokenises with
