@@ -30,7 +30,7 @@ from sd35_medium import POOLED, TEXT, autoencoder, transformer
 from torch import nn
 
 from satjepa.config import Params, load_params
-from satjepa.models.adapter import sample_drops
+from satjepa.models.adapter import Chances, sample_drops
 from satjepa.models.backbone import Backbone
 from satjepa.models.joint import JointModel
 from satjepa.models.published.model import PublishedSatJepa
@@ -150,7 +150,8 @@ def train_once(model: JointModel, params: Params, batch: dict[str, Any], device:
     stepping = make_stepping(model, params.train)
     side = model.backbone.latent_size(params.data.patch)
     noise = torch.randn(size, model.backbone.latent_channels, side, side, device=device)
-    drops = sample_drops(size, params.train.caption_dropout, params.train.token_dropout)
+    chances = Chances(params.train.caption_dropout, params.train.token_dropout)
+    drops = sample_drops(size, chances)
     drops = type(drops)(*(drop.to(device) for drop in drops))
     start = time.perf_counter()
     with torch.autocast(device, torch.bfloat16):

@@ -23,7 +23,7 @@ import torch
 from full_size_models import Bench, make_batch, tflop_of_a_sample
 from torch import Tensor
 
-from satjepa.models.adapter import sample_drops
+from satjepa.models.adapter import Chances, sample_drops
 from satjepa.models.joint import JointModel
 from satjepa.models.sampling import Levers, RowSizes
 from satjepa.training.advance import GraphedAdvance, advance
@@ -172,7 +172,8 @@ class Trainer:
         self.stepping = make_stepping(model, params.train)
         side = model.backbone.latent_size(params.data.patch)
         shape = (size, model.backbone.latent_channels, side, side)
-        drops = sample_drops(size, params.train.caption_dropout, params.train.token_dropout)
+        chances = Chances(params.train.caption_dropout, params.train.token_dropout)
+        drops = sample_drops(size, chances)
         drops = type(drops)(*(drop.to(self.device) for drop in drops))
         sigma = torch.rand(size, device=self.device).clamp(0.01, 0.99)
         batch = make_batch(params, size, self.device, bench.text)
