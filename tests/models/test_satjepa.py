@@ -130,39 +130,39 @@ def test_true_captions_and_hidden_quarters_are_drawn_beside_the_drops():
     assert not others.truth.any() and not others.quarters.any()
 
 
-def test_the_true_caption_of_next_year_is_read_where_it_is_drawn(trained, batch, step):
+def test_the_true_caption_of_next_year_is_read_where_it_is_drawn(model, batch, step):
     """Another caption of t+1 changes the flow loss of those samples alone, and the caption loss is
     that of the forecast one.
     """
     truth = torch.tensor([True, False, False, False])
     drops = Drops.all(truth, False)._replace(truth=truth)
-    assert step(trained, batch, 0, drops)[1]["flow"] != step(trained, batch, 0)[1]["flow"]
-    given = trained.with_truth(trained.foresee(batch, tokens_of(trained, batch)), batch, truth)
-    forecast = trained.foresee(batch, tokens_of(trained, batch))
+    assert step(model, batch, 0, drops)[1]["flow"] != step(model, batch, 0)[1]["flow"]
+    given = model.with_truth(model.foresee(batch, tokens_of(model, batch)), batch, truth)
+    forecast = model.foresee(batch, tokens_of(model, batch))
     true = fitted(batch["text_tp1"], given["mask"].shape[-1])
     for name in given:
         assert torch.equal(given[name][:, :SEMANTIC], forecast[name][:, :SEMANTIC])
         assert torch.equal(given[name][1:], forecast[name][1:])
         assert torch.equal(given[name][0, SEMANTIC], true[name][0, SEMANTIC])
-    kept = step(trained, batch, 0, drops)[1]
-    assert kept["caption"] == step(trained, batch, 0)[1]["caption"]
+    kept = step(model, batch, 0, drops)[1]
+    assert kept["caption"] == step(model, batch, 0)[1]["caption"]
 
 
-def test_given_captions_lead_a_forecast(trained, batch):
+def test_given_captions_lead_a_forecast(model, batch):
     """Only where they are given, each kind alone; the caption that would have been forecast, given,
     changes nothing.
     """
-    plain = trained.condition(batch)
+    plain = model.condition(batch)
     where = torch.zeros(4, 3, dtype=torch.bool)
     for kind in range(3):
         where[:] = False
         where[1, kind] = True
-        led = trained.condition(batch | {"text_given": batch["text_tp1"], "is_given": where})
+        led = model.condition(batch | {"text_given": batch["text_tp1"], "is_given": where})
         moved = (led.context != plain.context).flatten(1).any(1)
         assert moved.tolist() == [False, True, False, False]
         assert torch.equal(led.null_context, plain.null_context)
-    own = trained.foresee(batch, tokens_of(trained, batch))
-    same = trained.condition(batch | {"text_given": own, "is_given": torch.ones_like(where)})
+    own = model.foresee(batch, tokens_of(model, batch))
+    same = model.condition(batch | {"text_given": own, "is_given": torch.ones_like(where)})
     torch.testing.assert_close(same.context, plain.context)
     torch.testing.assert_close(same.pooled, plain.pooled)
 
