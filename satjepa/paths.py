@@ -78,15 +78,22 @@ def replaced(path: str | Path, sync: bool = False) -> Iterator[Path]:
         yield part
         part.chmod(mode)
         if sync:
-            _to_disk(part)
+            to_disk(part)
         os.replace(part, target)
         if sync:
-            _to_disk(target.parent)  # else the name may be lost though the bytes are not
+            to_disk(target.parent)  # else the name may be lost though the bytes are not
     finally:
         part.unlink(missing_ok=True)
 
 
-def _to_disk(path: Path) -> None:
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text, UTF-8, by `replaced`."""
+    with replaced(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def to_disk(path: Path) -> None:
+    """Return when the bytes of a file, or the names in a folder, are on the disk."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

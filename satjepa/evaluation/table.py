@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from satjepa.paths import replaced, write_text
+
 NAMES = ("model", "preset", "region", "run")  # columns that hold text, whatever it looks like
 IDENTITY = ("model", "preset", "n", "samples")  # what the rows of several seeds must share
 # Metrics of one forecast on two machines: float32 summed in another order moves LPIPS and the
@@ -182,13 +184,11 @@ def write_table(rows: list[dict], path: str | Path, settings: dict | None = None
     """Rows to a CSV (missing values empty), and what the numbers depend on beside it in
     `<name>.settings.json`.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(path, index=False, float_format="%.8g")
+    with replaced(path) as part:
+        pd.DataFrame(rows).to_csv(part, index=False, float_format="%.8g")
     if settings is not None:
-        path.with_suffix(".settings.json").write_text(
-            json.dumps(settings, indent=1, sort_keys=True) + "\n"
-        )
+        text = json.dumps(settings, indent=1, sort_keys=True)
+        write_text(Path(path).with_suffix(".settings.json"), text + "\n")
 
 
 def read_scores(path: Path) -> list[dict[str, Any]]:

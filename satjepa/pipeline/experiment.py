@@ -25,7 +25,7 @@ from pathlib import Path
 
 from satjepa.config import ConfigError, load_params, yaml12
 from satjepa.config.files import read_params
-from satjepa.paths import root
+from satjepa.paths import root, write_text
 from satjepa.pipeline.experiment_results import RESULTS, ExperimentError, collect, combine
 
 NOT_DONE = 75  # EX_TEMPFAIL: run the same command again
@@ -72,8 +72,8 @@ def lay_out(folder: Path, params: str) -> None:
     if not (folder / ".git").exists():
         subprocess.run(["git", "init", "-q", "-b", "main"], cwd=folder, check=True)
     cache = json.dumps(str(here / ".dvc/cache"))
-    (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n")
-    (folder / "params.yaml").write_text(params)
+    write_text(folder / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
+    write_text(folder / "params.yaml", params)
 
 
 def repro(folder: Path, minutes: float | None = None, workers: int = 1) -> int:
@@ -165,8 +165,7 @@ def run_seed(name: str, params: Path, seed: int, minutes: float | None, workers:
     start = time.monotonic()
     status = repro(folder, minutes, workers)
     seconds.append(time.monotonic() - start)
-    clock.parent.mkdir(parents=True, exist_ok=True)
-    clock.write_text(json.dumps(seconds))
+    write_text(clock, json.dumps(seconds))
     if status == 0:
         collect(folder, root() / "experiments" / name / f"seed-{seed}", seconds, workers)
     return status

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from satjepa.paths import write_text
+
 REFERENCE = Path(__file__).with_name("stage_seconds.json")
 KEPT = "stage_seconds.json"  # in DVC's folder for what is of this machine
 RUNS = "Running stage '%s':"  # as DVC's log has it
@@ -51,9 +53,8 @@ class Seconds:
 
     def write(self, path: Path) -> None:
         """Keep what is of this machine, in one piece."""
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps({"done": self.done, "begun": self.begun}, indent=1) + "\n")
-        part.replace(path)
+        text = json.dumps({"done": self.done, "begun": self.begun}, indent=1)
+        write_text(path, text + "\n")
 
     def of(self, name: str) -> float | None:
         """Seconds of a stage, or a guess from those of its matrix, or of all; None without any."""

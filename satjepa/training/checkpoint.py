@@ -25,6 +25,8 @@ from typing import Any
 
 from torch import Tensor
 
+from satjepa.paths import to_disk
+
 FORMAT = "satjepa-1"
 UNKNOWN = "unknown"  # split and backbone of an imported checkpoint, which says neither
 Tensors = dict[str, Tensor]
@@ -101,11 +103,9 @@ def _write(
     sums = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
     blobs[STATE] = (json.dumps({**state, "sha256": sums}, indent=1) + "\n").encode()
     for name, blob in blobs.items():
-        with open(folder / name, "wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-    _sync_folder(folder)
+        (folder / name).write_bytes(blob)
+        to_disk(folder / name)
+    to_disk(folder)
 
 
 def _swap(new: Path, folder: Path, previous: Path) -> None:
@@ -119,7 +119,7 @@ def _swap(new: Path, folder: Path, previous: Path) -> None:
         if previous.exists():
             os.replace(previous, folder)
         raise
-    _sync_folder(folder.parent)
+    to_disk(folder.parent)
 
 
 def _beside(folder: Path, what: str) -> Path:
@@ -128,14 +128,6 @@ def _beside(folder: Path, what: str) -> Path:
 
 def _plain(tensors: Tensors) -> Tensors:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def remove(folder: str | Path) -> None:

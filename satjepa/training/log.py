@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from satjepa.paths import root
+from satjepa.paths import root, write_text
 
 if TYPE_CHECKING:
     from satjepa.config.baselines import Fit
@@ -224,9 +224,7 @@ class Report:
         text = json.dumps(
             state | {"images_per_second": rate and round(rate, 1)} | self.facts, indent=1
         )
-        part = self.run / ".run.json.part"
-        part.write_text(text + "\n")
-        os.replace(part, self.run / "run.json")
+        write_text(self.run / "run.json", text + "\n")
 
 
 def git_revision() -> str:
