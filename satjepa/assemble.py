@@ -24,7 +24,7 @@ from satjepa.data.cube import cube_paths, open_cube
 from satjepa.data.pairs import PairDataset, collate, spread_evenly
 from satjepa.data.share import Share
 from satjepa.data.splits import Split, UnknownSplit
-from satjepa.paths import ARTIFACTS, root, run_folder
+from satjepa.paths import ARTIFACTS, CUBES, SPLIT, root, run_folder
 
 if TYPE_CHECKING:
     from satjepa.captions.embeddings import TextEncoders
@@ -43,12 +43,12 @@ def local(path: str) -> str:
 
 def cubes_of(preset: str) -> list[Any]:
     """The opened cubes of a preset, in the order of their names."""
-    return [open_cube(path) for path in cube_paths(root() / ARTIFACTS / "cubes" / preset)]
+    return [open_cube(path) for path in cube_paths(root() / CUBES / preset)]
 
 
 def open_split() -> Split:
     """The split file of the data stage."""
-    return Split.load(root() / ARTIFACTS / "split.json")
+    return Split.load(root() / SPLIT)
 
 
 def captions_file(params: Params) -> Path:

@@ -12,7 +12,13 @@ from pathlib import Path
 
 # Of the stages before training: scenes, cubes, split, captions, text, latents.
 ARTIFACTS = "artifacts"
+SCENES = f"{ARTIFACTS}/scenes"
+CUBES = f"{ARTIFACTS}/cubes"
+SPLIT = f"{ARTIFACTS}/split.json"
 RUNS = "runs"
+SCRATCH = f"{RUNS}/scratch"  # of a run by hand
+REPORTS = "reports"
+SHIPPED_MODEL = "assets/demo_model"
 
 
 def run_folder(arm: str, seed: int) -> Path:

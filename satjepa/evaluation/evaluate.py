@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from satjepa.contracts import Forecaster
+from satjepa.contracts import Forecaster, PatchKey
 from satjepa.data.share import Share
 from satjepa.evaluation.tally import Tally, joined
 from satjepa.metrics import pixels as metrics
@@ -126,9 +126,7 @@ def _add(
         for name in perceptual.distances:
             tally.forecast.setdefault(name, []).append(features.pooled[name][scored])
             tally.truth.setdefault(name, []).append(truth.features.pooled[name][scored])
-    places = pd.DataFrame(
-        [{k: meta[k] for k in ("preset", "region", "year", "x", "y")} for meta in batch["meta"]]
-    )
+    places = pd.DataFrame(batch["meta"])[list(PatchKey._fields)]
     tally.patches.append(places.assign(**{name: value.numpy() for name, value in scores.items()}))
     tally.ranks.append(metrics.rank_histogram(members, truth.target, valid).sum(0))
 

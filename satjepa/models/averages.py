@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+AVERAGE = "average."  # before the name of a tensor: its average over the steps
+
 
 @torch.no_grad()
 def move_average(averages: list[Tensor], values: list[Tensor], momentum: float) -> None:

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from satjepa.contracts import PatchKey
 from satjepa.data.pairs import PairDataset
 from satjepa.models.backbone import Backbone
 from satjepa.paths import replaced
 
-KEY = ["preset", "region", "year", "x", "y"]
+KEY = list(PatchKey._fields)
 
 
 class LatentStore:

@@ -25,13 +25,12 @@ from pathlib import Path
 
 from satjepa.config import ConfigError, load_params, yaml12
 from satjepa.config.files import read_params
-from satjepa.paths import root, write_text
+from satjepa.paths import SHIPPED_MODEL, root, write_text
 from satjepa.pipeline.experiment_results import RESULTS, ExperimentError, collect, combine
 
 NOT_DONE = 75  # EX_TEMPFAIL: run the same command again
 # imported first: a frozen stage that dvc.lock does not know looks at its dependencies, in any order
 DATA = "data.dvc"
-SHIPPED = "assets/demo_model/"  # the experiment makes its own
 SHARED = "embeddings"  # the stage that all arms and seeds stand on
 PHASES = (("train", "baselines"), ("score", "score_baselines"))  # whose items may run side by side
 POLL = 0.2  # seconds
@@ -66,7 +65,8 @@ def lay_out(folder: Path, params: str) -> None:
     for name in sorted(listed):
         source = here / name
         target = folder / name
-        if name not in RESULTS and not (name.startswith(SHIPPED) and target.exists()):
+        made_here = name in RESULTS or (name.startswith(f"{SHIPPED_MODEL}/") and target.exists())
+        if not made_here:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
     if not (folder / ".git").exists():

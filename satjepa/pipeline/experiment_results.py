@@ -16,14 +16,14 @@ from satjepa.config import load_params, yaml12
 from satjepa.evaluation.results import ablation_title, is_answer, over_seeds
 from satjepa.evaluation.score import OURS
 from satjepa.evaluation.table import arm_title, write_table
-from satjepa.paths import replaced, write_text
+from satjepa.paths import REPORTS, RUNS, replaced, write_text
 
 RESULTS = (
     "params.yaml",
     "dvc.lock",
-    "reports/table.csv",
-    "reports/table.settings.json",
-    "reports/figures",
+    f"{REPORTS}/table.csv",
+    f"{REPORTS}/table.settings.json",
+    f"{REPORTS}/figures",
 )
 
 
@@ -70,7 +70,7 @@ def costs(folder: Path) -> list[dict[str, str | float | None]]:
     """
     rows: list[dict[str, str | float | None]] = []
     ablations = load_params(folder / "params.yaml").arms_of("ablation")
-    for timing in sorted(folder.glob("runs/*/timing.csv")):
+    for timing in sorted((folder / RUNS).glob("*/timing.csv")):
         facts = timing.with_name("run.json")
         run = json.loads(facts.read_text()) if facts.exists() else {}
         with open(timing, newline="") as file:

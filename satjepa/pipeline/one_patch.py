@@ -16,6 +16,7 @@ from satjepa.assemble import local
 from satjepa.captions.rules import caption
 from satjepa.contracts import Batch, Captions
 from satjepa.data.pairs import PairDataset, collate
+from satjepa.models.averages import AVERAGE
 from satjepa.pipeline.watch import as_map
 
 if TYPE_CHECKING:
@@ -132,11 +133,10 @@ def use_average(model: JointModel) -> JointModel:
     A shipped model has no target encoder; the averaged encoder, which is a moving average of the
     same weights, stands in its place.
     """
-    prefix = "average."
     averages = {
-        name.removeprefix(prefix): tensor
+        name.removeprefix(AVERAGE): tensor
         for name, tensor in model.state().items()
-        if name.startswith(prefix)
+        if name.startswith(AVERAGE)
     }
     model.load_state_dict(averages, strict=False)
     if model.params.model.use_jepa:

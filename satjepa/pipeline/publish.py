@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from satjepa.paths import root
+from satjepa.paths import REPORTS, root
 from satjepa.pipeline.run_notebook import write_notebook
 
-DONE = "reports/notebooks"
+DONE = f"{REPORTS}/notebooks"
 DOCS = "docs/notebooks"
 BUDGET = 6_000_000  # bytes of all copies together
 COLOURS = (256, 128, 64, 32)  # of a PNG, fewer and fewer until the copies fit

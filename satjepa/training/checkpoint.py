@@ -34,7 +34,6 @@ Json = dict[str, Any]
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
-AVERAGE = "average."  # before the name of a tensor: its average over the steps
 AVERAGED = "averaged"  # value of the header's "weights" where these are all there is
 
 
@@ -156,12 +155,7 @@ def load(folder: str | Path, with_optimizer: bool = False) -> Checkpoint:
             f"{asked} is a file; a satjepa checkpoint is a folder with {MODEL} and {STATE}"
         )
     if found is None:
-        has = (
-            f"it holds {sorted(p.name for p in asked.iterdir())[:5]}"
-            if asked.is_dir()
-            else "no such folder"
-        )
-        raise CheckpointError(f"no checkpoint at {asked} ({has})")
+        raise _none_at(asked)
     return _verified(found, with_optimizer)
 
 
@@ -173,7 +167,7 @@ def read_header(folder: str | Path) -> Json:
 
     found = _present(Path(folder))
     if found is None:
-        raise CheckpointError(f"no checkpoint at {folder}")
+        raise _none_at(Path(folder))
     try:
         with safe_open(found / MODEL, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("satjepa", "{}"))
@@ -185,6 +179,13 @@ def read_header(folder: str | Path) -> Json:
             f"{found / MODEL} is not a satjepa checkpoint: format {has!r}, expected {FORMAT!r}"
         )
     return header
+
+
+def _none_at(folder: Path) -> CheckpointError:
+    has = "no such folder"
+    if folder.is_dir():
+        has = f"it holds {sorted(p.name for p in folder.iterdir())[:5]}"
+    return CheckpointError(f"no checkpoint at {folder} ({has})")
 
 
 def _present(folder: Path) -> Path | None:

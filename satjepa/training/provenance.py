@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 TRAINING_CODE = ("models", "training")  # folders whose code decides what training makes of its data
 # Sections of params.yaml that decide no weight: a run's checkpoint does not hold them.
 NOT_OF_A_RUN = ("seeds", "arms", "baselines", "pretrain", "sample", "eval")
+# Sections of checkpoints that are older than `arms` and `seeds`; they decide none either.
+OLD_SECTIONS = ("ablate", "published")
 # Keys of the other sections that decide none; of another split its hash tells.
 NOT_COMPARED = (
-    *(f"{section}." for section in NOT_OF_A_RUN), "ablate.", "published.",
+    *(f"{section}." for section in (*NOT_OF_A_RUN, *OLD_SECTIONS)),
     "train.log_every", "train.checkpoint_every", "train.workers", "train.compile",
     "train.checkpointing",
     "data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_",
@@ -65,7 +67,7 @@ def settings_of(header: Json, others: Json) -> Json:
     the sampler's above all. Keys that are younger than the checkpoint get what their absence meant.
     """
     config = dict(header["config"])
-    for section in ("ablate", "published"):  # older than `arms` and `seeds`
+    for section in OLD_SECTIONS:
         config.pop(section, None)
     for section, values in ABSENT.items():
         config[section] = values | config.get(section, {})

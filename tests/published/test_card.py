@@ -146,7 +146,10 @@ def test_our_variant_answers_the_same_calls(
         ({"rgb_t": torch.rand(2, 3, 64, 64)}, "the model forecasts"),
         ({"rgb_t": torch.full((3, 64, 64), 1.5)}, "pixels from 1.5 to 1.5"),
         ({"rgb_t": torch.full((3, 64, 64), torch.nan)}, r"in \[0, 1\]"),
-        ({"captions": ("one", "two")}, "2 captions: give the informative"),
+        (
+            {"captions": ("one", "two")},
+            "2 captions: give one of each kind: informative, geometric, semantic",
+        ),
         ({"num_diffusion_steps": 0}, "0 steps from noise strength 0.35"),
         ({"noise_strength": 0.0}, "noise strength 0: "),
         ({"noise_strength": 1.01}, "noise strength 1.01"),

@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 
-from satjepa.models.published.adapter import NAMES, CaptionAdapter
+from satjepa.contracts import CAPTION_KINDS
+from satjepa.models.published.adapter import CaptionAdapter
 from satjepa.models.published.coarse import CoarseAdapter, match_colour, rgb_patches, shrink
 from satjepa.models.published.forecaster import PublishedForecaster
 
@@ -54,7 +55,7 @@ def caption_adapter(golden, below):
     return adapter.eval(), g, meta
 
 
-def captions_of(g, hidden=NAMES, pooled=NAMES):
+def captions_of(g, hidden=CAPTION_KINDS, pooled=CAPTION_KINDS):
     return {
         name: (g[f"{name}_hidden"], g[f"{name}_pooled"] if name in pooled else None)
         for name in hidden
