@@ -258,27 +258,3 @@ def _scores(
     settings |= {} if perceptual is None else perceptual.settings
     patches = pd.concat(tally.patches, ignore_index=True)
     return Scores(_row(title, tally, perceptual), patches, settings, sum(tally.ranks).tolist())
-
-
-def evaluate_ensemble(
-    forecaster: Forecaster, batches: Iterable[dict], samples: int, name: str, **settings: object
-) -> tuple[Scores, Scores]:
-    """The two rows of one ensemble of `samples` > 1: (mean of S, one sample). Further settings as
-    in `evaluate_all`.
-    """
-    mean, one = evaluate_all({name: forecaster}, batches, samples={name: samples}, **settings)
-    return mean, one
-
-
-def evaluate(
-    forecaster: Forecaster,
-    batches: Iterable[dict],
-    samples: int = 1,
-    name: str | None = None,
-    **settings: object,
-) -> Scores:
-    """The one row of a forecaster, of the ensemble mean where `samples` > 1. Settings as in
-    `evaluate_all`.
-    """
-    name = name or type(forecaster).__name__
-    return evaluate_all({name: forecaster}, batches, samples={name: samples}, **settings)[0]

@@ -191,10 +191,9 @@ class PublishedSatJepa(JointModel):
         if not self.params.model.use_captions:
             return {}
         text = batch["text_t"]  # (B,3,L,T), (B,3,P)
-        captions = {
-            name: (text["hidden"][:, i], text["pooled"][:, i])
-            for i, name in enumerate(CAPTION_KINDS)
-        }
+        captions = {}
+        for i, name in enumerate(CAPTION_KINDS):
+            captions[name] = (text["hidden"][:, i], text["pooled"][:, i])
         hidden, pooled = captions["semantic"]
         return captions | {"semantic": (self.forecaster(tokens.detach(), hidden), pooled)}
 
