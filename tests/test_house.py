@@ -181,6 +181,34 @@ def test_heavy_packages_are_imported_where_they_are_used(path: Path):
     ]
 
 
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+@pytest.mark.parametrize("path", FILES, **IDS)
+def test_no_comprehension_stands_in_another(path: Path):
+    """A loop, or two steps with a name between them, reads better."""
+    outer = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, COMPREHENSIONS)]
+    inner = [(node.lineno, [*ast.walk(node)][1:]) for node in outer]
+    assert not [line for line, below in inner if any(isinstance(n, COMPREHENSIONS) for n in below)]
+
+
+@pytest.mark.parametrize("path", FILES, **IDS)
+def test_one_statement_gives_one_value(path: Path):
+    """`a, b = x, y` is two statements; a swap, and the parts of one value, are taken apart."""
+    pairs = [
+        (
+            node.lineno,
+            [ast.unparse(n) for n in target.elts],
+            [ast.unparse(n) for n in node.value.elts],
+        )
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+        for target in node.targets
+        if isinstance(target, ast.Tuple)
+    ]
+    assert not [line for line, names, values in pairs if sorted(names) != sorted(values)]
+
+
 def writes_a_file(call: ast.Call) -> bool:
     """Whether a call makes a file under the name that it is given."""
     name = ast.unparse(call.func)

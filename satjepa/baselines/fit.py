@@ -145,7 +145,8 @@ class _State:
         if how.schedule == "onecycle":
             rate, beta1 = one_cycle(step, how.steps, how.lr)
         for group in self.optimizer.param_groups:
-            group["lr"], group["betas"] = rate, (beta1, 0.999)
+            group["lr"] = rate
+            group["betas"] = (beta1, 0.999)
         self.optimizer.step()
         if self.average:
             weights = [self.named[name].detach() for name in self.average]

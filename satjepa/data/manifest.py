@@ -131,10 +131,10 @@ def _files(folder: Path) -> dict[str, Path]:
     """Files by relative POSIX path, sorted; hidden ones, those in hidden folders and the manifest
     itself left out.
     """
-    paths = {path.relative_to(folder): path for path in folder.rglob("[!.]*") if path.is_file()}
-    names = {
-        name.as_posix(): path
-        for name, path in paths.items()
-        if not any(part.startswith(".") for part in name.parts)
-    }
-    return {name: names[name] for name in sorted(names) if name != NAME}
+    names = {}
+    for path in folder.rglob("[!.]*"):
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if path.is_file() and not hidden and name.as_posix() != NAME:
+            names[name.as_posix()] = path
+    return dict(sorted(names.items()))

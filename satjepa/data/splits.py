@@ -172,10 +172,10 @@ class Split:
             place = (int(rest[1]), int(rest[2])) if len(rest) == 3 else (0, 0)
             places = last.setdefault(region, {})
             places[place] = max(places.get(place, 0), year)
-        return {
-            region: [(x, y, year) for (x, y), year in places.items()]
-            for region, places in last.items()
-        }
+        listed = {}
+        for region, places in last.items():
+            listed[region] = [(x, y, year) for (x, y), year in places.items()]
+        return listed
 
 
 def entry_of(kind: str, region: str, year: int, x: int, y: int) -> str:

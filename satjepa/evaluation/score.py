@@ -102,6 +102,6 @@ def write_scores(rows: list[Scores], path: Path) -> pd.DataFrame:
     scores = [untimed(row) for row in rows]
     if Share.mine().rank == 0:
         write_table(scores, path)
-        timing = [{name: s.row[name] for name in ("model", "preset", TIME)} for s in rows]
-        write_table(timing, path.with_name("timing.csv"))
+        timing = pd.DataFrame([one.row for one in rows])[["model", "preset", TIME]]
+        write_table(timing.to_dict("records"), path.with_name("timing.csv"))
     return pd.DataFrame(scores)

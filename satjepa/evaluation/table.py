@@ -60,7 +60,9 @@ def combine_seeds(rows: list[dict]) -> dict:
                 f"{[row[k] for k in IDENTITY]}"
             )
     metrics = [key for key in first if key not in (*IDENTITY, "seeds")]
-    measured = {key: pd.Series([row[key] for row in rows], dtype="float64") for key in metrics}
+    measured = {}
+    for key in metrics:
+        measured[key] = pd.Series([row[key] for row in rows], dtype="float64")
     differ = not all(_agree(values.dropna()) for values in measured.values())
     combined = {key: first[key] for key in IDENTITY} | {"seeds": len(rows) if differ else 1}
     for key, values in measured.items():
@@ -172,12 +174,10 @@ def _footnotes(csv: Path, rows: pd.DataFrame, columns: list[str]) -> list[str]:
     names = {column: heading.rstrip(" ↑↓") for column, (heading, _) in COLUMNS.items()} | {
         "fid": "FID"
     }
-    present = [
-        key
-        for key in names
-        if settings.get(key) and any(column.startswith(key) for column in columns)
-    ]
-    return notes + [f"{names[key]}: {settings[key]}." for key in present]
+    for key, name in names.items():
+        if settings.get(key) and any(column.startswith(key) for column in columns):
+            notes.append(f"{name}: {settings[key]}.")
+    return notes
 
 
 def write_table(rows: list[dict], path: str | Path, settings: dict | None = None) -> None:

@@ -86,7 +86,9 @@ class Report:
         self.facts = facts
         self.every = every or how.log_every
         self.binned = False
-        self.main, self.progress, self.terminal = main, progress and main, sys.stderr.isatty()
+        self.main = main
+        self.progress = progress and main
+        self.terminal = sys.stderr.isatty()
         self.rows: list[dict[str, str]] = []
         self.sums: dict[str, list[float]] = {}  # name -> [sum, count] since the last line
         self.before = 0.0  # seconds of earlier sessions
@@ -110,7 +112,9 @@ class Report:
         from tqdm import tqdm
 
         self.run.mkdir(parents=True, exist_ok=True)
-        self.start, self.began, self.line = start, time.monotonic(), (start, time.monotonic())
+        self.start = start
+        self.began = time.monotonic()
+        self.line = (start, self.began)
         bar = tqdm(
             total=self.steps,
             initial=start,

@@ -59,7 +59,8 @@ class CoarseAdapter(nn.Module):
             raise ValueError(
                 f"a coarse image of {coarse} pixels cannot be cut into patches of {patch}"
             )
-        self.patch, width = patch, 3 * patch**2
+        self.patch = patch
+        width = 3 * patch**2
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, places, token_dim))
         self.coarse_pos_embed = nn.Parameter(0.02 * torch.randn(1, (coarse // patch) ** 2, width))
         self.input_norm = nn.LayerNorm(token_dim)

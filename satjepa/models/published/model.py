@@ -145,7 +145,8 @@ class PublishedSatJepa(JointModel):
         Several masks make t*c*B rows of tokens, mask-major, and everything else is repeated in that
         order. (The published code repeats some of it sample-major, some not at all, and fails.)
         """
-        weights, (seen, asked) = self.params.loss, masks
+        weights = self.params.loss
+        seen, asked = masks
         times = len(seen) * len(asked)
         tokens = self.predictor(self.encoder(batch["rgb_t"], seen), seen, asked)
         tokens = layer_norm0(tokens)  # (R,M,D), R = t*c*B
@@ -163,10 +164,8 @@ class PublishedSatJepa(JointModel):
         }
         if captions:
             semantic_tp1 = rows["text_tp1"]["hidden"][:, SEMANTIC]  # (R,L,T)
-            losses["caption"] = (
-                weights.caption,
-                caption_loss(captions["semantic"][0], semantic_tp1),
-            )
+            loss = caption_loss(captions["semantic"][0], semantic_tp1)
+            losses["caption"] = (weights.caption, loss)
         return joint_loss(losses)
 
     def uniform(self, sigma: Tensor) -> Tensor:
@@ -224,10 +223,11 @@ class PublishedSatJepa(JointModel):
         """Tokens asked for against AlphaEarth(t+1) and the target encoder's features of RGB(t+1),
         where valid.
         """
-        patch, valid, (seen, asked) = self.params.model.encoder.patch, batch["valid_tp1"], masks
-        means, weight = patch_mean(
-            batch["emb_tp1"], patch, batch["emb_valid"] & valid
-        )  # (B,N,64), (B,N)
+        patch = self.params.model.encoder.patch
+        valid = batch["valid_tp1"]
+        seen, asked = masks
+        # (B,N,64), (B,N)
+        means, weight = patch_mean(batch["emb_tp1"], patch, batch["emb_valid"] & valid)
         _, weight_feat = patch_mean(valid.to(tokens.dtype), patch)  # (B,N)
         with torch.no_grad():
             features = self.target_encoder(batch["rgb_tp1"])  # (B,N,D)
