@@ -103,6 +103,11 @@ class Params(Section):
             return published
         return [name for name in self.arms if name not in (*published, self.main_arm)]
 
+    def parts(self) -> list[tuple[str, str]]:
+        """(preset, part) of all samples there are: others than the first preset are scored only."""
+        first, *others = self.data.presets
+        return [(first, part) for part in ("train", "val", "test")] + [(p, "test") for p in others]
+
     def as_dict(self) -> dict[str, Any]:
         """The same as plain dicts, lists and scalars, as YAML or JSON hold them."""
         return self.model_dump(mode="json", exclude_unset=True)

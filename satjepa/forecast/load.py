@@ -227,7 +227,7 @@ def load(
     found = checkpoints.load(checkpoint or default_checkpoint())
     _quiet(found.header["config"]["backbone"]["path"])
     joint = from_checkpoint(found, device or the_device(), sample=sample)
-    encoders = joint.params.model.use_captions and load_text_encoders(joint.params)
+    encoders = joint.params.model.use_captions and load_text_encoders(joint.params, joint.device)
     embed = embedder(joint, encoders) if encoders else None
     return Model(found.folder, found.state["sha256"][checkpoints.MODEL][:12], joint, embed)
 

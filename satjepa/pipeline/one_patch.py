@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from satjepa.assemble import local
+from satjepa.assemble import load_text_encoders
 from satjepa.captions.rules import caption
 from satjepa.contracts import Batch, Captions
 from satjepa.data.pairs import PairDataset, collate
@@ -170,10 +170,7 @@ def loss_table(parts: Mapping[str, Tensor], weights: Any) -> pd.DataFrame:
 
 def text_encoders(model: JointModel) -> TextEncoders:
     """The frozen text encoders of a model's backbone, on the CPU."""
-    from satjepa.captions.embeddings import TextEncoders
-
-    b = model.params.backbone
-    return TextEncoders.from_pretrained(local(b.path), b.revision)
+    return load_text_encoders(model.params, "cpu")
 
 
 def alphaearth(cube: xr.Dataset, batch: Batch, model: JointModel, lag: int) -> Tensor:

@@ -173,6 +173,13 @@ def test_captions_are_encoded_as_the_published_model_reads_them() -> None:
     assert encode_caption_batch(list(WORDS[:1]), encoders, max_length=5)[0].shape == (1, 5, 128)
 
 
+def test_text_encoders_that_are_kept_are_read_once() -> None:
+    params = load_params(REPO / "params.yaml")
+    kept = assemble.load_text_encoders(params, "cpu", keep=True)
+    assert assemble.load_text_encoders(params, "cpu", keep=True) is kept
+    assert assemble.load_text_encoders(params, "cpu") is not kept
+
+
 def test_the_forecaster_has_the_card_s_arguments() -> None:
     forecaster = CaptionForecaster(ijepa_dim=24, text_dim=40, hidden_dim=16, num_layers=2)
     assert forecaster(torch.randn(2, 9, 24), torch.randn(2, 5, 40)).shape == (2, 5, 40)
