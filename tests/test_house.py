@@ -37,7 +37,6 @@ IN_PLACE = {
     ("plots.py", "show"),  # to memory
     ("log.py", "open"),  # a line is added to it at a time, and its rows are in the checkpoint
     ("checkpoint.py", "_write"),  # inside a folder that is renamed as a whole
-    ("render.py", "_write_tif"),  # of a demo world, read only when all of it is written
     ("write.py", "check_place"),  # a trial, which is removed
 }
 IDS = {"ids": lambda path: str(path.relative_to(REPO))}
