@@ -3,9 +3,10 @@
     python benchmarks/cpu.py [--side 512] [--samples 8] [--times 3]
 
 Plain: both halves of the guidance one after the other, LoRA beside the frozen weights, samples one
-by one, captions padded to `captions.max_length`. Quick: what `satjepa` does. Times are taken
-alternately and medians shown, in seconds of the processor, so that what else the machine does does
-not count. Muon is timed in bfloat16 and in float32, whatever the CPU has units for.
+by one, captions padded to `captions.max_length`. Quick: what `satjepa` does, and what it does with
+`sample.compile` and `train.compile` on, which need a C++ compiler and half a minute once. Times are
+taken alternately and medians shown, of the wall clock: for numbers that hold, nothing else should
+run. Muon is timed in bfloat16 and in float32, whatever the CPU has units for.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from satjepa.captions.rules import caption
 from satjepa.config import Params, load_params
 from satjepa.data.stack import Stack
 from satjepa.forecast import blended, tiles
-from satjepa.models.adapter import sample_drops
+from satjepa.models.adapter import Chances, sample_drops
 from satjepa.models.joint import JointModel
 from satjepa.models.sampling import Levers
 from satjepa.training.advance import advance
@@ -39,10 +40,10 @@ def alternately(ways: dict[str, Callable[[], Any]], times: int) -> dict[str, flo
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(times + 1):
         for name, way in ways.items():
-            start = time.process_time()
+            start = time.perf_counter()
             way()
             if turn:
-                seconds[name].append(time.process_time() - start)
+                seconds[name].append(time.perf_counter() - start)
     return {name: sorted(taken)[len(taken) // 2] for name, taken in seconds.items()}
 
 
@@ -90,6 +91,7 @@ def forecasts(
 
     def forecast(name: str, levers: Levers, model: JointModel = model) -> None:
         model.levers = levers
+        model = model.with_sampling(compile="on" if name == "compiled" else "off")
         options = {"history": params.data.history, "embed": embed, "samples": samples}
         results[name] = blended(stack, model, boxes, **options)
 
@@ -100,14 +102,19 @@ def forecasts(
         "samples together": lambda: forecast("together", replace(PLAIN, together=True)),
         "all of these": lambda: forecast("quick", Levers()),
         "all, and trimmed captions": lambda: forecast("trimmed", Levers(), trimmed),
+        "all, trimmed, compiled": lambda: forecast("compiled", Levers(), trimmed),
     }
     seconds = alternately(ways, times)
     side = stack.rgb.shape[-1]
     for name, taken in seconds.items():
         print(f"| forecast of {side}x{side}, {samples} samples, {len(boxes)} tiles | {name} | "
               f"{taken:.2f} s | {seconds['plain'] / taken:.2f} |")  # fmt: skip
-    apart = [np.abs(a - b).max() for a, b in zip(results["plain"], results["quick"], strict=True)]
-    print(f"\nlargest difference of mean and spread: {apart[0]:.1e}, {apart[1]:.1e}\n", flush=True)
+    for name, reference in (("quick", "plain"), ("compiled", "trimmed")):
+        pairs = zip(results[reference], results[name], strict=True)
+        mean, spread = (np.abs(a - b).max() for a, b in pairs)
+        print(f"\n{name} against {reference}: mean and spread differ by at most {mean:.1e} and "
+              f"{spread:.1e}")  # fmt: skip
+    print(flush=True)
 
 
 def training_batch(params: Params, text: int, pooled: int) -> dict[str, Any]:
@@ -142,6 +149,7 @@ def training(model: JointModel, trimmed: JointModel, times: int) -> None:
     ways = {
         "captions padded": lambda: padded.step(has_bfloat16_units()),
         "captions trimmed": lambda: short.step(has_bfloat16_units()),
+        "captions trimmed, blocks compiled": lambda: short.compiled_step(has_bfloat16_units()),
         "trimmed, Muon in bfloat16": lambda: short.step(True),
         "trimmed, Muon in float32": lambda: short.step(False),
         "Muon alone, bfloat16": lambda: short.muon_alone(True),
@@ -161,7 +169,7 @@ class Steps:
         noise = torch.randn_like(batch["latent_tp1"])
         sigma = torch.rand(len(noise)).clamp(0.01, 0.99)
         self.model = model.train()
-        self.inputs = (batch, noise, sigma, sample_drops(len(noise), 0.1, 0.1))
+        self.inputs = (batch, noise, sigma, sample_drops(len(noise), Chances(0.1, 0.1)))
         self.stepping = make_stepping(model, model.params.train)
         optimizers = self.stepping.optimizers
         (self.muon,) = (optimizer for optimizer in optimizers if isinstance(optimizer, Muon))
@@ -175,6 +183,11 @@ class Steps:
         step_if(self.stepping.optimizers, None)
         self.model.update_target(0.99)
         self.model.average_weights(0.99)
+
+    def compiled_step(self, bfloat16: bool) -> None:
+        """The same with `train.compile: on`."""
+        with self.model.backbone.training_blocks("on"):
+            self.step(bfloat16)
 
     def muon_alone(self, bfloat16: bool) -> None:
         """Only Muon's part of it."""
@@ -196,7 +209,7 @@ def main() -> None:
           f"{torch.__version__}; lengths {lengths} of {params.captions.max_length}\n")  # fmt: skip
     print("| what | way | time | ratio |\n|---|---|---|---|")
     model = opened(build_model(params)).eval()
-    short = replace(params, captions=replace(params.captions, lengths=lengths))
+    short = load_params(**{"captions.lengths": list(lengths)})
     trimmed = opened(build_model(short))
     forecasts(model, trimmed.eval(), stack, args.samples, args.times)
     training(model, trimmed, args.times)

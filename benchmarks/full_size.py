@@ -2,7 +2,7 @@
 weights.
 
     python benchmarks/full_size.py [--variant published] [--batch 1] [--steps 4] [--only-meta]
-    python benchmarks/full_size.py --all [--seconds 285] [--out FOLDER] [--tiny]
+    python benchmarks/full_size.py --all [--seconds 285] [--out FOLDER] [--tiny] [--only PATTERN]
 
 Architecture, precision and batch are those of params.paper.yaml on the shape of Stable Diffusion
 3.5 Medium. First a table from the meta device, which costs nothing: parameters, memory of the
@@ -13,7 +13,8 @@ one forecast, and its memory and times are printed.
 --all measures everything (`full_size_all`): training by phase at batches of 8, 32 and 64, forecasts
 of 1, 16 and 64 patches with each lever on and off, memory, TFLOP a sample, share of the rate of a
 matrix product measured in the same run, differences from the plain paths. What is not reached
-within --seconds is left out and named. --tiny takes the same way at toy size.
+within --seconds is left out and named. --tiny takes the same way at toy size, --only
+runs the cases whose name the pattern finds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from sd35_medium import POOLED, TEXT, autoencoder, transformer
 from torch import nn
 
 from satjepa.config import Params, load_params
-from satjepa.models.adapter import sample_drops
+from satjepa.models.adapter import Chances, sample_drops
 from satjepa.models.backbone import Backbone
 from satjepa.models.joint import JointModel
 from satjepa.models.published.model import PublishedSatJepa
@@ -149,7 +150,8 @@ def train_once(model: JointModel, params: Params, batch: dict[str, Any], device:
     stepping = make_stepping(model, params.train)
     side = model.backbone.latent_size(params.data.patch)
     noise = torch.randn(size, model.backbone.latent_channels, side, side, device=device)
-    drops = sample_drops(size, params.train.caption_dropout, params.train.token_dropout)
+    chances = Chances(params.train.caption_dropout, params.train.token_dropout)
+    drops = sample_drops(size, chances)
     drops = type(drops)(*(drop.to(device) for drop in drops))
     start = time.perf_counter()
     with torch.autocast(device, torch.bfloat16):
@@ -176,11 +178,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=285, help="of --all, at most")
     parser.add_argument("--out", type=Path, default=Path("full_size"), help="folder of --all")
     parser.add_argument("--tiny", action="store_true", help="--all at toy size")
+    parser.add_argument("--only", default="", help="cases of --all, a regular expression")
     args = parser.parse_args()
     if args.all:
         from full_size_all import measure_all
 
-        measure_all(args.out, args.seconds, args.tiny)
+        measure_all(args.out, args.seconds, args.tiny, args.only)
         return
     params = load_params(
         REPO / "params.paper.yaml", arm=ARMS[args.variant], **{"sample.steps": args.steps}

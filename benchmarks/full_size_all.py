@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gc
 import platform
+import re
 import time
 import traceback
 from collections.abc import Callable
@@ -22,7 +23,7 @@ import torch
 from full_size_models import Bench, make_batch, tflop_of_a_sample
 from torch import Tensor
 
-from satjepa.models.adapter import sample_drops
+from satjepa.models.adapter import Chances, sample_drops
 from satjepa.models.joint import JointModel
 from satjepa.models.sampling import Levers, RowSizes
 from satjepa.training.advance import GraphedAdvance, advance
@@ -171,7 +172,8 @@ class Trainer:
         self.stepping = make_stepping(model, params.train)
         side = model.backbone.latent_size(params.data.patch)
         shape = (size, model.backbone.latent_channels, side, side)
-        drops = sample_drops(size, params.train.caption_dropout, params.train.token_dropout)
+        chances = Chances(params.train.caption_dropout, params.train.token_dropout)
+        drops = sample_drops(size, chances)
         drops = type(drops)(*(drop.to(self.device) for drop in drops))
         sigma = torch.rand(size, device=self.device).clamp(0.01, 0.99)
         batch = make_batch(params, size, self.device, bench.text)
@@ -288,6 +290,45 @@ def count_flops(bench: Bench, table: Table, name: str) -> None:
     table.add(case=f"TFLOP a training sample, {name}", TFLOP_a_sample=bench.tflop[name])
 
 
+def gradients_agree(bench: Bench, table: Table, size: int, compiled: bool) -> None:
+    """Row: losses and gradients of a captured step against those of one launched kernel by kernel,
+    both under autocast.
+    """
+    model = bench.model("ours")
+    with trainer(bench, model, size, False, False, False) as run:
+        inputs = run.inputs
+        plain, expected = _gradients(run, inputs)
+    with trainer(bench, model, size, True, compiled, False) as run:
+        captured, gradients = _gradients(run, inputs)
+    norm = torch.stack(torch._foreach_norm(expected)).norm()
+    torch._foreach_sub_(gradients, expected)
+    apart = torch.stack(torch._foreach_norm(gradients)).norm() / norm
+    losses = f"loss {captured['loss']:.5g} and {plain['loss']:.5g}"
+    levers = "CUDA graph, blocks compiled" if compiled else "CUDA graph"
+    table.add(case="gradients, captured against plain", batch=size, levers=levers,
+              note=f"difference over norm {apart:.2e}; {losses}")  # fmt: skip
+
+
+def _gradients(run: Trainer, inputs: tuple) -> tuple[dict[str, float], list[Tensor]]:
+    """The parts of the loss and the gradients of one step, which is not made."""
+    if run.graphed is None:
+        parts = advance(run.forward, run.model, inputs)
+    else:
+        parts = run.graphed(inputs)
+    losses = {name: float(value) for name, value in parts.items() if value.numel() == 1}
+    return losses, [p.grad.clone() for p in run.stepping.trained if p.grad is not None]
+
+
+def whole_loop(bench: Bench, table: Table, size: int, workers: int, steps: int) -> None:
+    """Row: `satjepa.training.loop.train` as a user runs it, `train.compile: auto`."""
+    from full_size_loop import loop_pace
+
+    seconds = loop_pace(bench, "ours", size, workers, steps)
+    table.add(case="training loop with its data", batch=size, levers="auto", ms=1000 * seconds,
+              **_speed(bench, "ours", size, seconds), peak_GB=peak_gb(bench.device),
+              note=f"{workers} workers")  # fmt: skip
+
+
 # ---------------------------------------------------------------------- forecasts
 
 
@@ -398,6 +439,7 @@ def cases(bench: Bench, table: Table) -> list[tuple[str, float, Callable[[], Non
         ("flops of ours", 5, lambda: count_flops(bench, table, "ours")),
         train(low, 6, graph=True),
         train(high, 10, graph=True),
+        train(high, 60, graph=True, compiled=True),
         train(low, 6),
         ("folding, decoder", 4, lambda: fold_is_undone(bench, table)),
         ("agreement, eager", 8, lambda: agreement(bench, table, False, 4, 4)),
@@ -413,7 +455,7 @@ def cases(bench: Bench, table: Table) -> list[tuple[str, float, Callable[[], Non
           for size in (small, middle, large)),
         train(mid, 8, graph=True),
         train(high, 8),
-        train(high, 60, graph=True, compiled=True),
+        ("gradients, graph", 5, lambda: gradients_agree(bench, table, low, False)),
         train(low, 6, graph=True, recompute=True),
         train(high, 10, graph=True, recompute=True),
         ("flops, untrimmed", 5, lambda: count_flops(bench, table, "untrimmed")),
@@ -424,6 +466,9 @@ def cases(bench: Bench, table: Table) -> list[tuple[str, float, Callable[[], Non
         forecast("published", middle, 3, "one step, as published", folded),
         train(high, 10, "published"),
         train(low, 45, graph=True, compiled=True),
+        ("gradients, graph and compiled", 30, lambda: gradients_agree(bench, table, low, True)),
+        ("training loop with its data", 60,
+         lambda: whole_loop(bench, table, high, *((0, 4) if bench.tiny else (8, 40)))),
         train(mid, 8),
         train(high, 12, "untrimmed"),
         forecast("ours", large, 12, f"{merged}, guidance in one call", guided, times=1),
@@ -434,8 +479,10 @@ def cases(bench: Bench, table: Table) -> list[tuple[str, float, Callable[[], Non
     return rows
 
 
-def measure_all(folder: Path, seconds: float, tiny: bool) -> None:
-    """Build the models, run every case that fits, print the table."""
+def measure_all(folder: Path, seconds: float, tiny: bool, only: str = "") -> None:
+    """Build the models, run every case that fits and whose name the pattern `only` finds, print the
+    table.
+    """
     began = time.perf_counter()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
@@ -446,7 +493,7 @@ def measure_all(folder: Path, seconds: float, tiny: bool) -> None:
     built = now(device) - began
     table.add(case="models built", ms=1000 * built, peak_GB=peak_gb(device),
               note=f"words of ours {bench.params('ours').captions.lengths}")  # fmt: skip
-    rows = cases(bench, table)
+    rows = [row for row in cases(bench, table) if re.search(only, row[0])]
     if device == "cpu":  # compilation takes minutes there: last
         rows.sort(key=lambda row: "compiled" in row[0])
     for name, expected, case in rows:

@@ -61,8 +61,8 @@ class Bench:
         fill(self.backbone, self.device)
         self.model("ours")
 
-    def params(self, name: str) -> Params:
-        """params.paper.yaml with what distinguishes a model."""
+    def params(self, name: str, settings: dict[str, Any] | None = None) -> Params:
+        """params.paper.yaml with what distinguishes a model, and other settings on top."""
         arm = "published_captions" if name == "published" else None
         changes = dict(VARIANTS[name])
         if self.tiny:
@@ -70,7 +70,7 @@ class Bench:
             changes |= TOY | {"model.adapter": {"dim": 16, "layers": layers, "heads": 2}}
             if "captions.lengths" in changes:
                 changes["captions.lengths"] = TOY_LENGTHS
-        return load_params(PAPER, arm=arm, **changes)
+        return load_params(PAPER, arm=arm, **changes | (settings or {}))
 
     def model(self, name: str) -> JointModel:
         """The model of a name; the one before it is given up."""

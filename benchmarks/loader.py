@@ -43,8 +43,9 @@ WARM = 6  # batches
 class RandomEncoders:
     """Texts of this benchmark are numbers; their embeddings are random, of `tokens` at most."""
 
-    def __init__(self, tokens: int, width: int) -> None:
+    def __init__(self, tokens: int, width: int, pooled: int) -> None:
         self.tokens = tokens
+        self.pooled = pooled
         self.states = torch.randn(tokens, width)
 
     def fingerprint(self) -> str:
@@ -54,7 +55,7 @@ class RandomEncoders:
     def encode(self, texts: list[str], max_length: int, batch: int) -> list[tuple]:
         """Between half of `tokens` and all of them, as captions are."""
         lengths = [self.tokens - int(text or 0) % (self.tokens // 2) for text in texts]
-        return [(self.states[:length], torch.randn(POOLED)) for length in lengths]
+        return [(self.states[:length], torch.randn(self.pooled)) for length in lengths]
 
 
 def make_cube(region: str, size: int, rng: np.random.Generator) -> xr.Dataset:
@@ -69,15 +70,17 @@ def make_cube(region: str, size: int, rng: np.random.Generator) -> xr.Dataset:
     return xr.Dataset(arrays, years, {"region": region, "preset": "strong"})
 
 
-def make_data(folder: Path, args: argparse.Namespace) -> PairDataset:
-    """Pairs with captions drawn from `args.texts` texts."""
+def make_data(
+    folder: Path, args: argparse.Namespace, pooled: int = POOLED, history: int = 2
+) -> PairDataset:
+    """Pairs with captions drawn from `args.texts` texts; `pooled` is the width of a whole text."""
     rng = np.random.default_rng(0)
     cubes = [make_cube(region, 5 * args.patch, rng) for region in ("Alpha", "Beta")]
-    windows = (cubes, None, args.patch, args.patch // 2, 2)
+    windows = (cubes, None, args.patch, args.patch // 2, history)
     texts = [str(n) for n in range(args.texts)]
     keys = PairDataset(*windows).keys()
     captions = {key: Captions(*rng.choice(texts, 3)) for key in keys}
-    encoders = RandomEncoders(args.tokens, args.width)
+    encoders = RandomEncoders(args.tokens, args.width, pooled)
     store = TextStore.write(folder, texts, encoders, args.tokens, progress=False)
     lengths = (args.tokens,) * 3
     return PairDataset(*windows, captions=captions, text=store, lengths=lengths)

@@ -31,6 +31,8 @@ class Batch(TypedDict, total=False):
     # hidden (B,3,L,D), mask (B,3,L) bool, pooled (B,3,P); the 3 as in `Captions`
     text_t: dict[str, Tensor]
     text_tp1: dict[str, Tensor]
+    text_given: dict[str, Tensor]  # captions of t+1 that someone gives to lead a forecast by
+    is_given: Tensor  # (B,3) bool: which of the three are given
     latent_tp1: Tensor  # (B,C,h,w) of RGB(t+1)
     meta: list[dict[str, Any]]  # B x {region, year (of t), x, y, preset, aug}
 

@@ -156,6 +156,8 @@ class Train(Section):
     weight_ema: Share
     caption_dropout: Share
     token_dropout: Share
+    true_captions: Share
+    quarter_dropout: Share
     timestep_mean: float
     timestep_std: Positive
     precision: Literal["float32", "bf16"]

@@ -31,33 +31,57 @@ def fitted(caption: Caption, length: int) -> Caption:
 
 
 class Drops(NamedTuple):
-    """Which samples are trained (or guided) without their captions, without their tokens: (B,) bool
-    each.
+    """What samples are trained (or guided) without, and whose caption is the true one.
+
+    text, tokens: (B,) bool, without their captions, without their tokens. truth: (B,) bool, given
+    the true semantic caption of t+1 in place of the forecast one. quarters: (B,4) bool, without the
+    tokens of that quarter of the patch (northwest, northeast, southwest, southeast): there the
+    words alone say what comes.
     """
 
     text: Tensor
     tokens: Tensor
+    truth: Tensor
+    quarters: Tensor
 
     @classmethod
     def all(cls, like: Tensor, value: bool) -> "Drops":
-        """Every sample of a batch (B,...) dropped, or none."""
+        """Every sample of a batch (B,...) dropped, or none; captions as they are forecast."""
         mask = torch.full((len(like),), value, device=like.device)
-        return cls(mask, mask)
+        none = torch.zeros(len(like), 4, dtype=torch.bool, device=like.device)
+        return cls(mask, mask, none[:, 0], none)
 
 
-def sample_drops(
-    batch: int, text: float, tokens: float, generator: torch.Generator | None = None
-) -> Drops:
-    """Which samples of a training batch lose captions (probability ``text``) or tokens
-    (``tokens``); CPU.
-
-    One draw decides both, so that half of the rarer drop happens together with the other: the
-    unconditional case of classifier-free guidance is then trained (independent draws of 0.1 would
-    give it one sample in a hundred).
+class Chances(NamedTuple):
+    """How often a sample is trained without its captions, without its tokens, with the true caption
+    of t+1, and without the tokens of one quarter.
     """
+
+    text: float
+    tokens: float
+    truth: float = 0.0
+    quarter: float = 0.0
+
+
+def sample_drops(batch: int, chances: Chances, generator: torch.Generator | None = None) -> Drops:
+    """Draw the drops of a training batch; on the CPU.
+
+    One draw decides captions and tokens, so that half of the rarer drop happens together with the
+    other: the unconditional case of classifier-free guidance is then trained (independent draws of
+    0.1 would give it one sample in a hundred).
+    """
+    text, tokens, truth, quarter = chances
     u = torch.rand(batch, generator=generator)
     start = text - min(text, tokens) / 2
-    return Drops(text=u < text, tokens=(u >= start) & (u < start + tokens))
+    true = torch.rand(batch, generator=generator) < truth
+    hides = torch.rand(batch, generator=generator) < quarter
+    which = torch.randint(4, (batch,), generator=generator)
+    return Drops(
+        text=u < text,
+        tokens=(u >= start) & (u < start + tokens),
+        truth=true,
+        quarters=hides[:, None] & (which[:, None] == torch.arange(4)),
+    )
 
 
 class TemporalAttention(nn.Module):
@@ -191,13 +215,14 @@ class Adapter(nn.Module):
         (B,3,L), "pooled" (B,3,P), the semantic one of t+1. history: tokens (B,Y,N,D) and validity
         (B,Y). coarse: (B,3,S,S) in [-1, 1].
         """
-        kept = ~drops.tokens[:, None, None]  # (B,1,1)
+        kept = ~(drops.tokens[:, None] | self.hidden(drops.quarters))[..., None]  # (B,N,1)
         hidden, mask, pooled = self.spoken(captions, drops.text)  # (B,3,L,joint), (B,3,L), (B,3,P)
         h = torch.where(kept, self.token_in(tokens), self.null_token) + self.place(
             self.positions
         )  # (B,N,dim)
         if history is not None:
-            h = h + self.temporal(h, history[0], history[1] & kept[..., 0])  # (B,N,dim)
+            past = self.temporal(h, history[0], history[1] & ~drops.tokens[:, None])  # (B,N,dim)
+            h = h + past * kept
         words, mask = self.words(hidden, mask)  # (B,M,dim), (B,M)
         for block in self.blocks:
             h = block(h, words, mask)  # (B,N,dim)
@@ -206,11 +231,21 @@ class Adapter(nn.Module):
             what = what + self.coarse(coarse).flatten(2).transpose(1, 2)  # (B,N',joint)
         where = self.position(self.merged(self.positions[None]).mean(2))  # (1,N',joint)
         known = self.out(self.gather(self.merged(h).flatten(2)))  # (B,N',joint)
-        x = torch.where(kept, what, self.null) + where + known  # (B,N',joint)
+        whole = self.merged(kept).all(2)  # (B,N',1)
+        x = torch.where(whole, what, self.null) + where + known  # (B,N',joint)
         semantic = hidden[:, SEMANTIC, : self.lengths[SEMANTIC]]
         context = torch.cat([x, semantic + self.stream], 1)  # (B,N'+L,joint)
         others = [pooled[:, kind] for kind in range(STREAMS) if kind != SEMANTIC]  # 2 x (B,P)
         return context, pooled[:, SEMANTIC] + self.pool(torch.cat([h.mean(1), *others], -1))
+
+    def hidden(self, quarters: Tensor) -> Tensor:
+        """Quarters (B,4) that are hidden -> locations (B,N) that are, row-major."""
+        side = isqrt(len(self.positions))
+        south = (
+            torch.arange(side, device=quarters.device) >= side // 2
+        )  # of a row; east of a column
+        number = 2 * south[:, None] + south  # (side,side)
+        return quarters[:, number.flatten()]
 
     def words(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Captions (B,3,L,joint), mask (B,3,L) -> the words of all three in a row, (B,M,dim),

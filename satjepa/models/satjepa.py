@@ -133,7 +133,7 @@ class SatJepa(JointModel):
         if noise is None:
             return joint_loss(losses)
         captions = self.foresee(batch, tokens)  # two of t, semantic(t+1): (B,3,L,joint)
-        known = (batch, tokens, projected, captions)
+        known = (batch, tokens, projected, self.with_truth(captions, batch, drops.truth))
         context, pooled = self.adapt(*known, drops, years)  # (B,N'+L,joint), (B,P)
         velocity = self.backbone(noisy(latent, noise, sigma), sigma, context, pooled)  # (B,C,h,w)
         losses["flow"] = (weights.sd, flow_loss(velocity, velocity_target(latent, noise)))
@@ -179,6 +179,29 @@ class SatJepa(JointModel):
         return {
             name: torch.cat([value[:, :2], forecast[name][:, None]], 1)
             for name, value in text.items()
+        }
+
+    def with_truth(self, captions: Caption, batch: Batch, chosen: Tensor) -> Caption:
+        """The captions (B,3,...) with the true semantic one of t+1 in the samples `chosen` (B,):
+        the forecast one holds nothing that the tokens do not, so that words which know more are
+        heard only if some are given in training.
+        """
+        if not self.params.model.use_captions:
+            return captions
+        where = torch.zeros(len(chosen), STREAMS, dtype=torch.bool, device=chosen.device)
+        where[:, SEMANTIC] = chosen
+        return self.replaced(captions, batch["text_tp1"], where)
+
+    def replaced(self, captions: Caption, others: Caption, where: Tensor) -> Caption:
+        """The captions (B,3,...) with `others` (B,3,...) where (B,3) says so."""
+        longest = max(self.lengths)
+        limits = torch.tensor(self.lengths, device=where.device)[:, None]  # (3,1)
+        others = fitted(others, longest)
+        read = torch.arange(longest, device=where.device) < limits  # (3,L)
+        others = others | {"mask": others["mask"] & read}
+        return {
+            name: torch.where(where.view(*where.shape, *[1] * (own.ndim - 2)), others[name], own)
+            for name, own in captions.items()
         }
 
     def adapt(
@@ -262,11 +285,14 @@ class SatJepa(JointModel):
     @torch.no_grad()
     def condition(self, batch: Batch) -> Conditions:
         """What the sampler may see: computed from RGB(t), its captions and earlier years; nothing
-        of t+1 is read.
+        of t+1 is read. Captions that someone gives (`text_given`) stand in place of the forecast
+        ones.
         """
         years = self.remember(batch)
         tokens, projected = self.predict(batch["rgb_t"], years)
         captions = self.foresee(batch, tokens)
+        if "text_given" in batch and self.params.model.use_captions:
+            captions = self.replaced(captions, batch["text_given"], batch["is_given"])
         seen = self.adapt(batch, tokens, projected, captions, Drops.all(tokens, False), years)
         null = self.adapt(batch, tokens, projected, captions, Drops.all(tokens, True), years)
         return Conditions(*seen, *null)

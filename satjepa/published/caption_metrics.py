@@ -1,14 +1,14 @@
 """Caption scores as the published code computes them: to be understood, never put into a table.
 
-Its BLEU, ROUGE and CIDEr are neither what those names say nor of a forecast: they compare the
-captions of two observed years (notebook 10_published).
+Its BLEU, ROUGE and CIDEr are neither what those names say (`satjepa.metrics.words` is) nor of a
+forecast: they compare the captions of two observed years (notebook 10_published).
 """
 
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-ORDERS = (1, 2, 3, 4)  # of n-grams
+from satjepa.metrics.words import ORDERS, longest_common_subsequence, ngrams
 
 
 def words_of(text: str) -> list[str]:
@@ -27,8 +27,8 @@ def pair_scores(pred: Sequence[str], ref: Sequence[str]) -> dict[str, float]:
     scores = {}
     cosines = 0.0
     for n in ORDERS:
-        pred_grams = _grams(pred, n)
-        ref_grams = _grams(ref, n)
+        pred_grams = ngrams(pred, n)
+        ref_grams = ngrams(ref, n)
         scores[f"bleu_{n}"] = brevity * _share(pred_grams & ref_grams, pred_grams)
         cosines += _cosine(pred_grams, ref_grams)
     return scores | {"rouge_l": rouge_l(pred, ref), "cider": cosines / len(ORDERS)}
@@ -52,20 +52,8 @@ def caption_metrics(
 
 def rouge_l(pred: Sequence[str], ref: Sequence[str]) -> float:
     """F1 of the longest common subsequence of two lists of words; 0 without one."""
-    row = [0] * (len(ref) + 1)  # lengths for the words of pred so far and each beginning of ref
-    for word in pred:
-        before = row  # of the words of pred before this one
-        row = [0]
-        for i, other in enumerate(ref):
-            row.append(before[i] + 1 if word == other else max(before[i + 1], row[i]))
-    longest = row[-1]
+    longest = longest_common_subsequence(pred, ref)
     return 2 * longest / (len(pred) + len(ref)) if longest else 0.0
-
-
-def _grams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
-    """How often each run of n words stands in a list of words."""
-    shifted = [words[i:] for i in range(n)]
-    return Counter(zip(*shifted, strict=False))
 
 
 def _share(part: Counter[tuple[str, ...]], whole: Counter[tuple[str, ...]]) -> float:

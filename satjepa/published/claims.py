@@ -134,7 +134,7 @@ def idle_parameters(model: JointModel, params: Params, count: int = 2) -> pd.Dat
     """
     from accelerate.utils import send_to_device
 
-    from satjepa.models.adapter import sample_drops
+    from satjepa.models.adapter import Chances, sample_drops
 
     batch = sample_batch(params, count)
     model = copy.deepcopy(model).train()
@@ -142,7 +142,7 @@ def idle_parameters(model: JointModel, params: Params, count: int = 2) -> pd.Dat
     generator = torch.Generator().manual_seed(0)
     side = model.backbone.latent_size(params.data.patch)
     noise = torch.randn(count, model.backbone.latent_channels, side, side, generator=generator)
-    drops = sample_drops(count, 0.0, 0.0, generator)
+    drops = sample_drops(count, Chances(0.0, 0.0), generator)
     sigma = torch.full((count,), 0.5)
     loss, _ = model(*send_to_device((batch, noise, sigma, drops), model.device))
     loss.backward()

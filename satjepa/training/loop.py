@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from satjepa.models.adapter import sample_drops
+from satjepa.models.adapter import Chances, sample_drops
 from satjepa.models.averages import memory
 from satjepa.models.compiled import is_on
 from satjepa.models.flow import sample_sigmas
@@ -87,7 +87,10 @@ class Plan:
         how = self.how
         noise = torch.randn(how.batch, *self.shape, generator=generator)
         sigma = sample_sigmas(how.batch, how.timestep_mean, how.timestep_std, generator)
-        drops = sample_drops(how.batch, how.caption_dropout, how.token_dropout, generator)
+        chances = Chances(
+            how.caption_dropout, how.token_dropout, how.true_captions, how.quarter_dropout
+        )
+        drops = sample_drops(how.batch, chances, generator)
         mine = slice(self.rank, None, self.world)
         return noise[mine], sigma[mine], type(drops)(*(drop[mine] for drop in drops))
 

@@ -30,7 +30,14 @@ NOT_COMPARED = (
 )  # fmt: skip
 # What the absence of keys that are younger than the format means.
 ABSENT = {
-    "train": {"jepa_share": 0.0, "workers": 0, "compile": "auto", "checkpointing": False},
+    "train": {
+        "jepa_share": 0.0,
+        "workers": 0,
+        "compile": "auto",
+        "checkpointing": False,
+        "true_captions": 0.0,
+        "quarter_dropout": 0.0,
+    },
     "data": {"white": None},
     "captions": {"lengths": None},
     "model": {"context_merge": 1},

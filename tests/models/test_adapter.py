@@ -164,7 +164,8 @@ def test_drops_are_per_sample(inputs):
     base = adapter(**inputs)
     text = torch.tensor([1, 0, 0, 1]).bool()
     tokens = torch.tensor([0, 1, 0, 1]).bool()
-    dropped = adapter(**inputs | {"drops": Drops(text, tokens)})
+    drops = Drops.all(text, False)._replace(text=text, tokens=tokens)
+    dropped = adapter(**inputs | {"drops": drops})
     assert same(base, dropped, rows=[2])
     assert not any(same(base, dropped, rows=[row]) for row in (0, 1, 3))
     # what is dropped has no effect any more: other captions for 0, other tokens, vectors and past
@@ -177,13 +178,42 @@ def test_drops_are_per_sample(inputs):
         value[text] = value[2].clone()
     for value in (other["tokens"], other["emb"], other["history"][0]):
         value[tokens] = value[2].flip(-1)
-    assert same(dropped, adapter(**other | {"drops": Drops(text, tokens)}))
+    assert same(dropped, adapter(**other | {"drops": drops}))
     assert not same(base, adapter(**other), rows=[0]) and not same(base, adapter(**other), rows=[1])
+
+
+@pytest.mark.parametrize(
+    ("quarter", "rows", "columns"),
+    [(0, slice(None, 1), slice(None, 1)), (1, slice(None, 1), slice(1, None)),
+     (2, slice(1, None), slice(None, 1)), (3, slice(1, None), slice(1, None))],
+)  # fmt: skip
+def test_a_hidden_quarter_knows_nothing_of_its_tokens(inputs, quarter, rows, columns):
+    """Northwest, northeast, southwest, southeast; what is told apart is its own tokens, vectors and
+    past, and no other place's.
+    """
+    adapter = opened(make())
+    quarters = torch.zeros(B, 4, dtype=torch.bool)
+    quarters[0, quarter] = True
+    hiding = {"drops": Drops.all(quarters, False)._replace(quarters=quarters)}
+    inside = torch.zeros(GRID, GRID, dtype=torch.bool)
+    inside[rows, columns] = True
+    inside = inside.flatten()
+    dropped = adapter(**inputs | hiding)
+    assert same(adapter(**inputs), dropped, rows=[1, 2, 3])
+    other = inputs | {"tokens": inputs["tokens"].clone(), "emb": inputs["emb"].clone(),
+                      "history": (inputs["history"][0].clone(), inputs["history"][1])}  # fmt: skip
+    for value in (other["tokens"], other["emb"], other["history"][0].transpose(1, 2)):
+        value[0, inside] = value[1, inside].flip(-1)
+    assert not same(adapter(**inputs), adapter(**other), rows=[0])
+    assert same(dropped, adapter(**other | hiding))
+    places = (dropped[0] != adapter(**inputs)[0])[0, :N].any(-1)
+    assert torch.equal(places, inside)
 
 
 def test_a_dropped_caption_is_the_empty_text(inputs):
     adapter = opened(make())
-    dropped = adapter(**inputs | {"drops": Drops(torch.ones(B).bool(), torch.zeros(B).bool())})
+    drops = Drops.all(inputs["tokens"], False)._replace(text=torch.ones(B).bool())
+    dropped = adapter(**inputs | {"drops": drops})
     empty = {name: getattr(adapter, f"empty_{name}") for name in ("hidden", "mask", "pooled")}
     spoken = {name: value.expand(B, 3, *value.shape) for name, value in empty.items()}
     assert same(dropped, adapter(**inputs | {"captions": spoken}))

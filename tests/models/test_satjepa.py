@@ -5,7 +5,8 @@ goes.
 import pytest
 import torch
 
-from satjepa.models.adapter import Drops, sample_drops
+from satjepa.contracts import SEMANTIC
+from satjepa.models.adapter import Chances, Drops, fitted, sample_drops
 
 TRAINED_PARTS = {"encoder", "past", "predictor", "projection", "readout", "forecaster", "adapter"}
 
@@ -29,7 +30,8 @@ def test_all_that_trains_gets_a_gradient_after_two_steps_and_nothing_frozen_move
     model = build()
     frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-2)
-    drops = Drops(torch.tensor([1, 0, 0, 0]).bool(), torch.tensor([0, 1, 0, 0]).bool())
+    text, tokens = torch.eye(4, dtype=torch.bool)[:2]
+    drops = Drops.all(text, False)._replace(text=text, tokens=tokens)
     for i in range(3):
         optimizer.zero_grad()
         step(model, batch, i, drops)[0].backward()
@@ -110,10 +112,64 @@ def test_invalid_pixels_of_the_target_enter_no_ijepa_loss(model, batch, step):
 
 
 def test_drops_have_their_probabilities_and_coincide_by_half():
-    drops = sample_drops(40_000, 0.1, 0.2, torch.Generator().manual_seed(0))
+    drops = sample_drops(40_000, Chances(0.1, 0.2), torch.Generator().manual_seed(0))
     assert drops.text.float().mean() == pytest.approx(0.1, abs=0.01)
     assert drops.tokens.float().mean() == pytest.approx(0.2, abs=0.01)
     assert (drops.text & drops.tokens).float().mean() == pytest.approx(0.05, abs=0.01)
+
+
+def test_true_captions_and_hidden_quarters_are_drawn_beside_the_drops():
+    chances = Chances(0.1, 0.2, truth=0.3, quarter=0.4)
+    drops = sample_drops(40_000, chances, torch.Generator().manual_seed(0))
+    assert drops.truth.float().mean() == pytest.approx(0.3, abs=0.01)
+    assert (drops.truth & drops.text).float().mean() == pytest.approx(0.03, abs=0.005)
+    assert drops.quarters.sum(1).max() == 1
+    assert drops.quarters.float().mean(0).tolist() == pytest.approx([0.1] * 4, abs=0.01)
+    others = sample_drops(40_000, Chances(0.1, 0.2), torch.Generator().manual_seed(0))
+    assert torch.equal(others.text, drops.text) and torch.equal(others.tokens, drops.tokens)
+    assert not others.truth.any() and not others.quarters.any()
+
+
+def test_the_true_caption_of_next_year_is_read_where_it_is_drawn(trained, batch, step):
+    """Another caption of t+1 changes the flow loss of those samples alone, and the caption loss is
+    that of the forecast one.
+    """
+    truth = torch.tensor([True, False, False, False])
+    drops = Drops.all(truth, False)._replace(truth=truth)
+    assert step(trained, batch, 0, drops)[1]["flow"] != step(trained, batch, 0)[1]["flow"]
+    given = trained.with_truth(trained.foresee(batch, tokens_of(trained, batch)), batch, truth)
+    forecast = trained.foresee(batch, tokens_of(trained, batch))
+    true = fitted(batch["text_tp1"], given["mask"].shape[-1])
+    for name in given:
+        assert torch.equal(given[name][:, :SEMANTIC], forecast[name][:, :SEMANTIC])
+        assert torch.equal(given[name][1:], forecast[name][1:])
+        assert torch.equal(given[name][0, SEMANTIC], true[name][0, SEMANTIC])
+    kept = step(trained, batch, 0, drops)[1]
+    assert kept["caption"] == step(trained, batch, 0)[1]["caption"]
+
+
+def test_given_captions_lead_a_forecast(trained, batch):
+    """Only where they are given, each kind alone; the caption that would have been forecast, given,
+    changes nothing.
+    """
+    plain = trained.condition(batch)
+    where = torch.zeros(4, 3, dtype=torch.bool)
+    for kind in range(3):
+        where[:] = False
+        where[1, kind] = True
+        led = trained.condition(batch | {"text_given": batch["text_tp1"], "is_given": where})
+        moved = (led.context != plain.context).flatten(1).any(1)
+        assert moved.tolist() == [False, True, False, False]
+        assert torch.equal(led.null_context, plain.null_context)
+    own = trained.foresee(batch, tokens_of(trained, batch))
+    same = trained.condition(batch | {"text_given": own, "is_given": torch.ones_like(where)})
+    torch.testing.assert_close(same.context, plain.context)
+    torch.testing.assert_close(same.pooled, plain.pooled)
+
+
+def tokens_of(model, batch):
+    """Tokens of t+1."""
+    return model.predict(batch["rgb_t"], model.remember(batch))[0]
 
 
 def test_target_encoder_follows_the_encoder(model):

@@ -61,7 +61,9 @@ class Line(torch.nn.Linear):
 
 def inputs(value, size=2):
     kept = torch.ones(size)
-    return {"x": torch.full((size, 1), value), "meta": ["a"] * size}, Drops(kept, kept)
+    return {"x": torch.full((size, 1), value), "meta": ["a"] * size}, Drops(
+        kept, kept, kept, kept[:, None].expand(-1, 4)
+    )
 
 
 def test_a_step_is_captured_once_and_replayed_on_new_inputs(cuda):

@@ -130,9 +130,8 @@ def test_a_step_draws_masks_by_call_number_and_uses_uniform_levels_and_whole_bat
     model, batch
 ):
     noise, sigma = drawn()
-    drops = Drops(
-        torch.tensor([False, True, False, True]), torch.tensor([True] * B)
-    )  # geometric; tokens mean nothing
+    text = torch.tensor([False, True, False, True])  # geometric
+    drops = Drops.all(text, True)._replace(text=text)  # tokens mean nothing
     for call in range(2):
         torch.manual_seed(call)
         loss, parts = model(batch, noise, sigma, drops)
