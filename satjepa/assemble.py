@@ -7,31 +7,31 @@ calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from satjepa.captions.embeddings import Embed, caption_embedder, encode_caption_batch
+from satjepa.captions.embeddings import Embed, TextEncoders, caption_embedder, padded_embedder
 from satjepa.captions.table import folder_of
 from satjepa.config import Params
-from satjepa.contracts import CAPTION_KINDS, Captions
+from satjepa.contracts import CAPTION_KINDS
 from satjepa.data.cube import cube_paths, open_cube
 from satjepa.data.pairs import PairDataset, collate, spread_evenly
 from satjepa.data.share import Share
 from satjepa.data.splits import Split, UnknownSplit
-from satjepa.paths import ARTIFACTS, root, run_folder
+from satjepa.paths import ARTIFACTS, CUBES, SPLIT, root, run_folder
 
 if TYPE_CHECKING:
-    from satjepa.captions.embeddings import TextEncoders
     from satjepa.models.backbone import Backbone
     from satjepa.models.caption_forecaster import Caption
     from satjepa.models.joint import JointModel
     from satjepa.training.checkpoint import Checkpoint
+
+Device = str | torch.device
 
 
 def local(path: str) -> str:
@@ -43,12 +43,12 @@ def local(path: str) -> str:
 
 def cubes_of(preset: str) -> list[Any]:
     """The opened cubes of a preset, in the order of their names."""
-    return [open_cube(path) for path in cube_paths(root() / ARTIFACTS / "cubes" / preset)]
+    return [open_cube(path) for path in cube_paths(root() / CUBES / preset)]
 
 
 def open_split() -> Split:
     """The split file of the data stage."""
-    return Split.load(root() / ARTIFACTS / "split.json")
+    return Split.load(root() / SPLIT)
 
 
 def captions_file(params: Params) -> Path:
@@ -110,8 +110,9 @@ def dataset(
 
 
 def with_caption_lengths(params: Params) -> Params:
-    """The same settings with `captions.lengths` of the captions that the embeddings stage has
-    embedded, where they are null: to train with. The published variant reads all it is given.
+    """The same settings with `captions.lengths` of the captions of all images that samples show,
+    where they are null: to train with. Rows of other images, which a table keeps, do not count. The
+    published variant reads all it is given.
     """
     from satjepa.captions.lengths import caption_lengths
     from satjepa.captions.store import TextStore
@@ -120,8 +121,12 @@ def with_caption_lengths(params: Params) -> Params:
     c = params.captions
     if c.lengths is not None or params.model.variant == "published":
         return params
-    written = lookup(captions_file(params), c.captioner, c.prompt_version).values()
-    lengths = caption_lengths(written, TextStore.open(text_folder(params)), c.max_length)
+    written = lookup(captions_file(params), c.captioner, c.prompt_version)
+    shown = set()
+    for preset, part in params.parts():
+        shown.update(dataset(params, part, preset, text=False, emb=False).keys())
+    texts = [written[key] for key in shown & written.keys()]
+    lengths = caption_lengths(texts, TextStore.open(text_folder(params)), c.max_length)
     captions = c.model_copy(update={"lengths": lengths})
     return params.model_copy(update={"captions": captions})
 
@@ -152,30 +157,38 @@ def load_backbone(params: Params, lora: bool = True) -> Backbone:
     return backbone.add_lora(b.lora_rank, b.lora_alpha, b.lora_targets) if lora else backbone
 
 
-def load_text_encoders(params: Params) -> TextEncoders:
-    """The frozen text encoders of the backbone, in its `dtype`, on the GPU if there is one."""
-    from satjepa.captions.embeddings import TextEncoders
-
-    b = params.backbone
-    return TextEncoders.from_pretrained(
-        local(b.path), b.revision, the_device(), getattr(torch, b.dtype)
-    )
+_kept_encoders = cache(TextEncoders.from_pretrained)
 
 
-def embed_texts(params: Params, texts: list[str]) -> list[Caption]:
-    """Embeddings of some texts by the backbone's text encoders, each float32 on the CPU, whatever
-    those are.
+def load_text_encoders(
+    params: Params, device: Device | None = None, keep: bool = False
+) -> TextEncoders:
+    """The frozen text encoders of the backbone, in its `dtype`, on a device, by default the GPU if
+    there is one. keep: read once, and given to every such call.
     """
-    rows = zip(
-        *load_text_encoders(params).embed_batch(texts, params.captions.max_length), strict=True
-    )
+    b = params.backbone
+    load = _kept_encoders if keep else TextEncoders.from_pretrained
+    return load(local(b.path), b.revision, device or the_device(), getattr(torch, b.dtype))
+
+
+def embed_texts(params: Params, texts: list[str], device: Device | None = None) -> list[Caption]:
+    """Embeddings of some texts by the backbone's text encoders on a device, each float32 on the
+    CPU, whatever those are.
+    """
+    encoders = load_text_encoders(params, device)
+    rows = zip(*encoders.embed_batch(texts, params.captions.max_length), strict=True)
     return [
         {"hidden": h.float().cpu(), "mask": m.cpu(), "pooled": p.float().cpu()} for h, m, p in rows
     ]
 
 
-def build_model(params: Params, seed: int | None = None) -> JointModel:
-    """A new model on the backbone of params.yaml; equal seeds give equal weights."""
+def build_model(
+    params: Params, seed: int | None = None, device: Device | None = None
+) -> JointModel:
+    """A new model on the backbone of params.yaml, on the CPU; equal seeds give equal weights.
+
+    device: where the empty text is embedded, by default the GPU if there is one.
+    """
     from safetensors.torch import load_file
 
     from satjepa.models.published.model import PublishedSatJepa
@@ -183,7 +196,7 @@ def build_model(params: Params, seed: int | None = None) -> JointModel:
 
     torch.manual_seed(params.seed if seed is None else seed)
     backbone = load_backbone(params)
-    (empty,) = embed_texts(params, [""])
+    (empty,) = embed_texts(params, [""], device)
     if params.model.variant == "published":
         return PublishedSatJepa(params, backbone, empty)
     layout = params.backbone.layout and load_file(
@@ -235,7 +248,7 @@ def from_checkpoint(
     config = with_keys(settings, changed)
     # an error names the backbone that was taken
     found = replace(found, header=found.header | {"config": config})
-    model = provenance.restore(found, build_model(from_dict(config)))
+    model = provenance.restore(found, build_model(from_dict(config), device=device))
     model.trained_on = split or UnknownSplit()
     return model.to(device)
 
@@ -262,35 +275,14 @@ def trained_on(found: Checkpoint) -> Split | UnknownSplit:
 
 def embedder(model: JointModel, encoders: TextEncoders | None = None) -> Embed:
     """What turns captions into the embeddings a model was trained on; encoders: by default those of
-    its backbone.
+    its backbone, on its device, which are kept for the next call.
 
     An imported checkpoint was trained on T5 states that attended to padding and keep it; ours are
     masked.
     """
-    encoders = encoders or _encoders(model.params.backbone.path, model.params.backbone.revision)
-    length = model.params.captions.max_length
-    if not getattr(model, "reads_padding", False):
-        return caption_embedder(encoders, length)
-
-    def embed(captions: Sequence[Captions]) -> dict[str, Tensor]:
-        hidden, pooled = encode_caption_batch(
-            [text for three in captions for text in three], encoders, length
-        )
-        found = {
-            "hidden": hidden,
-            "mask": torch.ones(hidden.shape[:2], dtype=torch.bool),
-            "pooled": pooled,
-        }
-        return {name: value.unflatten(0, (len(captions), -1)) for name, value in found.items()}
-
-    return embed
-
-
-@cache
-def _encoders(path: str, revision: str | None) -> TextEncoders:
-    from satjepa.captions.embeddings import TextEncoders
-
-    return TextEncoders.from_pretrained(local(path), revision)
+    encoders = encoders or load_text_encoders(model.params, model.device, keep=True)
+    make = padded_embedder if getattr(model, "reads_padding", False) else caption_embedder
+    return make(encoders, model.params.captions.max_length)
 
 
 def sample_batch(params: Params, count: int, preset: str | None = None) -> dict[str, Any]:

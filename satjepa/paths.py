@@ -12,7 +12,13 @@ from pathlib import Path
 
 # Of the stages before training: scenes, cubes, split, captions, text, latents.
 ARTIFACTS = "artifacts"
+SCENES = f"{ARTIFACTS}/scenes"
+CUBES = f"{ARTIFACTS}/cubes"
+SPLIT = f"{ARTIFACTS}/split.json"
 RUNS = "runs"
+SCRATCH = f"{RUNS}/scratch"  # of a run by hand
+REPORTS = "reports"
+SHIPPED_MODEL = "assets/demo_model"
 
 
 def run_folder(arm: str, seed: int) -> Path:
@@ -78,15 +84,22 @@ def replaced(path: str | Path, sync: bool = False) -> Iterator[Path]:
         yield part
         part.chmod(mode)
         if sync:
-            _to_disk(part)
+            to_disk(part)
         os.replace(part, target)
         if sync:
-            _to_disk(target.parent)  # else the name may be lost though the bytes are not
+            to_disk(target.parent)  # else the name may be lost though the bytes are not
     finally:
         part.unlink(missing_ok=True)
 
 
-def _to_disk(path: Path) -> None:
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text, UTF-8, by `replaced`."""
+    with replaced(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def to_disk(path: Path) -> None:
+    """Return when the bytes of a file, or the names in a folder, are on the disk."""
     file = os.open(path, os.O_RDONLY)
     try:
         os.fsync(file)

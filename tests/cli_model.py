@@ -11,13 +11,14 @@ from satjepa.models.joint import JointModel
 class Model(torch.nn.Module):
     """Stands in for SatJepa: persistence, a shade darker for each step of the sampler."""
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: Params, device: str | None = None) -> None:
         super().__init__()
         self.params = params
         self.backbone = torch.nn.Linear(2, 2).requires_grad_(False)
         torch.nn.init.ones_(self.backbone.weight), torch.nn.init.zeros_(self.backbone.bias)
         self.scale = torch.nn.Parameter(torch.zeros(1))
 
+    device = JointModel.device
     guidance = JointModel.guidance
     steps = JointModel.steps
     strength = JointModel.strength

@@ -31,6 +31,14 @@ HEAVY = {
     "nbformat",
     "torch_fidelity",
 }
+# Calls that make a file: each stands inside `with paths.replaced(...) as part`, or here.
+WRITERS = {"write_text", "write_bytes", "to_csv", "to_parquet", "save_file", "savefig"}
+IN_PLACE = {
+    ("plots.py", "show"),  # to memory
+    ("log.py", "open"),  # a line is added to it at a time, and its rows are in the checkpoint
+    ("checkpoint.py", "_write"),  # inside a folder that is renamed as a whole
+    ("write.py", "check_place"),  # a trial, which is removed
+}
 IDS = {"ids": lambda path: str(path.relative_to(REPO))}
 
 
@@ -170,6 +178,70 @@ def test_heavy_packages_are_imported_where_they_are_used(path: Path):
         for name, column in runtime_imports(path)
         if column == 0 and name.split(".")[0] in HEAVY
     ]
+
+
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+@pytest.mark.parametrize("path", FILES, **IDS)
+def test_no_comprehension_stands_in_another(path: Path):
+    """A loop, or two steps with a name between them, reads better."""
+    outer = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, COMPREHENSIONS)]
+    inner = [(node.lineno, [*ast.walk(node)][1:]) for node in outer]
+    assert not [line for line, below in inner if any(isinstance(n, COMPREHENSIONS) for n in below)]
+
+
+@pytest.mark.parametrize("path", FILES, **IDS)
+def test_one_statement_gives_one_value(path: Path):
+    """`a, b = x, y` is two statements; a swap, and the parts of one value, are taken apart."""
+    pairs = [
+        (
+            node.lineno,
+            [ast.unparse(n) for n in target.elts],
+            [ast.unparse(n) for n in node.value.elts],
+        )
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+        for target in node.targets
+        if isinstance(target, ast.Tuple)
+    ]
+    assert not [line for line, names, values in pairs if sorted(names) != sorted(values)]
+
+
+def writes_a_file(call: ast.Call) -> bool:
+    """Whether a call makes a file under the name that it is given."""
+    name = ast.unparse(call.func)
+    last = name.split(".")[-1]
+    modes = [word.value for word in call.keywords if word.arg == "mode"] + call.args[1:2]
+    opens = last == "open" and any(ast.unparse(mode)[:2] in ("'w", "'x") for mode in modes)
+    ours = name == "write_text"  # of satjepa.paths
+    return (last in WRITERS and not ours) or name in ("np.save", "torch.save") or opens
+
+
+def written_in_place(path: Path) -> list[tuple[str, int]]:
+    """(function, line) of every call that makes a file outside `with replaced(...)`."""
+    places = []
+
+    def walk(node: ast.AST, function: str, safe: bool) -> None:
+        if isinstance(node, ast.FunctionDef):
+            function = node.name
+        if isinstance(node, ast.With):
+            names = [ast.unparse(item.context_expr) for item in node.items]
+            safe = safe or names[0].startswith("replaced(")
+        if isinstance(node, ast.Call) and writes_a_file(node) and not safe:
+            places.append((function, node.lineno))
+        for child in ast.iter_child_nodes(node):
+            walk(child, function, safe)
+
+    walk(ast.parse(path.read_text()), "", False)
+    return places
+
+
+@pytest.mark.parametrize("path", FILES, **IDS)
+def test_a_file_is_written_beside_then_renamed(path: Path):
+    """So that nobody reads the half of one: `satjepa.paths.replaced` is the one way."""
+    places = [(path.name, name, line) for name, line in written_in_place(path)]
+    assert not [place for place in places if place[:2] not in IN_PLACE]
 
 
 @pytest.mark.parametrize("path", FILES + [p for p in TESTS if p.name != "test_house.py"], **IDS)

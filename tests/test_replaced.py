@@ -74,7 +74,7 @@ def test_what_is_no_file_stays(tmp_path: Path) -> None:
 
 def test_the_disk_is_waited_for_where_asked(tmp_path: Path, monkeypatch) -> None:
     waited = []
-    monkeypatch.setattr(paths, "_to_disk", waited.append)
+    monkeypatch.setattr(paths, "to_disk", waited.append)
     with replaced(tmp_path / "a") as part:
         part.touch()
     assert waited == []

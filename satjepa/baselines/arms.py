@@ -27,6 +27,7 @@ from satjepa.baselines.predrnn import PredRNN
 from satjepa.baselines.simvp import SimVP
 from satjepa.baselines.trend import Climatology, LinearTrend
 from satjepa.baselines.unet import UNet
+from satjepa.paths import write_text
 from satjepa.training import checkpoint, provenance
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def train_arm(
     settings = params.baselines.fit(name)
     if settings is None:
         folder = checkpoint.save(run / "model", {}, header, {"step": 0}, {})
-        (run / "log.csv").write_text("step,lr,loss,grad_norm,val_loss\n")
+        write_text(run / "log.csv", "step,lr,loss,grad_norm,val_loss\n")
         return folder
     data = pairs_of(name, params, "train") if data is None else data
     validation = []

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from satjepa.assemble import the_device
-from satjepa.models.averages import move_average
+from satjepa.models.averages import memory, move_average
 from satjepa.training import checkpoint, provenance
 from satjepa.training.checkpoint import Checkpoint, CheckpointError
 from satjepa.training.feed import feed
@@ -145,12 +145,12 @@ class _State:
         if how.schedule == "onecycle":
             rate, beta1 = one_cycle(step, how.steps, how.lr)
         for group in self.optimizer.param_groups:
-            group["lr"], group["betas"] = rate, (beta1, 0.999)
+            group["lr"] = rate
+            group["betas"] = (beta1, 0.999)
         self.optimizer.step()
         if self.average:
             weights = [self.named[name].detach() for name in self.average]
-            memory = min(how.ema, (1 + step) / (10 + step))  # a short one at first
-            move_average(list(self.average.values()), weights, memory)
+            move_average(list(self.average.values()), weights, memory(step, how.ema))
         return rate
 
     def judge(self, validation: list[dict[str, Any]], step: int) -> float:

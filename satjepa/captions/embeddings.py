@@ -201,6 +201,19 @@ def caption_embedder(encoders: Any, max_length: int) -> Embed:
     return embed
 
 
+def padded_embedder(encoders: TextEncoders, max_length: int) -> Embed:
+    """As `caption_embedder`, of texts as the published model reads them: `encode_caption_batch`."""
+
+    def embed(captions: Sequence[Captions]) -> dict[str, Tensor]:
+        texts = [text for three in captions for text in three]
+        hidden, pooled = encode_caption_batch(texts, encoders, max_length)
+        mask = torch.ones(hidden.shape[:2], dtype=torch.bool)
+        kept = {"hidden": hidden.float(), "mask": mask, "pooled": pooled.float()}
+        return {name: value.unflatten(0, (len(captions), -1)) for name, value in kept.items()}
+
+    return embed
+
+
 @torch.no_grad()
 def encode_caption_batch(
     captions: Sequence[str], encoders: TextEncoders, max_length: int = T5_TOKENS

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
-from satjepa.contracts import CAPTION_KINDS, Captions
+from satjepa.contracts import Captions
 
 STEP = 8  # lengths are multiples of it: attention and matrix products like them
 
@@ -23,7 +23,7 @@ def caption_lengths(
     if not captions:
         raise ValueError("there are no captions, so no longest one; write captions first")
     lengths = []
-    for kind in CAPTION_KINDS:
-        longest = max(len(store[text][0]) for text in {getattr(c, kind) for c in captions})
+    for texts in zip(*captions, strict=True):  # of one kind, in the order of `Captions`
+        longest = max(len(store[text][0]) for text in set(texts))
         lengths.append(min(-(-longest // STEP) * STEP, max_length))
     return tuple(lengths)

@@ -56,12 +56,10 @@ def existing(folder: Path | None) -> Path:
     """The checkpoint asked for, or the one the pipeline leaves, or the shipped one; CheckpointError
     says what to do where there is none.
     """
-    from satjepa.forecast.load import default_checkpoint
+    from satjepa.forecast.load import CURE, default_checkpoint
     from satjepa.training import checkpoint
 
     folder = folder or default_checkpoint()
     if not checkpoint.exists(folder):
-        raise checkpoint.CheckpointError(
-            f"no checkpoint at {folder}: run `make repro`, or pass --checkpoint FOLDER"
-        )
+        raise checkpoint.CheckpointError(f"no checkpoint at {folder}: {CURE}")
     return folder

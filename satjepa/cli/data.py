@@ -25,11 +25,11 @@ def verify(
     """
     from satjepa.data.manifest import NAME, verify_manifest
     from satjepa.data.scenes import find_scenes
-    from satjepa.paths import root
+    from satjepa.paths import SCENES, root
 
-    folders = folders or sorted(p for p in (root() / "artifacts/scenes").glob("*") if p.is_dir())
+    folders = folders or sorted(p for p in (root() / SCENES).glob("*") if p.is_dir())
     if not folders:
-        raise FileNotFoundError("no scenes in artifacts/scenes: run `make repro`, or name a folder")
+        raise FileNotFoundError(f"no scenes in {SCENES}: run `make repro`, or name a folder")
     bad = 0
     for folder in folders:
         scenes = find_scenes(folder, on_bad="exclude")

@@ -10,6 +10,7 @@ import typer
 
 from satjepa.cli import common
 from satjepa.cli.common import Checkpoint, Samples, Seed, White, app, plainly
+from satjepa.models.published import STEPS, STRENGTH
 
 if TYPE_CHECKING:
     from satjepa.forecast.members import Members
@@ -192,8 +193,8 @@ Year = Annotated[int | None, typer.Option(help="Year of the tile [from its name]
 @plainly
 def inference(
     output_dir: Folder, checkpoint: AnyCheckpoint = None, input_tif: Tile = None,
-    gt_tif: Truths = None, diffusion_steps: DiffusionSteps = 20,
-    noise_strength: NoiseStrength = 0.35, multi_step: MultiStep = 1,
+    gt_tif: Truths = None, diffusion_steps: DiffusionSteps = STEPS,
+    noise_strength: NoiseStrength = STRENGTH, multi_step: MultiStep = 1,
     caption_dir: CaptionFolder = None, as_published: AsPublished = False, samples: Published = 1,
     seed: Seed = 0, white: White = None, backbone: Backbone = None, year: Year = None,
 ) -> None:  # fmt: skip

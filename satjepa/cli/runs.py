@@ -9,12 +9,13 @@ import typer
 
 from satjepa.cli import common
 from satjepa.cli.common import Checkpoint, app, plainly
+from satjepa.paths import SCRATCH
 
 
 @app.command()
 @plainly
 def train(
-    run_dir: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/scratch"),
+    run_dir: Annotated[Path, typer.Option(help="Folder of the run.")] = Path(SCRATCH),
     arm: Annotated[str | None, typer.Option(help="An arm of params.yaml.")] = None,
     seed: Annotated[int | None, typer.Option(help="Instead of the seed in params.yaml.")] = None,
     resume: Annotated[str, typer.Option(help="auto, no, or the folder of a checkpoint.")] = "auto",
@@ -41,7 +42,7 @@ def train(
 @plainly
 def evaluate(
     checkpoint: Checkpoint = None,
-    out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("runs/scratch/scores.csv"),
+    out: Annotated[Path, typer.Option(help="CSV to write.")] = Path(SCRATCH, "scores.csv"),
 ) -> None:
     """Score a trained model on the held-out regions of every preset."""
     from satjepa.assemble import load_model

@@ -60,7 +60,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _parts_that_need_each_other_are_there(self) -> Self:
-        model, layout = self.model, self.backbone.layout
+        model = self.model
+        layout = self.backbone.layout
         if model.variant == "published":  # has neither
             return self
         if model.context_merge > 1 and layout is not None:
@@ -73,7 +74,8 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _captions_are_no_longer_than_the_text_is_kept(self) -> Self:
-        lengths, most = self.captions.lengths, self.captions.max_length
+        lengths = self.captions.lengths
+        most = self.captions.max_length
         if lengths is not None and max(lengths) > most:
             accepted = f"at most captions.max_length ({most}) each"
             raise refuse("captions.lengths", list(lengths), accepted)
@@ -100,6 +102,11 @@ class Params(Section):
         if kind == "published":
             return published
         return [name for name in self.arms if name not in (*published, self.main_arm)]
+
+    def parts(self) -> list[tuple[str, str]]:
+        """(preset, part) of all samples there are: others than the first preset are scored only."""
+        first, *others = self.data.presets
+        return [(first, part) for part in ("train", "val", "test")] + [(p, "test") for p in others]
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain dicts, lists and scalars, as YAML or JSON hold them."""

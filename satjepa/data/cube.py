@@ -100,9 +100,10 @@ def open_cube(path: str | Path) -> xr.Dataset:
 
 
 def _rgb(scenes: Sequence[Scene], grid: Grid, white: float) -> dict[str, tuple]:
-    kinds = {
-        (seen.dtype, seen.scale, seen.offset) for seen in (facts(scene.rgb, 3) for scene in scenes)
-    }
+    kinds = set()
+    for scene in scenes:
+        stored = facts(scene.rgb, 3)
+        kinds.add((stored.dtype, stored.scale, stored.offset))
     as_uint8 = kinds == {("uint8", 1.0, 0.0)}
     rgb = np.zeros((len(scenes), 3, grid.height, grid.width), np.uint8 if as_uint8 else np.float32)
     valid = np.zeros((len(scenes), grid.height, grid.width), bool)

@@ -32,7 +32,8 @@ def serving_years(
         return [], f"no two consecutive years among {years}"
     if patch is None:
         return [year for year, _ in pairs], ""
-    height, width = cube.sizes["y"], cube.sizes["x"]
+    height = cube.sizes["y"]
+    width = cube.sizes["x"]
     if min(height, width) < patch:
         return [], f"{height}x{width} pixels, less than one patch of {patch}x{patch} (data.patch)"
     if "valid" not in cube:

@@ -81,8 +81,8 @@ class Georeference:
             return f"CRS {name_of(other.crs)} instead of {name_of(self.crs)}"
         if (self.height, self.width) == (other.height, other.width):
             if _numbers(self.points) != _numbers(other.points):
-                there, here = len(other.points), len(self.points)
-                return f"{there} ground control points that are not the {here}"
+                there = len(other.points)
+                return f"{there} ground control points that are not the {len(self.points)}"
             if _coefficients(self.rpcs) != _coefficients(other.rpcs):
                 return "other rational polynomial coefficients (RPC)"
             if self.transform == other.transform:
@@ -107,7 +107,8 @@ class Georeference:
         straight = abs(east_col) + abs(north_row)
         crossed = abs(north_col) + abs(east_row)
         if exchanged := bool(crossed > straight * (1 + 1e-9)):
-            east_col, north_row = east_row, north_col
+            east_col = east_row
+            north_row = north_col
         return Turn(exchanged, bool(north_row > 0), bool(east_col < 0))
 
     def _steps(self) -> np.ndarray | None:

@@ -65,7 +65,8 @@ class Grid:
     def turned(self) -> Grid:
         """The grid of the upright array: the same pixels in the same places."""
         turn = self.turn
-        height, width = self.height, self.width
+        height = self.height
+        width = self.width
         steps = []
         if turn.exchanged:
             height, width = width, height

@@ -11,6 +11,8 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
+from satjepa.paths import replaced
+
 NAME = "MANIFEST.sha256"
 # digest, blank, "*" for binary or a second blank, name; one blank only is the reversed BSD dialect
 _USUAL = re.compile(r"([0-9a-fA-F]{64})[ \t][ *]?(.+)", re.DOTALL)
@@ -47,9 +49,8 @@ def write_manifest(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     lines = [_line(name, sha256(path)) for name, path in _files(folder).items()]
-    part = folder / f".{NAME}.part"
-    part.write_bytes(os.fsencode("".join(lines)))
-    os.replace(part, folder / NAME)
+    with replaced(folder / NAME) as part:
+        part.write_bytes(os.fsencode("".join(lines)))  # names need not be UTF-8
     return folder / NAME
 
 
@@ -130,10 +131,10 @@ def _files(folder: Path) -> dict[str, Path]:
     """Files by relative POSIX path, sorted; hidden ones, those in hidden folders and the manifest
     itself left out.
     """
-    paths = {path.relative_to(folder): path for path in folder.rglob("[!.]*") if path.is_file()}
-    names = {
-        name.as_posix(): path
-        for name, path in paths.items()
-        if not any(part.startswith(".") for part in name.parts)
-    }
-    return {name: names[name] for name in sorted(names) if name != NAME}
+    names = {}
+    for path in folder.rglob("[!.]*"):
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if path.is_file() and not hidden and name.as_posix() != NAME:
+            names[name.as_posix()] = path
+    return dict(sorted(names.items()))

@@ -151,7 +151,7 @@ class PairDataset(Dataset):
                 f"no caption for {len(lost)} images, first {tuple(lost[0])}: run the caption stage "
                 "again"
             )
-        return {key: [self.text.number(text) for text in captions[key]] for key in keys}
+        return {key: list(map(self.text.number, captions[key])) for key in keys}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -225,10 +225,11 @@ class PairDataset(Dataset):
 
     def words(self, indices: Sequence[int]) -> Tensor:
         """The texts of B samples, as the numbers (2,B,3) of `text.gather`: those of t, of t+1."""
-        pairs = [self._keys_of(index) for index in indices]
-        return torch.tensor(
-            [[self._numbers[key] for key in keys] for keys in zip(*pairs, strict=True)]
-        )
+        numbers = []
+        for index in indices:
+            now, ahead = self._keys_of(index)
+            numbers.append([self._numbers[now], self._numbers[ahead]])
+        return torch.tensor(numbers).transpose(0, 1).contiguous()  # (B,2,3) -> (2,B,3)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One sample, the batch of `collate` without its first dimension."""
@@ -272,7 +273,9 @@ def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         elif isinstance(first, Tensor):
             batch[name] = torch.stack(values)
         else:
-            batch[name] = {part: torch.stack([v[part] for v in values]) for part in first}
+            batch[name] = {}
+            for part in first:
+                batch[name][part] = torch.stack([value[part] for value in values])
     return batch
 
 

@@ -110,7 +110,8 @@ class _Values:
     """Range, clipping and percentiles of the valid pixels of a raster, gathered block by block."""
 
     def __init__(self, src: DatasetReader, scale: float, offset: float) -> None:
-        self.low, self.high = np.inf, -np.inf
+        self.low = np.inf
+        self.high = -np.inf
         self.pixels = self.below = self.above = 0
         self.sample: list[np.ndarray] | None = None
         self.step = max(1, src.width * src.height // SAMPLE)

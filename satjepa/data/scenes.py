@@ -109,12 +109,14 @@ def find_scenes(
 
 def _passed_over(root: Path) -> list[str]:
     """A remark on each folder that is no region by its name alone."""
-    folders = sorted(path for path in root.glob("[._]*") if path.is_dir())
-    return [
-        f"{folder}: left out, as its name begins with {folder.name[0]!r}; rename it to use it"
-        for folder in folders
-        if any(_RGB.fullmatch(path.name) for path in folder.iterdir())
-    ]
+    remarks = []
+    for folder in sorted(path for path in root.glob("[._]*") if path.is_dir()):
+        if any(_RGB.fullmatch(path.name) for path in folder.iterdir()):
+            first = folder.name[0]
+            remarks.append(
+                f"{folder}: left out, as its name begins with {first!r}; rename it to use it"
+            )
+    return remarks
 
 
 def _folders(root: Path) -> list[Path]:

@@ -11,13 +11,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from satjepa.config import digest
+from satjepa.paths import write_text
 
 PARTS = ("train", "val", "test")
 FOREVER = 9999  # last year seen of a place that is trained on whole
@@ -113,14 +113,8 @@ class Split:
 
     def save(self, path: str | Path) -> None:
         """Write the split file, atomically."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(
-            json.dumps({**self._content(), "sha256": self.sha256}, indent=1) + "\n",
-            encoding="utf-8",
-        )
-        os.replace(part, path)
+        content = self._content() | {"sha256": self.sha256}
+        write_text(path, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Split:
@@ -178,10 +172,10 @@ class Split:
             place = (int(rest[1]), int(rest[2])) if len(rest) == 3 else (0, 0)
             places = last.setdefault(region, {})
             places[place] = max(places.get(place, 0), year)
-        return {
-            region: [(x, y, year) for (x, y), year in places.items()]
-            for region, places in last.items()
-        }
+        listed = {}
+        for region, places in last.items():
+            listed[region] = [(x, y, year) for (x, y), year in places.items()]
+        return listed
 
 
 def entry_of(kind: str, region: str, year: int, x: int, y: int) -> str:

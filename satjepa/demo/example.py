@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from satjepa.demo.render import read_recipe, write_world
-from satjepa.paths import root
+from satjepa.paths import replaced, root
 
 RECIPE = "assets/demo/world.yaml"
 SHIPPED = "assets/example"
@@ -89,8 +89,8 @@ def _cut(source: Path, out: Path) -> None:
             "crs": src.crs,
             "transform": src.transform @ Affine.translation(column, row),
         }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.open(out, "w", **profile, compress="deflate", predictor=2, zlevel=9) as dst:
+    profile |= {"compress": "deflate", "predictor": 2, "zlevel": 9}
+    with replaced(out) as part, rasterio.open(part, "w", **profile) as dst:
         dst.write(pixels)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from satjepa.models.averages import move_average
+from satjepa.models.averages import memory, move_average
 
 Log = Callable[[int, dict[str, float]], None]
 
@@ -32,8 +32,7 @@ class Average:
     def update(self) -> None:
         """Move the average towards the module's present parameters."""
         self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        move_average(self.averages, self.trained, decay)
+        move_average(self.averages, self.trained, memory(self.steps, self.decay))
 
 
 def to_signed(image: torch.Tensor) -> torch.Tensor:

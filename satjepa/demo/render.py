@@ -18,6 +18,7 @@ from satjepa.config.yaml12 import loads
 from satjepa.data.parallel import in_threads
 from satjepa.demo.terrain import fractal, stream
 from satjepa.demo.world import CLASSES, INDEX, Climate, Land, process_of_change
+from satjepa.paths import replaced
 
 # Of each class: red, green, blue as displayed (1.0 = reflectance 0.3558, the white of Sentinel-2
 # true-colour images); how they move in an early (+) or late (-) year; how rough the surface looks.
@@ -262,21 +263,18 @@ def _write_tif(path: Path, array: np.ndarray, zone: int, corner: tuple[int, int]
     import rasterio
     from affine import Affine
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = array.shape
-    nodata = -128 if array.dtype == np.int8 else None
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        count=count,
-        height=height,
-        width=width,
-        dtype=array.dtype,
-        nodata=nodata,
-        crs=f"EPSG:{32600 + zone}",
-        transform=Affine(10, 0, corner[0], 0, -10, corner[1]),
-        compress="deflate",
-        interleave="pixel" if count <= 3 else "band",
-    ) as tif:
+    profile = {
+        "driver": "GTiff",
+        "count": count,
+        "height": height,
+        "width": width,
+        "dtype": array.dtype,
+        "nodata": -128 if array.dtype == np.int8 else None,
+        "crs": f"EPSG:{32600 + zone}",
+        "transform": Affine(10, 0, corner[0], 0, -10, corner[1]),
+        "compress": "deflate",
+        "interleave": "pixel" if count <= 3 else "band",
+    }
+    with replaced(path) as part, rasterio.open(part, "w", **profile) as tif:
         tif.write(array)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from satjepa.paths import readable
+from satjepa.paths import readable, replaced, write_text
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, SD3Transformer2DModel
@@ -177,7 +177,7 @@ def save_pipeline(
         "text_encoder_3": ["transformers", "T5EncoderModel"],
         "tokenizer_3": ["transformers", "T5TokenizerFast"],
     }
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    write_text(folder / "model_index.json", json.dumps(index, indent=2) + "\n")
 
 
 def save_layout(folder: Path, layout: nn.Module) -> None:
@@ -187,11 +187,10 @@ def save_layout(folder: Path, layout: nn.Module) -> None:
     """
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     state = {}
     for name, tensor in layout.state_dict().items():
         if name != "positions":
             tensor = tensor.to(torch.bfloat16)
         state[name] = tensor.contiguous()
-    save_file(state, folder / "layout.safetensors")
-    readable(folder)
+    with replaced(folder / "layout.safetensors") as part:
+        save_file(state, part)

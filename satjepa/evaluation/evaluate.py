@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from satjepa.contracts import Forecaster
+from satjepa.contracts import Forecaster, PatchKey
 from satjepa.data.share import Share
 from satjepa.evaluation.tally import Tally, joined
 from satjepa.metrics import pixels as metrics
@@ -126,9 +126,7 @@ def _add(
         for name in perceptual.distances:
             tally.forecast.setdefault(name, []).append(features.pooled[name][scored])
             tally.truth.setdefault(name, []).append(truth.features.pooled[name][scored])
-    places = pd.DataFrame(
-        [{k: meta[k] for k in ("preset", "region", "year", "x", "y")} for meta in batch["meta"]]
-    )
+    places = pd.DataFrame(batch["meta"])[list(PatchKey._fields)]
     tally.patches.append(places.assign(**{name: value.numpy() for name, value in scores.items()}))
     tally.ranks.append(metrics.rank_histogram(members, truth.target, valid).sum(0))
 
@@ -260,27 +258,3 @@ def _scores(
     settings |= {} if perceptual is None else perceptual.settings
     patches = pd.concat(tally.patches, ignore_index=True)
     return Scores(_row(title, tally, perceptual), patches, settings, sum(tally.ranks).tolist())
-
-
-def evaluate_ensemble(
-    forecaster: Forecaster, batches: Iterable[dict], samples: int, name: str, **settings: object
-) -> tuple[Scores, Scores]:
-    """The two rows of one ensemble of `samples` > 1: (mean of S, one sample). Further settings as
-    in `evaluate_all`.
-    """
-    mean, one = evaluate_all({name: forecaster}, batches, samples={name: samples}, **settings)
-    return mean, one
-
-
-def evaluate(
-    forecaster: Forecaster,
-    batches: Iterable[dict],
-    samples: int = 1,
-    name: str | None = None,
-    **settings: object,
-) -> Scores:
-    """The one row of a forecaster, of the ensemble mean where `samples` > 1. Settings as in
-    `evaluate_all`.
-    """
-    name = name or type(forecaster).__name__
-    return evaluate_all({name: forecaster}, batches, samples={name: samples}, **settings)[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from satjepa.captions.rules import COVERS, cover_map
+from satjepa.captions.cover import COVERS, cover_map
 
 
 def land_and_place(images: Mapping[str, Tensor], truth: Tensor) -> pd.DataFrame:
@@ -17,7 +17,7 @@ def land_and_place(images: Mapping[str, Tensor], truth: Tensor) -> pd.DataFrame:
     land: overlap of the shares of the covers of a patch, sum over covers of min(share, true share);
     1 where there is as much of everything as in the truth, wherever it lies. place: share of the
     pixels that have the true cover. Means over the patches; covers by rule
-    (`satjepa.captions.rules.cover_map`).
+    (`satjepa.captions.cover.cover_map`).
     """
     wanted = [_cover(image) for image in truth]
     rows = {}

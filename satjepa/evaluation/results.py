@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from satjepa.assemble import dataset
+from satjepa.baselines.arms import members
 from satjepa.baselines.persistence import MeanColour, OracleMean, OracleSample, Persistence
-from satjepa.evaluation.score import OURS, score, untimed
+from satjepa.evaluation.score import INITIALISED, OURS, score, untimed
 from satjepa.evaluation.table import arm_title, combine_seeds, read_scores, write_table
+from satjepa.models.published import STRENGTH
 from satjepa.paths import run_folder
 
 if TYPE_CHECKING:
@@ -77,6 +79,25 @@ def arm_steps(params: Params, kind: Literal["ablation", "published"]) -> dict[st
     }
 
 
+def sampling(params: Params) -> dict[str, Any]:
+    """How forecasts are drawn: by our model, by the name of its row, and by each baseline that
+    draws, by its title; what is not named makes the one forecast it has.
+    """
+    baselines = params.baselines
+    drawn = {}
+    for name, arm in baselines.arms.items():
+        if arm.ensemble:
+            samples = {"samples": members(name, params)}
+            drawn[baselines.title(name)] = samples | arm.sample.model_dump()
+    return {
+        "samples": {OURS: params.sample.samples, INITIALISED: 1},
+        "strength": {OURS: params.sample.strength, INITIALISED: STRENGTH},
+        "sampler_steps": params.sample.steps,
+        "guidance": params.sample.guidance,
+        "baseline_sampling": drawn,
+    }
+
+
 def bounds(params: Params, preset: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows of what needs no training, and the settings that they were scored with."""
     known = dataset(params, "test", preset, text=False).truth
@@ -108,14 +129,12 @@ def build_table(params: Params, path: Path) -> pd.DataFrame:
     for preset in params.data.presets:
         fixed, settings = bounds(params, preset)
         rows += fixed[:2] + [row for row in collected if row["preset"] == preset] + fixed[2:]
-    settings |= {
+    settings |= sampling(params) | {
         "steps": params.train.steps,
         "jepa_share": params.train.jepa_share,
         "baseline_steps": baseline_steps(params),
         "ablation_steps": arm_steps(params, "ablation"),
         "published_steps": arm_steps(params, "published"),
-        "sampler_steps": params.sample.steps,
-        "guidance": params.sample.guidance,
     }
     write_table(rows, path, settings)
     return pd.DataFrame(read_scores(path))

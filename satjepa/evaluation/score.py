@@ -16,16 +16,16 @@ from satjepa.data.share import Share
 from satjepa.evaluation.evaluate import Scores, evaluate_all
 from satjepa.evaluation.table import write_table
 from satjepa.metrics.perceptual import Perceptual, load_perceptual
+from satjepa.models.published import STRENGTH
 
 if TYPE_CHECKING:
     from satjepa.models.joint import JointModel
 
 OURS = "Sat-JEPA-Diff, zero-RGB"
-INITIALISED = "Sat-JEPA-Diff, image-initialised 0.35"
+INITIALISED = f"Sat-JEPA-Diff, image-initialised {STRENGTH:g}"
 PUBLISHED = "Sat-JEPA-Diff, caption-guided as published"
 PUBLISHED_COARSE = "Sat-JEPA-Diff, coarse RGB as published"
 TIME = "seconds_per_patch"
-STRENGTH = 0.35  # of the published sampler, which starts from the image of year t
 
 
 @cache
@@ -102,6 +102,6 @@ def write_scores(rows: list[Scores], path: Path) -> pd.DataFrame:
     scores = [untimed(row) for row in rows]
     if Share.mine().rank == 0:
         write_table(scores, path)
-        timing = [{name: s.row[name] for name in ("model", "preset", TIME)} for s in rows]
-        write_table(timing, path.with_name("timing.csv"))
+        timing = pd.DataFrame([one.row for one in rows])[["model", "preset", TIME]]
+        write_table(timing.to_dict("records"), path.with_name("timing.csv"))
     return pd.DataFrame(scores)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from satjepa.paths import replaced, write_text
+
 NAMES = ("model", "preset", "region", "run")  # columns that hold text, whatever it looks like
 IDENTITY = ("model", "preset", "n", "samples")  # what the rows of several seeds must share
 # Metrics of one forecast on two machines: float32 summed in another order moves LPIPS and the
@@ -58,7 +60,9 @@ def combine_seeds(rows: list[dict]) -> dict:
                 f"{[row[k] for k in IDENTITY]}"
             )
     metrics = [key for key in first if key not in (*IDENTITY, "seeds")]
-    measured = {key: pd.Series([row[key] for row in rows], dtype="float64") for key in metrics}
+    measured = {}
+    for key in metrics:
+        measured[key] = pd.Series([row[key] for row in rows], dtype="float64")
     differ = not all(_agree(values.dropna()) for values in measured.values())
     combined = {key: first[key] for key in IDENTITY} | {"seeds": len(rows) if differ else 1}
     for key, values in measured.items():
@@ -170,25 +174,21 @@ def _footnotes(csv: Path, rows: pd.DataFrame, columns: list[str]) -> list[str]:
     names = {column: heading.rstrip(" ↑↓") for column, (heading, _) in COLUMNS.items()} | {
         "fid": "FID"
     }
-    present = [
-        key
-        for key in names
-        if settings.get(key) and any(column.startswith(key) for column in columns)
-    ]
-    return notes + [f"{names[key]}: {settings[key]}." for key in present]
+    for key, name in names.items():
+        if settings.get(key) and any(column.startswith(key) for column in columns):
+            notes.append(f"{name}: {settings[key]}.")
+    return notes
 
 
 def write_table(rows: list[dict], path: str | Path, settings: dict | None = None) -> None:
     """Rows to a CSV (missing values empty), and what the numbers depend on beside it in
     `<name>.settings.json`.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(path, index=False, float_format="%.8g")
+    with replaced(path) as part:
+        pd.DataFrame(rows).to_csv(part, index=False, float_format="%.8g")
     if settings is not None:
-        path.with_suffix(".settings.json").write_text(
-            json.dumps(settings, indent=1, sort_keys=True) + "\n"
-        )
+        text = json.dumps(settings, indent=1, sort_keys=True)
+        write_text(Path(path).with_suffix(".settings.json"), text + "\n")
 
 
 def read_scores(path: Path) -> list[dict[str, Any]]:

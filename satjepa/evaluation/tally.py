@@ -31,10 +31,11 @@ def joined(tallies: dict[str, Tally], share: Share) -> dict[str, Tally]:
     each = share.gather([tallies])  # where there are few batches, the last processes have none
 
     def distances(parts: list[dict[str, list[Tensor]]]) -> dict[str, list[Tensor]]:
-        names = parts[0]
-        return {
-            name: [f.cpu() for f in interleave([part[name] for part in parts])] for name in names
-        }
+        features = {}
+        for name in parts[0]:
+            every = interleave([part[name] for part in parts])
+            features[name] = [batch.cpu() for batch in every]
+        return features
 
     joined = {}
     for title in each[0]:

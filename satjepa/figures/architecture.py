@@ -122,7 +122,8 @@ def _arrow(
     """From the side of one box to the nearest side of another; straight down where they stand one
     above the other.
     """
-    (x0, y0, w0), (x1, y1, w1) = start, end
+    x0, y0, w0 = start
+    x1, y1, w1 = end
     if abs(x1 - x0) < 0.5:
         step = np.sign(y1 - y0) * 0.4
         ends = (x0, y0 + step), (x1, y1 - step)

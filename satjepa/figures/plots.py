@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from satjepa.data.pairs import spread_evenly
+from satjepa.paths import replaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,10 +60,9 @@ def show(fig: Figure) -> None:
 
 def save(fig: Figure, path: str | Path) -> Path:
     """Write a figure as PNG without a date in it (equal figures, equal bytes); returns the path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=150, metadata={"Software": None})
-    return path
+    with replaced(path) as part:
+        fig.savefig(part, format="png", dpi=150, metadata={"Software": None})
+    return Path(path)
 
 
 def picture(ax: Axes, image: np.ndarray | torch.Tensor, title: str = "", **kwargs: Any) -> None:

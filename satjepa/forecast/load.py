@@ -25,7 +25,7 @@ from satjepa.forecast.members import Members
 from satjepa.forecast.picture import draw, middle, part_of, psnr, save_picture, truth_of, view_of
 from satjepa.forecast.raster import Made, forecast_images
 from satjepa.forecast.request import Request, check_files, check_output
-from satjepa.paths import root, run_folder
+from satjepa.paths import SHIPPED_MODEL, root, run_folder
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from satjepa.captions.embeddings import Embed
     from satjepa.models.joint import JointModel
 
-SHIPPED = "assets/demo_model"
+CURE = "run `make repro`, or pass --checkpoint FOLDER"
 
 
 def no_log(line: str) -> None:
@@ -198,13 +198,13 @@ def default_checkpoint() -> Path:
 
     params = load_params()
     trained = run_folder(params.main_arm, params.seeds[0]) / "model"
-    shipped = root() / SHIPPED
+    shipped = root() / SHIPPED_MODEL
     for folder in (trained, shipped):
         if checkpoint.exists(folder):
             return folder
     raise checkpoint.CheckpointError(
-        f"no checkpoint at {trained}: run `make repro`, or pass --checkpoint FOLDER; nor is the "
-        f"shipped one at {shipped}: git checkout {SHIPPED} restores it"
+        f"no checkpoint at {trained}: {CURE}; nor is the "
+        f"shipped one at {shipped}: git checkout {SHIPPED_MODEL} restores it"
     )
 
 
@@ -227,7 +227,7 @@ def load(
     found = checkpoints.load(checkpoint or default_checkpoint())
     _quiet(found.header["config"]["backbone"]["path"])
     joint = from_checkpoint(found, device or the_device(), sample=sample)
-    encoders = joint.params.model.use_captions and load_text_encoders(joint.params)
+    encoders = joint.params.model.use_captions and load_text_encoders(joint.params, joint.device)
     embed = embedder(joint, encoders) if encoders else None
     return Model(found.folder, found.state["sha256"][checkpoints.MODEL][:12], joint, embed)
 

@@ -48,7 +48,8 @@ def tiles(height: int, width: int, patch: int, overlap: int) -> list[Box]:
     """(y, x, weight (patch, patch)) of every tile of a raster; the weights sum to 1 at each of its
     pixels.
     """
-    (ys, wy), (xs, wx) = axis_tiles(height, patch, overlap), axis_tiles(width, patch, overlap)
+    ys, wy = axis_tiles(height, patch, overlap)
+    xs, wx = axis_tiles(width, patch, overlap)
     return [(y, x, np.outer(wy[i], wx[j])) for i, y in enumerate(ys) for j, x in enumerate(xs)]
 
 
@@ -84,10 +85,8 @@ def tile_batch(
     past = np.zeros((len(cut), history, *rgb.shape[2:]), np.float32)
     known = np.zeros((len(cut), history), bool)
     for lag in range(1, years_back(stack, history) + 1):
-        past[:, lag - 1], known[:, lag - 1] = (
-            rgb[:, lag],
-            valid[:, lag].mean((1, 2)) >= 0.5,
-        )  # as PairDataset has it
+        past[:, lag - 1] = rgb[:, lag]
+        known[:, lag - 1] = valid[:, lag].mean((1, 2)) >= 0.5  # as PairDataset has it
     place = {"preset": "raster", "region": "", "year": stack.years[0] or 0, "aug": 0}
     batch = {
         "rgb_t": torch.from_numpy(rgb[:, 0].copy()),

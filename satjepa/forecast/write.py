@@ -78,7 +78,8 @@ def write_forecast(
     Scale and offset tags are those of the input, so that programs that read them see the same
     units. The file appears only when it is complete; companions of what it replaces go.
     """
-    height, width = place.height, place.width
+    height = place.height
+    width = place.width
     if stack.turn.exchanged:
         height, width = width, height
     means = (mean * stack.white - stack.offset) / stack.factor

@@ -211,14 +211,6 @@ class Backbone(nn.Module):
         """Side of the latent of a `size` x `size` image."""
         return size // 2 ** (len(self.vae.config.block_out_channels) - 1)
 
-    def frozen_state(self) -> dict[str, torch.Tensor]:
-        """Every tensor that must never change, under the names it had before LoRA was added."""
-        return {
-            name.replace(".base_layer", ""): tensor
-            for name, tensor in self.state_dict().items()
-            if "lora_" not in name
-        }
-
     @torch.no_grad()
     def encode(self, rgb: torch.Tensor) -> torch.Tensor:
         """RGB (B, 3, H, W) in [0, 1] -> latent (B, 16, H/8, W/8): the posterior's mean, scaled."""

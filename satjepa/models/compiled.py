@@ -65,12 +65,8 @@ class Compiled:
             except Exception as error:
                 self.stop()
                 self.failed = True
-                reason = " ".join(str(error).split())[:300]
-                warnings.warn(
-                    f"{self.title} could not be compiled and goes on as it is, slower: "
-                    f"{type(error).__name__}: {reason}",
-                    RuntimeWarning,
-                    stacklevel=2,
+                warn_slower(
+                    f"{self.title} could not be compiled and goes on as it is, slower", error
                 )
         return self.function(*args, **named)
 
@@ -103,6 +99,12 @@ class Compiled:
         if self.options.get("mode") == "reduce-overhead":
             torch.compiler.cudagraph_mark_step_begin()
         return self._call
+
+
+def warn_slower(what: str, error: Exception) -> None:
+    """One RuntimeWarning, at the caller of who calls this: what goes on more slowly, and why."""
+    reason = " ".join(str(error).split())[:300]
+    warnings.warn(f"{what}: {type(error).__name__}: {reason}", RuntimeWarning, stacklevel=3)
 
 
 def _limits() -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from satjepa.contracts import Batch
-from satjepa.models.averages import move_average
+from satjepa.models.averages import AVERAGE, move_average
 from satjepa.models.compiled import is_on
 from satjepa.models.flow import patch_noise
 from satjepa.models.sampling import ROWS, Levers, RowSizes, row_chunks
@@ -212,17 +212,15 @@ class JointModel(nn.Module):
             for k, v in self.state_dict().items()
             if not k.startswith("backbone.") or k in trained
         }
-        return mine | {f"average.{name}": value for name, value in self._average.items()}
+        return mine | {AVERAGE + name: value for name, value in self._average.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Take over what `state` returned. ValueError names tensors that are missing or unknown."""
         average = {
-            name.removeprefix("average."): v
-            for name, v in state.items()
-            if name.startswith("average.")
+            name.removeprefix(AVERAGE): v for name, v in state.items() if name.startswith(AVERAGE)
         }
-        mine = {name: v for name, v in state.items() if not name.startswith("average.")}
-        _require_names(mine, {name for name in self.state() if not name.startswith("average.")})
+        mine = {name: v for name, v in state.items() if not name.startswith(AVERAGE)}
+        _require_names(mine, {name for name in self.state() if not name.startswith(AVERAGE)})
         self.load_state_dict(mine, strict=False)
         self._average = {name: v.detach().clone() for name, v in average.items()}
         self._trained = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,10 +9,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from satjepa.contracts import PatchKey
 from satjepa.data.pairs import PairDataset
 from satjepa.models.backbone import Backbone
+from satjepa.paths import replaced
 
-KEY = ["preset", "region", "year", "x", "y"]
+KEY = list(PatchKey._fields)
 
 
 class LatentStore:
@@ -58,9 +59,10 @@ class LatentStore:
         for batch_keys, rgb in batches:
             keys += batch_keys
             latents.append(backbone.encode(rgb).half().cpu().numpy())
-        np.save(folder / "latents.npy", np.concatenate(latents))
-        pd.DataFrame(keys, columns=KEY).to_parquet(folder / "index.tmp")
-        os.replace(folder / "index.tmp", folder / "index.parquet")
+        with replaced(folder / "latents.npy") as part, open(part, "wb") as file:
+            np.save(file, np.concatenate(latents))  # to a name it would add a suffix
+        with replaced(folder / "index.parquet") as part:
+            pd.DataFrame(keys, columns=KEY).to_parquet(part)
         return cls(folder)
 
 

@@ -25,10 +25,9 @@ def all_images(params: Params) -> Iterator[tuple[PairDataset, list[PatchKey]]]:
     """The datasets of every part of every preset that have samples, each with the keys of the
     images it shows.
     """
-    for preset in params.data.presets:
-        for part in ("train", "val", "test") if preset == params.data.presets[0] else ("test",):
-            data = dataset(params, part, preset, text=False)
-            yield data, data.keys()
+    for preset, part in params.parts():
+        data = dataset(params, part, preset, text=False)
+        yield data, data.keys()
 
 
 def captioner_of(params: Params) -> Captioner:

@@ -25,15 +25,16 @@ from pathlib import Path
 
 from satjepa.config import ConfigError, load_params, yaml12
 from satjepa.config.files import read_params
-from satjepa.paths import root
+from satjepa.paths import SHIPPED_MODEL, root, write_text
 from satjepa.pipeline.experiment_results import RESULTS, ExperimentError, collect, combine
+from satjepa.pipeline.repro import Pace
 
 NOT_DONE = 75  # EX_TEMPFAIL: run the same command again
 # imported first: a frozen stage that dvc.lock does not know looks at its dependencies, in any order
 DATA = "data.dvc"
-SHIPPED = "assets/demo_model/"  # the experiment makes its own
 SHARED = "embeddings"  # the stage that all arms and seeds stand on
 PHASES = (("train", "baselines"), ("score", "score_baselines"))  # whose items may run side by side
+REPRO = "satjepa.pipeline.repro"  # of the package in the folder
 POLL = 0.2  # seconds
 
 
@@ -66,14 +67,15 @@ def lay_out(folder: Path, params: str) -> None:
     for name in sorted(listed):
         source = here / name
         target = folder / name
-        if name not in RESULTS and not (name.startswith(SHIPPED) and target.exists()):
+        made_here = name in RESULTS or (name.startswith(f"{SHIPPED_MODEL}/") and target.exists())
+        if not made_here:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
     if not (folder / ".git").exists():
         subprocess.run(["git", "init", "-q", "-b", "main"], cwd=folder, check=True)
     cache = json.dumps(str(here / ".dvc/cache"))
-    (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n")
-    (folder / "params.yaml").write_text(params)
+    write_text(folder / ".dvc/config.local", f"[cache]\n    dir = {cache}\n")
+    write_text(folder / "params.yaml", params)
 
 
 def repro(folder: Path, minutes: float | None = None, workers: int = 1) -> int:
@@ -115,30 +117,45 @@ def _environment(workers: int = 1) -> dict[str, str]:
     }  # the stages say `python`
 
 
+def _command(arguments: list[str]) -> list[str]:
+    """A dvc command; `dvc repro` alone in its folder says before each stage how far it is.
+
+    Beside others it is plain: they hold DVC's lock, which asking for the plan takes, too.
+    """
+    if arguments[0] == "repro":
+        return [sys.executable, "-m", REPRO, *arguments[1:]]
+    return [sys.executable, "-m", "dvc", *arguments]
+
+
 def _run(folder: Path, commands: list[list[str]], workers: int, deadline: float) -> int:
     """Run dvc commands, `workers` at a time; the first status that is not 0 ends them all, as the
     deadline does.
     """
     waiting = list(commands)
-    running = []
+    running: dict[subprocess.Popen, str] = {}  # with the stage, or the like, that it runs
     status = 0
-    env = _environment(min(workers, len(commands)))
+    workers = min(workers, len(commands))
+    env = _environment(workers)
+    pace = Pace(len(commands), workers)
     try:
         while not status and (waiting or running):
             while waiting and len(running) < workers:
-                command = [sys.executable, "-m", "dvc", *waiting.pop(0)]
-                running.append(
-                    subprocess.Popen(
-                        command,
-                        cwd=folder,
-                        env=env,
-                        start_new_session=True,
-                        preexec_fn=_hear_interrupts,
-                    )
+                arguments = waiting.pop(0)
+                pace.begin(arguments[-1])
+                process = subprocess.Popen(
+                    _command(arguments),
+                    cwd=folder,
+                    env=env,
+                    start_new_session=True,
+                    preexec_fn=_hear_interrupts,
                 )
+                running[process] = arguments[-1]
             time.sleep(POLL)
-            status = next((code for process in running if (code := process.poll())), 0)
-            running = [process for process in running if process.poll() is None]
+            for process in list(running):
+                code = process.poll()
+                if code is not None:
+                    pace.end(running.pop(process))
+                    status = status or code
             if not status and running and time.monotonic() > deadline:
                 status = NOT_DONE
     finally:
@@ -165,8 +182,7 @@ def run_seed(name: str, params: Path, seed: int, minutes: float | None, workers:
     start = time.monotonic()
     status = repro(folder, minutes, workers)
     seconds.append(time.monotonic() - start)
-    clock.parent.mkdir(parents=True, exist_ok=True)
-    clock.write_text(json.dumps(seconds))
+    write_text(clock, json.dumps(seconds))
     if status == 0:
         collect(folder, root() / "experiments" / name / f"seed-{seed}", seconds, workers)
     return status

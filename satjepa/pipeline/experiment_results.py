@@ -16,13 +16,14 @@ from satjepa.config import load_params, yaml12
 from satjepa.evaluation.results import ablation_title, is_answer, over_seeds
 from satjepa.evaluation.score import OURS
 from satjepa.evaluation.table import arm_title, write_table
+from satjepa.paths import REPORTS, RUNS, replaced, write_text
 
 RESULTS = (
     "params.yaml",
     "dvc.lock",
-    "reports/table.csv",
-    "reports/table.settings.json",
-    "reports/figures",
+    f"{REPORTS}/table.csv",
+    f"{REPORTS}/table.settings.json",
+    f"{REPORTS}/figures",
 )
 
 
@@ -46,7 +47,7 @@ def collect(folder: Path, target: Path, seconds: list[float], workers: int) -> N
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, copy)
     if rows := costs(folder):
-        with open(target / "costs.csv", "w", newline="") as file:
+        with replaced(target / "costs.csv") as part, open(part, "w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
@@ -58,7 +59,7 @@ def collect(folder: Path, target: Path, seconds: list[float], workers: int) -> N
         "minutes": round(sum(seconds) / 60, 1),
         "parts": len(seconds),
     }
-    (target / "machine.yaml").write_text(yaml12.dumps(machine))
+    write_text(target / "machine.yaml", yaml12.dumps(machine))
 
 
 def costs(folder: Path) -> list[dict[str, str | float | None]]:
@@ -69,7 +70,7 @@ def costs(folder: Path) -> list[dict[str, str | float | None]]:
     """
     rows: list[dict[str, str | float | None]] = []
     ablations = load_params(folder / "params.yaml").arms_of("ablation")
-    for timing in sorted(folder.glob("runs/*/timing.csv")):
+    for timing in sorted((folder / RUNS).glob("*/timing.csv")):
         facts = timing.with_name("run.json")
         run = json.loads(facts.read_text()) if facts.exists() else {}
         with open(timing, newline="") as file:

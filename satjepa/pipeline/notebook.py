@@ -118,7 +118,9 @@ class Printer:
         self.seen.append(parts)
         if step % self.every and step != self.steps:
             return
-        means = {name: sum(p[name] for p in self.seen) / len(self.seen) for name in parts}
+        means = {}
+        for name in parts:
+            means[name] = sum(step_parts[name] for step_parts in self.seen) / len(self.seen)
         self.rows.append({"step": step, **means})
         self.seen = []
         shown = " ".join(f"{name} {value:.4f}" for name, value in means.items())

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from satjepa.assemble import local
+from satjepa.assemble import load_text_encoders
 from satjepa.captions.rules import caption
 from satjepa.contracts import Batch, Captions
 from satjepa.data.pairs import PairDataset, collate
+from satjepa.models.averages import AVERAGE
 from satjepa.pipeline.watch import as_map
 
 if TYPE_CHECKING:
@@ -132,11 +133,10 @@ def use_average(model: JointModel) -> JointModel:
     A shipped model has no target encoder; the averaged encoder, which is a moving average of the
     same weights, stands in its place.
     """
-    prefix = "average."
     averages = {
-        name.removeprefix(prefix): tensor
+        name.removeprefix(AVERAGE): tensor
         for name, tensor in model.state().items()
-        if name.startswith(prefix)
+        if name.startswith(AVERAGE)
     }
     model.load_state_dict(averages, strict=False)
     if model.params.model.use_jepa:
@@ -170,10 +170,7 @@ def loss_table(parts: Mapping[str, Tensor], weights: Any) -> pd.DataFrame:
 
 def text_encoders(model: JointModel) -> TextEncoders:
     """The frozen text encoders of a model's backbone, on the CPU."""
-    from satjepa.captions.embeddings import TextEncoders
-
-    b = model.params.backbone
-    return TextEncoders.from_pretrained(local(b.path), b.revision)
+    return load_text_encoders(model.params, "cpu")
 
 
 def alphaearth(cube: xr.Dataset, batch: Batch, model: JointModel, lag: int) -> Tensor:

@@ -15,7 +15,7 @@ from satjepa.data.manifest import write_manifest
 from satjepa.data.parallel import in_threads
 from satjepa.data.scenes import find_scenes
 from satjepa.demo.render import read_recipe, write_world
-from satjepa.paths import root
+from satjepa.paths import CUBES, SCENES, SPLIT, root
 
 RECIPE = "world.yaml"
 
@@ -66,7 +66,7 @@ def prepare(params: Params, progress: bool = True) -> Report:
     else:
         folders = _own(source, params)
         named = {}
-    cubes = root() / "artifacts/cubes"
+    cubes = root() / CUBES
     for preset, folder in folders.items():
         report.regions[preset] = _cubes(folder, cubes / preset, params, report)
     _split(cubes / params.data.presets[0], named, params, report)
@@ -75,7 +75,7 @@ def prepare(params: Params, progress: bool = True) -> Report:
 
 def _simulated(recipe: dict, params: Params, report: Report, progress: bool) -> dict[str, Path]:
     """Write the scenes of the demo world; their folders by preset."""
-    scenes = root() / "artifacts/scenes"
+    scenes = root() / SCENES
     recipe["presets"] = {name: recipe["presets"][name] for name in params.data.presets}
     shutil.rmtree(scenes, ignore_errors=True)
     report.pixels = write_world(recipe, scenes, progress)
@@ -92,7 +92,7 @@ def _own(source: Path, params: Params) -> dict[str, Path]:
         raise ConfigError(
             "data.presets", found, "one name of your choice, such as [mine], for folders of regions"
         )
-    scenes = root() / "artifacts/scenes"
+    scenes = root() / SCENES
     shutil.rmtree(scenes, ignore_errors=True)
     scenes.mkdir(parents=True)  # an out of the stage, empty: the scenes are where they are
     return {params.data.presets[0]: source}
@@ -113,7 +113,7 @@ def _split(
         train=named.get("train"),
         patch=params.data.patch,
     )
-    split.save(root() / "artifacts/split.json")
+    split.save(root() / SPLIT)
 
 
 def _cubes(folder: Path, out: Path, params: Params, report: Report) -> int:

@@ -17,9 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from satjepa.paths import root
+from satjepa.paths import REPORTS, root
+from satjepa.pipeline.run_notebook import write_notebook
 
-DONE = "reports/notebooks"
+DONE = f"{REPORTS}/notebooks"
 DOCS = "docs/notebooks"
 BUDGET = 6_000_000  # bytes of all copies together
 COLOURS = (256, 128, 64, 32)  # of a PNG, fewer and fewer until the copies fit
@@ -68,8 +69,7 @@ def publish(home: Path, stems: Sequence[str] = (), budget: int = BUDGET) -> list
             raise ValueError(f"{path}: cell {cell} is not that of {source}: run it again")
         notebook.metadata["satjepa"] = _origin(home, path, source.stem)
         copies.append(home / DOCS / source.name)
-        copies[-1].parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(notebook, copies[-1])
+        write_notebook(notebook, copies[-1])
     _fit(home / DOCS, budget)
     return copies
 
@@ -128,7 +128,7 @@ def _fit(folder: Path, budget: int) -> None:
             for data in _pictures(notebook):
                 png = fewer_colours(base64.b64decode(data["image/png"]), colours)
                 data["image/png"] = base64.b64encode(png).decode()
-            nbformat.write(notebook, path)
+            write_notebook(notebook, path)
     if size(folder) > budget:
         raise ValueError(
             f"{folder}: {size(folder):,} bytes with {COLOURS[-1]} colours, at most {budget:,}: "

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -22,8 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from satjepa.paths import write_text
+
 REFERENCE = Path(__file__).with_name("stage_seconds.json")
 KEPT = "stage_seconds.json"  # in DVC's folder for what is of this machine
+UP_TO_DATE = 20.0  # seconds that DVC takes at most to see that there is nothing to do
 RUNS = "Running stage '%s':"  # as DVC's log has it
 SKIPS = (
     "Stage '%s' didn't change, skipping",
@@ -51,9 +55,8 @@ class Seconds:
 
     def write(self, path: Path) -> None:
         """Keep what is of this machine, in one piece."""
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps({"done": self.done, "begun": self.begun}, indent=1) + "\n")
-        part.replace(path)
+        text = json.dumps({"done": self.done, "begun": self.begun}, indent=1)
+        write_text(path, text + "\n")
 
     def of(self, name: str) -> float | None:
         """Seconds of a stage, or a guess from those of its matrix, or of all; None without any."""
@@ -144,6 +147,38 @@ class Progress(logging.Handler):
     def _forget(self, name: str) -> None:
         if name in self.waiting:
             self.waiting.remove(name)
+
+
+class Pace:
+    """Says before each of several items that run side by side which of how many it is, and how long
+    they are still to take at the pace so far. An item that DVC finds up to date tells nothing of
+    the others.
+    """
+
+    def __init__(self, total: int, workers: int, now: Callable[[], float] = time.monotonic) -> None:
+        self.total = total
+        self.workers = workers
+        self.now = now
+        self.began: dict[str, float] = {}
+        self.seconds: list[float] = []  # of each that ran
+
+    def begin(self, name: str) -> None:
+        """An item is started; a single one says of itself how far it is."""
+        self.began[name] = self.now()
+        if self.total == 1:
+            return
+        left = "time to go not yet known"
+        if self.seconds:
+            each = sum(self.seconds) / len(self.seconds)
+            rest = self.total - len(self.began) + 1
+            left = f"about {in_words(math.ceil(rest / self.workers) * each)} to go"
+        print(f"[{len(self.began)}/{self.total}] {name}: {left}", flush=True)
+
+    def end(self, name: str) -> None:
+        """An item has ended."""
+        seconds = self.now() - self.began[name]
+        if seconds > UP_TO_DATE:
+            self.seconds.append(seconds)
 
 
 def in_words(seconds: float) -> str:

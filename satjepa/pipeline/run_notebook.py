@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from satjepa.config.yaml12 import YamlError, loads
-from satjepa.paths import root
+from satjepa.paths import root, write_text
 from satjepa.pipeline.kernel import own_kernel_manager
 
 CELL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -54,7 +54,7 @@ def canonical(path: str | Path, write: bool = True) -> bool:
             cell.execution_count = None
     wanted = nbformat.writes(notebook) + "\n"
     if write and wanted != text:
-        Path(path).write_text(wanted, encoding="utf-8")
+        write_text(path, wanted)
     return wanted == text
 
 
@@ -201,7 +201,14 @@ def run(source: str | Path, out: str | Path, parameters: dict[str, Any]) -> None
         progress_bar=False,
         log_output=True,
     )
-    nbformat.write(scrub(nbformat.read(out, 4)), out)
+    write_notebook(scrub(nbformat.read(out, 4)), out)
+
+
+def write_notebook(notebook: Any, path: Path) -> None:
+    """Write a notebook in one piece."""
+    import nbformat
+
+    write_text(path, nbformat.writes(notebook) + "\n")
 
 
 def _literal(path: Path) -> str:

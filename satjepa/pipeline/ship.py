@@ -30,7 +30,7 @@ from satjepa.demo.example import RECIPE, shipped_scene
 from satjepa.evaluation.results import is_answer
 from satjepa.evaluation.table import read_scores
 from satjepa.forecast.load import load
-from satjepa.paths import root
+from satjepa.paths import root, write_text
 from satjepa.training.checkpoint import MODEL, STATE, Checkpoint
 from satjepa.training.export import export
 
@@ -55,11 +55,9 @@ def ship(run: str | Path, scores: str | Path, out: str | Path) -> Path:
     """
     found = export(run, out)
     record = forecast_example(found.folder)
-    text = json.dumps(record, indent=1) + "\n"
-    (found.folder / RECORD).write_text(text)
-    (found.folder / "README.md").write_text(
-        card(found, pd.DataFrame(read_scores(Path(scores))), record)
-    )
+    write_text(found.folder / RECORD, json.dumps(record, indent=1) + "\n")
+    text = card(found, pd.DataFrame(read_scores(Path(scores))), record)
+    write_text(found.folder / "README.md", text)
     return found.folder
 
 

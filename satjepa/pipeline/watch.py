@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from satjepa.contracts import Batch
 from satjepa.models.flow import euler, noisy, patch_noise, sigmas
+from satjepa.models.published import STRENGTH
 
 if TYPE_CHECKING:
     from satjepa.models.joint import Conditions, JointModel
     from satjepa.models.layers import Attention
-
-STRENGTH = 0.35  # noise over the image of year t in the published sampler, for comparison
 
 
 @contextmanager

@@ -22,9 +22,10 @@ from torch import Tensor
 from satjepa.assemble import embedder
 from satjepa.captions.embeddings import encode_caption_batch
 from satjepa.captions.rules import caption
-from satjepa.contracts import Captions
+from satjepa.contracts import CAPTION_KINDS, Captions
 from satjepa.data.stack import ForecastError, read_stack
 from satjepa.forecast.request import local_file
+from satjepa.models.published import STEPS, STRENGTH
 from satjepa.models.published.forecaster import PublishedForecaster
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ __all__ = [
     "load_model",
     "predict_next_frame",
 ]
-STEPS = 20  # of the card, as is
-STRENGTH = 0.35
 
 
 def load_model(
@@ -130,9 +129,9 @@ def predict_next_frame(
         raise ForecastError(f"pixels from {rgb.min():g} to {rgb.max():g}; they must lie in [0, 1]")
     if captions is None and not as_published and model.params.model.use_captions:
         captions = caption(rgb.numpy(), np.ones((side, side), bool), encoding="display")
-    elif captions and len(captions) != 3:
+    elif captions and len(captions) != len(CAPTION_KINDS):
         raise ForecastError(
-            f"{len(captions)} captions: give the informative, the geometric and the semantic one"
+            f"{len(captions)} captions: give one of each kind: {', '.join(CAPTION_KINDS)}"
         )
     forecaster = as_called(
         model, num_diffusion_steps, noise_strength, as_published, heard=bool(captions)

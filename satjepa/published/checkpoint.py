@@ -11,7 +11,6 @@ when it is written.
 
 from __future__ import annotations
 
-import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from satjepa.paths import replaced
 from satjepa.published.dims import Dims, PublishedError, Sections, read_dims
 from satjepa.published.layout import KEYS, check, expected
 from satjepa.published.names import LORA, SECTIONS, Tensors, to_ours
@@ -194,17 +194,8 @@ def write_published(content: Mapping[str, Any], path: str | Path) -> Path:
     ordered = {key: content[key] for key in KEYS if key in content}
     if "config" in ordered:
         ordered["config"] = without_tokens(ordered["config"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside, then renamed: an interrupted write leaves no half file under the name.
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        with open(partial, "wb") as file:  # a name would become part of the content
-            torch.save(ordered, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(path, sync=True) as part, open(part, "wb") as file:
+        torch.save(ordered, file)  # a name in place of a file would become part of the content
     return path
 
 

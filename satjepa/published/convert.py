@@ -17,6 +17,7 @@ import torch
 
 from satjepa.config import Params, from_dict, load_params
 from satjepa.data.splits import UnknownSplit
+from satjepa.models.averages import AVERAGE
 from satjepa.models.jepa import sincos_2d
 from satjepa.published.checkpoint import (
     PROMPTS,
@@ -90,8 +91,8 @@ def _sections(tensors: Tensors, params: Params) -> Sections:
     """The published sections of a folder's tensors, averaged weights where there are any."""
     state = dict(tensors)
     for name, tensor in tensors.items():
-        if name.startswith("average."):
-            state[name.removeprefix("average.")] = tensor
+        if name.startswith(AVERAGE):
+            state[name.removeprefix(AVERAGE)] = tensor
     state |= _tables(params, state)
     sections = {}
     for section in SECTIONS:

@@ -83,9 +83,10 @@ def _from_table(path: Path, region: str, year: int | None) -> Places:
 
     table = read_table(path)
     rows = table[(table.region == region) & (table.year == year)].itertuples()
-    return {
-        (row.x, row.y): Captions(*(getattr(row, kind) for kind in CAPTION_KINDS)) for row in rows
-    }
+    places = {}
+    for row in rows:
+        places[row.x, row.y] = Captions(*(getattr(row, kind) for kind in CAPTION_KINDS))
+    return places
 
 
 def _from_json(path: Path) -> Captions:

@@ -13,8 +13,8 @@ from satjepa.data.rasters import rgb_scale
 from satjepa.data.stack import ForecastError, check_grid, years_of
 from satjepa.forecast.request import Request, check_folder, check_images, check_output, local_file
 from satjepa.forecast.write import check_place
-from satjepa.paths import ARTIFACTS, root
-from satjepa.published.card import STEPS, STRENGTH
+from satjepa.models.published import STEPS, STRENGTH
+from satjepa.paths import SCENES, SPLIT, root
 from satjepa.published.found_captions import place_of
 
 if TYPE_CHECKING:
@@ -124,10 +124,10 @@ def held_out(params: Params) -> list[tuple[Path, list[Path]]]:
     from satjepa.assemble import open_split
     from satjepa.data.scenes import find_scenes, year_pairs
 
-    simulated = root() / ARTIFACTS / "scenes" / params.data.presets[0]
+    simulated = root() / SCENES / params.data.presets[0]
     own = root() / params.data.root
     scenes = simulated if simulated.is_dir() else own
-    split = root() / ARTIFACTS / "split.json"
+    split = root() / SPLIT
     if not (scenes.is_dir() and (split.is_file() or simulated.is_dir())):
         raise FileNotFoundError(
             f"no scenes in {simulated}, and none prepared from {own}: name a GeoTIFF with "

@@ -7,6 +7,7 @@ from typing import Any
 
 from satjepa.config import Params, from_dict, load_params
 from satjepa.config.files import with_keys
+from satjepa.models.published import STEPS, STRENGTH
 from satjepa.published.checkpoint import PROMPTS, Published
 from satjepa.published.layout import lora_targets
 from satjepa.published.names import LORA
@@ -75,8 +76,8 @@ def _assumed(published: Published, config: Mapping[str, Any]) -> dict[str, Any]:
         "model.adapter.heads": HEADS,
         "model.forecaster.heads": HEADS,
         "data.history": 0,
-        "sample.steps": 20,
-        "sample.strength": 0.35,
+        "sample.steps": STEPS,
+        "sample.strength": STRENGTH,
         "sample.guidance": 1.0,
         "backbone.lora_alpha": float(_find(config, "lora_alpha") or 2 * d.lora_rank),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
+
+from satjepa.models.compiled import warn_slower
 
 WARM_UPS = 3  # steps before a graph is captured: they compile, choose kernels and fill caches
 Parts = dict[str, Tensor]
@@ -65,12 +66,10 @@ class GraphedAdvance:
                 self._captured = self._capture(inputs)
             except Exception as error:
                 self.failed = True
-                reason = " ".join(str(error).split())[:300]
-                warnings.warn(
-                    f"the training step could not be captured as a CUDA graph and is launched "
-                    f"kernel by kernel: {type(error).__name__}: {reason}",
-                    RuntimeWarning,
-                    stacklevel=2,
+                warn_slower(
+                    "the training step could not be captured as a CUDA graph and is launched "
+                    "kernel by kernel",
+                    error,
                 )
                 return advance(self.forward, self.model, inputs)
             self._key = key

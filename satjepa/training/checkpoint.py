@@ -25,6 +25,8 @@ from typing import Any
 
 from torch import Tensor
 
+from satjepa.paths import to_disk
+
 FORMAT = "satjepa-1"
 UNKNOWN = "unknown"  # split and backbone of an imported checkpoint, which says neither
 Tensors = dict[str, Tensor]
@@ -32,7 +34,6 @@ Json = dict[str, Any]
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
-AVERAGE = "average."  # before the name of a tensor: its average over the steps
 AVERAGED = "averaged"  # value of the header's "weights" where these are all there is
 
 
@@ -101,11 +102,9 @@ def _write(
     sums = {name: hashlib.sha256(blob).hexdigest() for name, blob in blobs.items()}
     blobs[STATE] = (json.dumps({**state, "sha256": sums}, indent=1) + "\n").encode()
     for name, blob in blobs.items():
-        with open(folder / name, "wb") as file:
-            file.write(blob)
-            file.flush()
-            os.fsync(file.fileno())
-    _sync_folder(folder)
+        (folder / name).write_bytes(blob)
+        to_disk(folder / name)
+    to_disk(folder)
 
 
 def _swap(new: Path, folder: Path, previous: Path) -> None:
@@ -119,7 +118,7 @@ def _swap(new: Path, folder: Path, previous: Path) -> None:
         if previous.exists():
             os.replace(previous, folder)
         raise
-    _sync_folder(folder.parent)
+    to_disk(folder.parent)
 
 
 def _beside(folder: Path, what: str) -> Path:
@@ -128,14 +127,6 @@ def _beside(folder: Path, what: str) -> Path:
 
 def _plain(tensors: Tensors) -> Tensors:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def remove(folder: str | Path) -> None:
@@ -164,12 +155,7 @@ def load(folder: str | Path, with_optimizer: bool = False) -> Checkpoint:
             f"{asked} is a file; a satjepa checkpoint is a folder with {MODEL} and {STATE}"
         )
     if found is None:
-        has = (
-            f"it holds {sorted(p.name for p in asked.iterdir())[:5]}"
-            if asked.is_dir()
-            else "no such folder"
-        )
-        raise CheckpointError(f"no checkpoint at {asked} ({has})")
+        raise _none_at(asked)
     return _verified(found, with_optimizer)
 
 
@@ -181,7 +167,7 @@ def read_header(folder: str | Path) -> Json:
 
     found = _present(Path(folder))
     if found is None:
-        raise CheckpointError(f"no checkpoint at {folder}")
+        raise _none_at(Path(folder))
     try:
         with safe_open(found / MODEL, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("satjepa", "{}"))
@@ -193,6 +179,13 @@ def read_header(folder: str | Path) -> Json:
             f"{found / MODEL} is not a satjepa checkpoint: format {has!r}, expected {FORMAT!r}"
         )
     return header
+
+
+def _none_at(folder: Path) -> CheckpointError:
+    has = "no such folder"
+    if folder.is_dir():
+        has = f"it holds {sorted(p.name for p in folder.iterdir())[:5]}"
+    return CheckpointError(f"no checkpoint at {folder} ({has})")
 
 
 def _present(folder: Path) -> Path | None:

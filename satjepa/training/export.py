@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from satjepa.models.averages import AVERAGE
 from satjepa.training import checkpoint
-from satjepa.training.checkpoint import AVERAGE, AVERAGED, Checkpoint, CheckpointError
+from satjepa.training.checkpoint import AVERAGED, Checkpoint, CheckpointError
 
 
 def export(run: str | Path, out: str | Path) -> Checkpoint:

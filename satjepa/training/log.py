@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from satjepa.paths import root
+from satjepa.paths import root, write_text
 
 if TYPE_CHECKING:
     from satjepa.config.baselines import Fit
@@ -86,7 +86,9 @@ class Report:
         self.facts = facts
         self.every = every or how.log_every
         self.binned = False
-        self.main, self.progress, self.terminal = main, progress and main, sys.stderr.isatty()
+        self.main = main
+        self.progress = progress and main
+        self.terminal = sys.stderr.isatty()
         self.rows: list[dict[str, str]] = []
         self.sums: dict[str, list[float]] = {}  # name -> [sum, count] since the last line
         self.before = 0.0  # seconds of earlier sessions
@@ -110,7 +112,9 @@ class Report:
         from tqdm import tqdm
 
         self.run.mkdir(parents=True, exist_ok=True)
-        self.start, self.began, self.line = start, time.monotonic(), (start, time.monotonic())
+        self.start = start
+        self.began = time.monotonic()
+        self.line = (start, self.began)
         bar = tqdm(
             total=self.steps,
             initial=start,
@@ -224,9 +228,7 @@ class Report:
         text = json.dumps(
             state | {"images_per_second": rate and round(rate, 1)} | self.facts, indent=1
         )
-        part = self.run / ".run.json.part"
-        part.write_text(text + "\n")
-        os.replace(part, self.run / "run.json")
+        write_text(self.run / "run.json", text + "\n")
 
 
 def git_revision() -> str:

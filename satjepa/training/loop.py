@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from satjepa.models.adapter import Chances, sample_drops
+from satjepa.models.averages import memory
 from satjepa.models.compiled import is_on
 from satjepa.models.flow import sample_sigmas
 from satjepa.training import checkpoint, provenance
@@ -167,8 +168,7 @@ def train(
             # step; target encoder and averaged weights follow
             step_if(stepping.optimizers, finite)
             model.update_target(linear(step, how.steps, *how.target_ema))
-            memory = (1 + step) / (10 + step)  # a short one at the start
-            model.average_weights(min(how.weight_ema, memory))
+            model.average_weights(memory(step, how.weight_ema))
 
             # save, stop if asked (any process may be)
             stopping = _is_stopping(accelerator, stop, step, how.log_every)

@@ -54,7 +54,8 @@ class JointStepping:
     """Of ours: Muon and AdamW, one schedule, the gradients clipped together."""
 
     def __init__(self, model: nn.Module, how: Train) -> None:
-        self.how, self.optimizers = how, make_optimizers(model, how)
+        self.how = how
+        self.optimizers = make_optimizers(model, how)
         self.trained = [p for p in model.parameters() if p.requires_grad]
 
     def set_rates(self, step: int) -> float:
@@ -67,10 +68,8 @@ class JointStepping:
         )
         decay = cosine(step + 1, how.steps, *how.weight_decay)
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-            group["lr"], group["weight_decay"] = (
-                share * group["peak_lr"],
-                decay if group["decays"] else 0.0,
-            )
+            group["lr"] = share * group["peak_lr"]
+            group["weight_decay"] = decay if group["decays"] else 0.0
         return share * how.lr
 
     def clip(self) -> Tensor:

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from satjepa.models.satjepa import SatJepa
 
 TRAINING_CODE = ("models", "training")  # folders whose code decides what training makes of its data
+# Sections of checkpoints that are older than `arms` and `seeds`; they decide no weight.
+OLD_SECTIONS = ("ablate", "published")
 # Sections of params.yaml that decide no weight: a run's checkpoint does not hold them.
 NOT_OF_A_RUN = ("seeds", "arms", "baselines", "pretrain", "sample", "eval")
 # Keys of the other sections that decide none; of another split its hash tells.
 NOT_COMPARED = (
-    *(f"{section}." for section in NOT_OF_A_RUN), "ablate.", "published.",
+    *(f"{section}." for section in (*NOT_OF_A_RUN, *OLD_SECTIONS)),
     "train.log_every", "train.checkpoint_every", "train.workers", "train.compile",
     "train.checkpointing",
     "data.root", "data.split", "data.on_bad_scene", "data.val_", "data.test_",
@@ -72,7 +74,7 @@ def settings_of(header: Json, others: Json) -> Json:
     the sampler's above all. Keys that are younger than the checkpoint get what their absence meant.
     """
     config = dict(header["config"])
-    for section in ("ablate", "published"):  # older than `arms` and `seeds`
+    for section in OLD_SECTIONS:
         config.pop(section, None)
     for section, values in ABSENT.items():
         config[section] = values | config.get(section, {})

@@ -117,10 +117,8 @@ def parameter_groups(model: PublishedSatJepa) -> list[Group]:
 def set_rates(optimizer: torch.optim.Optimizer, rates: Rates) -> None:
     """Put learning rate and decay of a step into the groups of `parameter_groups`."""
     for group in optimizer.param_groups:
-        group["lr"], group["weight_decay"] = (
-            rates.lr,
-            rates.weight_decay if group["decays"] else 0.0,
-        )
+        group["lr"] = rates.lr
+        group["weight_decay"] = rates.weight_decay if group["decays"] else 0.0
 
 
 def clip_each_group(optimizer: torch.optim.Optimizer, norm: float) -> list[Tensor]:

@@ -76,7 +76,8 @@ def restore_optimizers(
         for p in group["params"]
     }
     for full in (name for name in tensors if name.startswith("optimizer/")):
-        (_, name, key), value = full.split("/"), tensors[full]
+        _, name, key = full.split("/")
+        value = tensors[full]
         if name not in named:
             raise CheckpointError(
                 f"the optimiser state has {name!r}, which this model does not train"

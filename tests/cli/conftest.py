@@ -19,7 +19,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint folder that `forecast` can open."""
     monkeypatch.setenv("SATJEPA_PARAMS", str(REPO / "params.yaml"))
     monkeypatch.setattr(assemble, "build_model", Model)
-    monkeypatch.setattr(assemble, "load_text_encoders", lambda params: Encoders())
+    monkeypatch.setattr(assemble, "load_text_encoders", lambda params, device: Encoders())
     model = Model(load_params())
     model.scale.data.fill_(1.0)
     header = provenance.make_header(

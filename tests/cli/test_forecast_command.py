@@ -123,7 +123,7 @@ def test_files_are_looked_at_before_the_model_is_loaded(
 def test_another_backbone_is_refused(
     trained: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def other(params: Params) -> Model:
+    def other(params: Params, device: str) -> Model:
         model = Model(params)
         model.backbone.weight.data += 1
         return model

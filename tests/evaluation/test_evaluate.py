@@ -10,9 +10,19 @@ import torch
 
 from satjepa.baselines.persistence import MeanColour, OracleMean, OracleSample, Persistence
 from satjepa.data.splits import LeakError, Split
-from satjepa.evaluation.evaluate import evaluate, evaluate_all, evaluate_ensemble
+from satjepa.evaluation.evaluate import Scores, evaluate_all
 from satjepa.metrics import pixels as metrics
 from satjepa.metrics.perceptual import Perceptual
+
+
+def evaluate_ensemble(forecaster, batches, samples: int, name: str, **settings) -> list[Scores]:
+    """The two rows of one ensemble: mean of `samples`, one sample."""
+    return evaluate_all({name: forecaster}, batches, samples={name: samples}, **settings)
+
+
+def evaluate(forecaster, batches, samples: int = 1, name: str = "ours", **settings) -> Scores:
+    """The one row of a forecaster, of the ensemble mean where `samples` > 1."""
+    return evaluate_all({name: forecaster}, batches, samples={name: samples}, **settings)[0]
 
 
 def make_batch(patches: int, seed: int = 0, side: int = 24) -> dict:

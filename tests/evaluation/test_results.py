@@ -6,7 +6,13 @@ import pytest
 from reach import REPO, as_checkout
 
 from satjepa.config import Params, load_params
-from satjepa.evaluation.results import ablation_rows, arm_steps, collect, collect_ablations
+from satjepa.evaluation.results import (
+    ablation_rows,
+    arm_steps,
+    collect,
+    collect_ablations,
+    sampling,
+)
 from satjepa.evaluation.score import INITIALISED, OURS
 from satjepa.evaluation.table import read_scores, write_table
 
@@ -78,6 +84,17 @@ def test_steps_of_arms_are_told_by_what_they_are():
     params = params_of(FULL | {"published_captions": PUBLISHED})
     assert arm_steps(params, "ablation") == {"no JEPA": 5, "full": 5}
     assert arm_steps(params, "published") == {"published captions": params.train.steps}
+
+
+def test_what_draws_its_forecasts_says_how():
+    params = load_params(REPO / "params.table.yaml", **{"sample.samples": 4})
+    drawn = sampling(params)
+    assert drawn["samples"] == {OURS: 4, INITIALISED: 1}
+    assert drawn["strength"] == {OURS: 1.0, INITIALISED: 0.35}
+    baselines = drawn["baseline_sampling"]
+    assert baselines["MCVD"] == {"samples": 4} | params.baselines.arms["mcvd"].sample.model_dump()
+    assert baselines["SD 3.5, one prompt, 0.35"]["strength"] == 0.35
+    assert "U-Net" not in baselines, "it has one answer, and draws none"
 
 
 def test_names_are_text_whatever_they_look_like(tmp_path: Path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from satjepa.captions.rules import COVERS
+from satjepa.captions.cover import COVERS
 from satjepa.contracts import Captions
 from satjepa.figures import words
 

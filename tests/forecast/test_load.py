@@ -190,7 +190,7 @@ def test_the_run_of_the_pipeline_is_meant_else_the_shipped_model(
         CheckpointError, match=r"(?s)runs/satjepa-0/model.*make repro.*git checkout"
     ):
         module.default_checkpoint()
-    shipped = tmp_path / module.SHIPPED
+    shipped = tmp_path / module.SHIPPED_MODEL
     trained = tmp_path / "runs/satjepa-0/model"
     for folder in (shipped, trained):
         checkpoint.save(folder, {"w": torch.zeros(1)}, {}, {"step": 1}, None)

@@ -27,6 +27,7 @@ from satjepa.pipeline import experiment, experiment_results
 HOME = {
     "dvc.yaml": "stages: {}\n",
     "params.yaml": "seed: 0\n",
+    "satjepa/__init__.py": "",
     "satjepa/paths.py": "",  # what makes it a checkout
     "satjepa/a.py": "one",
     ".dvc/config": "",
@@ -37,9 +38,8 @@ HOME |= {".gitignore": "/runs\n/.work\n"}
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small git repository as the current folder; half of it is not yet added."""
-    for name, text in (
-        HOME | {"runs/x": "made", "reports/table.csv": "the demo's", "dvc.lock": "the demo's"}
-    ).items():
+    made = {"runs/x": "made", "reports/table.csv": "the demo's", "dvc.lock": "the demo's"}
+    for name, text in (HOME | made).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
@@ -81,9 +81,16 @@ def test_lay_out_copies_sources_and_keeps_results(home: Path):
     assert (folder / "params.yaml").read_text() == "seed: 2\n"
 
 
+# Stands in for satjepa.pipeline.repro.
+COUNTED = "import os, runpy, sys\nos.environ['COUNTED'] = 'yes'\nsys.argv.insert(1, 'repro')\n"
+COUNTED += "runpy.run_path('dvc.py', run_name='__main__')\n"
+
+
 def stand_in_for_dvc(home: Path, code: str) -> None:
-    """A module `dvc` that repro will find before the real one."""
+    """A module `dvc`, and one that counts its stages, that repro will find before the real ones."""
     (home / "dvc.py").write_text(code)
+    (home / "satjepa/pipeline").mkdir()
+    (home / "satjepa/pipeline/repro.py").write_text(COUNTED)
 
 
 def test_repro_gives_the_status_and_sets_the_scene(home: Path, monkeypatch: pytest.MonkeyPatch):
@@ -94,11 +101,10 @@ def test_repro_gives_the_status_and_sets_the_scene(home: Path, monkeypatch: pyte
     assert experiment.repro(home) == 3
     arguments, environment = json.loads((home / "repro").read_text())
     assert arguments == ["repro"]
-    first, _ = json.loads(
-        (home / experiment.DATA).read_text()
-    )  # before all else, as the next test sees
+    # before all else, as the next test sees
+    first, _ = json.loads((home / experiment.DATA).read_text())
     assert first == ["repro", experiment.DATA] and (REPO / experiment.DATA).exists()
-    assert "SATJEPA_PARAMS" not in environment
+    assert "SATJEPA_PARAMS" not in environment and environment["COUNTED"] == "yes"
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
 
 
@@ -108,7 +114,8 @@ if sys.argv[1:3] == ["stage", "list"]:
     print("shared\\ntrain@0\\ntrain@1\\nfigures")
     sys.exit()
 with open(f"said-{os.getpid()}", "w") as file:
-    json.dump((sys.argv[1:], time.time(), os.environ.get("OMP_NUM_THREADS")), file)
+    threads, counted = (os.environ.get(name) for name in ("OMP_NUM_THREADS", "COUNTED"))
+    json.dump((sys.argv[1:], time.time(), threads, counted), file)
 until = time.time() + 60
 while sys.argv[-1] == "train@0" and not any(
     "train@1" in open(n).read() for n in os.listdir() if n.startswith("said")
@@ -135,10 +142,9 @@ def test_workers_run_arms_side_by_side(home: Path, monkeypatch: pytest.MonkeyPat
     assert [one[0] for one in (*said[:2], said[-1])] == alone
     assert sorted(one[0] for one in said[2:4]) == side and len(said) == 5
     assert [one[2] for one in said[2:4]] == ["3", "3"]
+    assert [one[3] for one in said] == ["yes", "yes", None, None, "yes"]
     for arguments, *_ in said:
-        get_main_parser().parse_args(
-            arguments
-        )  # the real one exits where it does not know an option
+        get_main_parser().parse_args(arguments)  # exits where it does not know an option
     monkeypatch.setenv("STATUS", "5")
     assert experiment.repro(home, workers=2) == 5
 
@@ -233,9 +239,8 @@ def test_results_are_carried_home_when_all_is_done(
             "dvc.lock": LOCK.format(place="x", code="abc", loss=1),
             "reports/table.csv": TABLE.format(20 + len(called)),
         }
-        for name, text in (
-            made | {"reports/table.settings.json": "{}", "reports/figures/a.png": "a"}
-        ).items():
+        made |= {"reports/table.settings.json": "{}", "reports/figures/a.png": "a"}
+        for name, text in made.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
         left_by_run(folder / "runs/unet-0", "U-Net,a,0.5\nU-Net,b,0.25\n")

@@ -13,7 +13,7 @@ import pytest
 from reach import REPO
 
 from satjepa.config.yaml12 import loads
-from satjepa.pipeline.repro import REFERENCE, RUNS, SKIPS, Progress, Seconds, in_words
+from satjepa.pipeline.repro import REFERENCE, RUNS, SKIPS, Pace, Progress, Seconds, in_words
 
 PIPELINE = """
 stages:
@@ -201,3 +201,25 @@ def test_the_reference_machine_ran_every_stage():
     known = json.loads(REFERENCE.read_text())["done"]
     assert {name.partition("@")[0] for name in known} >= wanted
     assert all(seconds > 0 for seconds in known.values())
+
+
+def test_items_side_by_side_are_counted_and_timed(capsys: pytest.CaptureFixture):
+    clock = iter([0, 0, 3, 3, 603, 603, 903, 903])
+    pace = Pace(5, workers=2, now=lambda: next(clock))
+    pace.begin("train@a")
+    pace.begin("train@b")
+    pace.end("train@b")  # up to date
+    pace.begin("train@c")
+    pace.end("train@a")  # 603 s
+    pace.begin("train@d")
+    pace.end("train@c")  # 900 s
+    pace.begin("train@e")
+    assert capsys.readouterr().out.splitlines() == [
+        "[1/5] train@a: time to go not yet known",
+        "[2/5] train@b: time to go not yet known",
+        "[3/5] train@c: time to go not yet known",
+        "[4/5] train@d: about 10 min to go",  # and train@e beside it
+        "[5/5] train@e: about 13 min to go",
+    ]
+    Pace(1, workers=1).begin("repro")
+    assert capsys.readouterr().out == ""

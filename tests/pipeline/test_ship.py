@@ -11,12 +11,11 @@ import torch
 
 from satjepa.config import load_params
 from satjepa.evaluation.score import OURS
-from satjepa.forecast.load import SHIPPED
-from satjepa.paths import root
+from satjepa.paths import SHIPPED_MODEL, root
 from satjepa.pipeline import ship
 from satjepa.training import checkpoint
 
-FOLDER = root(Path(__file__).parent) / SHIPPED
+FOLDER = root(Path(__file__).parent) / SHIPPED_MODEL
 RECORD = {"samples": 8, "seed": 0, "images": ["x/a_2021.tif"], "truth": "x/b_2022.tif"}
 RECORD |= {"mean": [0.1, 0.2, 0.3], "spread": [0.01] * 3, "psnr": 21.234, "psnr_persistence": 18.7}
 

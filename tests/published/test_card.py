@@ -146,7 +146,10 @@ def test_our_variant_answers_the_same_calls(
         ({"rgb_t": torch.rand(2, 3, 64, 64)}, "the model forecasts"),
         ({"rgb_t": torch.full((3, 64, 64), 1.5)}, "pixels from 1.5 to 1.5"),
         ({"rgb_t": torch.full((3, 64, 64), torch.nan)}, r"in \[0, 1\]"),
-        ({"captions": ("one", "two")}, "2 captions: give the informative"),
+        (
+            {"captions": ("one", "two")},
+            "2 captions: give one of each kind: informative, geometric, semantic",
+        ),
         ({"num_diffusion_steps": 0}, "0 steps from noise strength 0.35"),
         ({"noise_strength": 0.0}, "noise strength 0: "),
         ({"noise_strength": 1.01}, "noise strength 1.01"),
@@ -168,6 +171,13 @@ def test_captions_are_encoded_as_the_published_model_reads_them() -> None:
     alone = encoders.t5(input_ids=ids).last_hidden_state  # without a mask, as the published code
     torch.testing.assert_close(hidden[:1], alone, atol=1e-5, rtol=1e-5)
     assert encode_caption_batch(list(WORDS[:1]), encoders, max_length=5)[0].shape == (1, 5, 128)
+
+
+def test_text_encoders_that_are_kept_are_read_once() -> None:
+    params = load_params(REPO / "params.yaml")
+    kept = assemble.load_text_encoders(params, "cpu", keep=True)
+    assert assemble.load_text_encoders(params, "cpu", keep=True) is kept
+    assert assemble.load_text_encoders(params, "cpu") is not kept
 
 
 def test_the_forecaster_has_the_card_s_arguments() -> None:

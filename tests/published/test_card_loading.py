@@ -92,12 +92,15 @@ def test_a_checkpoint_is_restored_as_it_is_told(
         assemble.from_checkpoint(damaged, "cpu", backbone=tiny)
     assert on_disk.header == header
     monkeypatch.setattr(assemble, "the_device", lambda: torch.device("meta"))
-    monkeypatch.setattr(assemble, "build_model", lambda params: copy.deepcopy(ours))
+    monkeypatch.setattr(assemble, "build_model", lambda params, device: copy.deepcopy(ours))
     assert load_model(on_disk.folder).device.type == "cpu"
     assert load_model(on_disk.folder, "meta").device.type == "meta"
     assert assemble.load_model(on_disk.folder).device.type == "meta"
-    monkeypatch.setattr(assemble, "load_text_encoders", lambda params: None)
+    asked = []
+    monkeypatch.setattr(assemble, "load_text_encoders", lambda params, device: asked.append(device))
     assert satjepa.load(on_disk.folder).joint.device.type == "meta"
+    satjepa.load(on_disk.folder, device="cpu")  # also where there is a GPU
+    assert [device.type for device in asked] == ["meta", "cpu"]
 
 
 # diffusers passes that argument

@@ -154,6 +154,8 @@ def test_a_bad_write_is_noticed_before_the_old_one_goes(
     folder = write(tmp_path / "m", 1.0)
 
     def flips_a_bit(path: Path) -> None:
+        if path.is_file():
+            return
         blob = bytearray((path / checkpoint.MODEL).read_bytes())
         blob[-1] ^= 1
         (path / checkpoint.MODEL).write_bytes(blob)
@@ -162,7 +164,7 @@ def test_a_bad_write_is_noticed_before_the_old_one_goes(
         monkeypatch.context() as patch,
         pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"),
     ):
-        patch.setattr(checkpoint, "_sync_folder", flips_a_bit)
+        patch.setattr(checkpoint, "to_disk", flips_a_bit)
         write(folder, 2.0)
     assert consistent(folder) == 1.0
 

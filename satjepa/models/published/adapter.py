@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NAMES = ("informative", "geometric", "semantic")
+from satjepa.contracts import CAPTION_KINDS
+
 Captions = dict[str, tuple[Tensor, Tensor | None]]
 """name -> (hidden (B,L,T), pooled (B,Tp) or None); a caption that is not given is absent"""
 
@@ -118,11 +119,11 @@ class CaptionAdapter(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.ijepa_pos_embed = nn.Parameter(0.02 * torch.randn(1, places, token_dim))
-        self.pooled_fusion_weights = nn.Parameter(torch.ones(1 + len(NAMES)))
+        self.pooled_fusion_weights = nn.Parameter(torch.ones(1 + len(CAPTION_KINDS)))
         self.ijepa_input_norm = nn.LayerNorm(token_dim)
         self.ijepa_token_proj = three_layers(token_dim, dim, joint_dim)
         self.ijepa_pool_proj = two_layers(token_dim, dim, pooled_dim)
-        for name in NAMES:
+        for name in CAPTION_KINDS:
             layers = (
                 nn.LayerNorm(text_dim),
                 *two_layers(text_dim, dim, joint_dim),
@@ -150,7 +151,7 @@ class CaptionAdapter(nn.Module):
         streams = [h]
         vectors = [self.ijepa_pool_proj(y.mean(1))]
         for name, (hidden, pooled) in (
-            (name, captions[name]) for name in NAMES if name in captions
+            (name, captions[name]) for name in CAPTION_KINDS if name in captions
         ):
             streams.append(self.get_submodule(f"{name}_proj")(hidden))  # (B,L,joint)
             if pooled is not None:

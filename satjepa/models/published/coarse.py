@@ -33,18 +33,6 @@ def rgb_patches(rgb: Tensor, patch: int) -> Tensor:
     return x.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
 
-def match_colour(image: Tensor, reference: Tensor) -> Tensor:
-    """An image with the mean and deviation of each band of a reference: (B,3,H,W) both, result in
-    [0, 1].
-
-    clamp((x - mean_x) / (std_x + 1e-6) * (std_r + 1e-6) + mean_r), std with n - 1, per image and
-    band.
-    """
-    std, mean = torch.std_mean(image, (2, 3), keepdim=True)
-    std_r, mean_r = torch.std_mean(reference, (2, 3), keepdim=True)
-    return ((image - mean) / (std + 1e-6) * (std_r + 1e-6) + mean_r).clamp(0, 1)
-
-
 class CoarseAdapter(nn.Module):
     """Tokens and coarse pixels -> context (B,M,joint), pooled (B,pooled); it breaks zero-RGB, by
     design.
@@ -71,7 +59,8 @@ class CoarseAdapter(nn.Module):
             raise ValueError(
                 f"a coarse image of {coarse} pixels cannot be cut into patches of {patch}"
             )
-        self.patch, width = patch, 3 * patch**2
+        self.patch = patch
+        width = 3 * patch**2
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, places, token_dim))
         self.coarse_pos_embed = nn.Parameter(0.02 * torch.randn(1, (coarse // patch) ** 2, width))
         self.input_norm = nn.LayerNorm(token_dim)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from satjepa.contracts import SEMANTIC
+from satjepa.contracts import CAPTION_KINDS, SEMANTIC
 from satjepa.metrics.pixels import ssim
 from satjepa.models.adapter import Drops
 from satjepa.models.backbone import Backbone
@@ -36,12 +36,12 @@ from satjepa.models.jepa import (
 from satjepa.models.joint import Batch, Conditions, JointModel
 from satjepa.models.layers import layer_norm0
 from satjepa.models.losses import Loss, caption_loss, flow_loss, ijepa_loss, joint_loss
-from satjepa.models.published.adapter import NAMES, CaptionAdapter, Captions
+from satjepa.models.published import STRENGTH
+from satjepa.models.published.adapter import CaptionAdapter, Captions
 from satjepa.models.published.coarse import CoarseAdapter, shrink
 from satjepa.models.published.forecaster import PublishedForecaster
 from satjepa.models.published.masks import BLOCKS, Blocks, repeated, sample_masks
 
-STRENGTH = 0.35  # noise level that every published forecast starts from
 SSIM_WEIGHT = 0.1
 Masks = tuple[Tensor, Tensor]
 """context (c,B,K), target (t,B,M): numbers of the patches seen, and of those asked for"""
@@ -126,7 +126,7 @@ class PublishedSatJepa(JointModel):
         masks = sample_masks(int(self.mask_calls), len(noise), self.grid, self.blocks)
         self.mask_calls += 1
         dropped = drops.text.tolist()
-        heard = [name for i, name in enumerate(NAMES) if not dropped[i % len(dropped)]]
+        heard = [name for i, name in enumerate(CAPTION_KINDS) if not dropped[i % len(dropped)]]
         return self.loss(
             batch, noise, self.uniform(sigma), tuple(mask.to(noise.device) for mask in masks), heard
         )
@@ -137,7 +137,7 @@ class PublishedSatJepa(JointModel):
         noise: Tensor,
         sigma: Tensor,
         masks: Masks,
-        heard: Collection[str] = NAMES,
+        heard: Collection[str] = CAPTION_KINDS,
     ) -> Loss:
         """Joint loss for given masks, noise levels (B,) and captions ``heard`` by the adapter ->
         (loss, parts).
@@ -145,7 +145,8 @@ class PublishedSatJepa(JointModel):
         Several masks make t*c*B rows of tokens, mask-major, and everything else is repeated in that
         order. (The published code repeats some of it sample-major, some not at all, and fails.)
         """
-        weights, (seen, asked) = self.params.loss, masks
+        weights = self.params.loss
+        seen, asked = masks
         times = len(seen) * len(asked)
         tokens = self.predictor(self.encoder(batch["rgb_t"], seen), seen, asked)
         tokens = layer_norm0(tokens)  # (R,M,D), R = t*c*B
@@ -163,10 +164,8 @@ class PublishedSatJepa(JointModel):
         }
         if captions:
             semantic_tp1 = rows["text_tp1"]["hidden"][:, SEMANTIC]  # (R,L,T)
-            losses["caption"] = (
-                weights.caption,
-                caption_loss(captions["semantic"][0], semantic_tp1),
-            )
+            loss = caption_loss(captions["semantic"][0], semantic_tp1)
+            losses["caption"] = (weights.caption, loss)
         return joint_loss(losses)
 
     def uniform(self, sigma: Tensor) -> Tensor:
@@ -191,15 +190,16 @@ class PublishedSatJepa(JointModel):
         if not self.params.model.use_captions:
             return {}
         text = batch["text_t"]  # (B,3,L,T), (B,3,P)
-        captions = {
-            name: (text["hidden"][:, i], text["pooled"][:, i]) for i, name in enumerate(NAMES)
-        }
+        captions = {}
+        for i, name in enumerate(CAPTION_KINDS):
+            captions[name] = (text["hidden"][:, i], text["pooled"][:, i])
         hidden, pooled = captions["semantic"]
         return captions | {"semantic": (self.forecaster(tokens.detach(), hidden), pooled)}
 
     def adapt(
-        self, batch: Batch, tokens: Tensor, captions: Captions, heard: Collection[str] = NAMES
-    ) -> tuple[Tensor, Tensor]:
+        self, batch: Batch, tokens: Tensor, captions: Captions,
+        heard: Collection[str] = CAPTION_KINDS,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Tokens and the captions heard, or coarse pixels of t -> context (B,M,joint), pooled
         (B,P).
         """
@@ -223,10 +223,11 @@ class PublishedSatJepa(JointModel):
         """Tokens asked for against AlphaEarth(t+1) and the target encoder's features of RGB(t+1),
         where valid.
         """
-        patch, valid, (seen, asked) = self.params.model.encoder.patch, batch["valid_tp1"], masks
-        means, weight = patch_mean(
-            batch["emb_tp1"], patch, batch["emb_valid"] & valid
-        )  # (B,N,64), (B,N)
+        patch = self.params.model.encoder.patch
+        valid = batch["valid_tp1"]
+        seen, asked = masks
+        # (B,N,64), (B,N)
+        means, weight = patch_mean(batch["emb_tp1"], patch, batch["emb_valid"] & valid)
         _, weight_feat = patch_mean(valid.to(tokens.dtype), patch)  # (B,N)
         with torch.no_grad():
             features = self.target_encoder(batch["rgb_tp1"])  # (B,N,D)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from satjepa.contracts import CAPTION_KINDS
 from satjepa.models.published.adapter import CaptionAdapter
 from satjepa.models.published.model import PublishedSatJepa
 from satjepa.published.names import to_ours, to_published
 from satjepa.training.published_optim import Schedule, clip_each_group, parameter_groups, set_rates
 
-NAMES = ("informative", "geometric", "semantic")
 SECTIONS = {"encoder": "encoder", "predictor": "predictor", "target_encoder": "target_encoder",
             "proj_head": "proj_head", "adapter": "cond_adapter",
             "forecaster": "caption_forecaster"}  # fmt: skip
@@ -104,7 +104,8 @@ def batch_of(g, prefix):
         return g[f"{prefix}.in.{name}"]
 
     hidden, pooled = (
-        torch.stack([read(f"{name}_{what}") for name in NAMES], 1) for what in ("hidden", "pooled")
+        torch.stack([read(f"{name}_{what}") for name in CAPTION_KINDS], 1)
+        for what in ("hidden", "pooled")
     )
     later = torch.zeros_like(hidden)
     later[:, 2] = read("semantic_tp1_hidden")

@@ -113,7 +113,7 @@ def test_the_variant_is_chosen_in_params(monkeypatch, parts):
     monkeypatch.setattr(
         assemble, "load_backbone", lambda params: Backbone(copy.deepcopy(parts[0]), parts[1])
     )
-    monkeypatch.setattr(assemble, "load_text_encoders", lambda params: Encoders())
+    monkeypatch.setattr(assemble, "load_text_encoders", lambda params, device: Encoders())
     for variant, kind in (("published", PublishedSatJepa), ("satjepa", SatJepa)):
         params = params_of(**{"model.variant": variant, "backbone.layout": None})
         model = assemble.build_model(params)
