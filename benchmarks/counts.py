@@ -16,7 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from satjepa.models.adapter import Drops
+from satjepa.models.drops import Drops
 from satjepa.models.joint import JointModel
 
 VIEWS = ("view", "transpose", "permute", "expand", "unsqueeze", "squeeze", "slice", "select",

@@ -26,7 +26,7 @@ from satjepa.captions.rules import caption
 from satjepa.config import Params, load_params
 from satjepa.data.stack import Stack
 from satjepa.forecast import blended, tiles
-from satjepa.models.adapter import Chances, sample_drops
+from satjepa.models.drops import Chances, sample_drops
 from satjepa.models.joint import JointModel
 from satjepa.models.sampling import Levers
 from satjepa.training.advance import advance

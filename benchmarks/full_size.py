@@ -30,8 +30,8 @@ from sd35_medium import POOLED, TEXT, autoencoder, transformer
 from torch import nn
 
 from satjepa.config import Params, load_params
-from satjepa.models.adapter import Chances, sample_drops
 from satjepa.models.backbone import Backbone
+from satjepa.models.drops import Chances, sample_drops
 from satjepa.models.joint import JointModel
 from satjepa.models.published.model import PublishedSatJepa
 from satjepa.models.satjepa import SatJepa

@@ -23,7 +23,7 @@ import torch
 from full_size_models import Bench, make_batch, tflop_of_a_sample
 from torch import Tensor
 
-from satjepa.models.adapter import Chances, sample_drops
+from satjepa.models.drops import Chances, sample_drops
 from satjepa.models.joint import JointModel
 from satjepa.models.sampling import Levers, RowSizes
 from satjepa.training.advance import GraphedAdvance, advance

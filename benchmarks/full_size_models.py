@@ -177,7 +177,7 @@ def flops_on_meta(name: str) -> float:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    from satjepa.models.adapter import Drops
+    from satjepa.models.drops import Drops
 
     bench = Bench("meta", tiny=False)
     bench.build()

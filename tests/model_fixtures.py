@@ -162,7 +162,7 @@ def step():
 
 
 def _step(model, batch, seed=0, drops=None):
-    from satjepa.models.adapter import Drops
+    from satjepa.models.drops import Drops
 
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(B, 16, 4, 4, generator=generator)

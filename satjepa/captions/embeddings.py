@@ -113,6 +113,10 @@ class TextEncoders(nn.Module):
             tokenizer.save_pretrained(Path(folder) / f"tokenizer{suffix}")
         readable(folder)
 
+    def lengths(self, texts: list[str]) -> list[int]:
+        """Tokens of T5 that each text has, uncut, its end token among them."""
+        return [len(ids) for ids in self.tokenizers[2](texts, verbose=False).input_ids]
+
     def tokenize(
         self, texts: list[str], max_length: int, pad: bool = True
     ) -> dict[str, torch.Tensor]:

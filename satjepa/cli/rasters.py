@@ -45,6 +45,14 @@ Strength = Annotated[
 Compile = Annotated[
     str | None, typer.Option("--compile", help="auto, on or off [that of params.yaml].")
 ]
+Words = Annotated[
+    str | None,
+    typer.Option(
+        "--caption", help="Semantic caption of the year forecast, to lead every tile [the model's]."
+    ),
+]
+What = Annotated[str | None, typer.Option(help="Informative caption to lead by [by rule].")]
+Layout = Annotated[str | None, typer.Option(help="Geometric caption to lead by [by rule].")]
 Years = Annotated[
     list[int] | None,
     typer.Option(help="Year of the last image, or repeated for each [from the names]."),
@@ -58,13 +66,13 @@ def forecast(
     seed: Seed = 0, checkpoint: Checkpoint = None, picture: Picture = None,
     no_picture: NoPicture = False, truth: Truth = None, white: White = None, steps: Steps = None,
     guidance: Guidance = None, strength: Strength = None, compiled: Compile = None,
-    year: Years = None,
+    caption: Words = None, informative: What = None, geometric: Layout = None, year: Years = None,
 ) -> None:  # fmt: skip
     """Forecast the year after the last of the images, on their grid and in their units; draw it."""
     from satjepa.forecast.load import load
     from satjepa.forecast.members import Members
     from satjepa.forecast.picture import MEMBERS, check_truth, middle
-    from satjepa.forecast.request import check_files, check_output
+    from satjepa.forecast.request import check_files
 
     if bool(images) == example:
         raise typer.BadParameter("name images, oldest first, or pass --example")
@@ -74,11 +82,7 @@ def forecast(
     request = check_files(images, out, year)  # before a model is loaded
     out = out or Path(f"forecast_{_next_year(request)}.tif")
     picture = None if no_picture else picture or out.with_suffix(".png")
-    check_output(out, request.images)
-    if picture == out:
-        raise typer.BadParameter(f"{out} cannot be both the GeoTIFF and its picture")
-    if picture:
-        check_output(picture, request.images)
+    _check_outputs(request, out, picture)
     if truth:
         check_truth(request, truth)
     folder = common.existing(checkpoint)
@@ -87,13 +91,26 @@ def forecast(
     typer.echo(f"model {folder} ({model.name}); {model.sampler}")
     members = Members(middle(request.shape), min(MEMBERS, samples))
     started = time.perf_counter()
-    made = model.make(request, samples, seed, white, typer.echo, members)
+    words = {"semantic": caption, "informative": informative, "geometric": geometric}
+    given = {kind: text for kind, text in words.items() if text is not None}
+    made = model.make(request, samples, seed, white, typer.echo, members, given)
     made.write(out)
     seconds = time.perf_counter() - started
     typer.echo(
         f"wrote {out}: forecast of year {made.notes['YEAR']}, mean and spread, in {seconds:.1f} s"
     )
     _show(made, members, picture, truth)
+
+
+def _check_outputs(request: Request, out: Path, picture: Path | None) -> None:
+    """Refuse to write over an image, or both files under one name."""
+    from satjepa.forecast.request import check_output
+
+    check_output(out, request.images)
+    if picture == out:
+        raise typer.BadParameter(f"{out} cannot be both the GeoTIFF and its picture")
+    if picture:
+        check_output(picture, request.images)
 
 
 def _example() -> tuple[list[Path], Path]:

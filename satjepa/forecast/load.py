@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from satjepa.assemble import local
+from satjepa.contracts import CAPTION_KINDS
 from satjepa.data.georeference import as_stored
 from satjepa.data.stack import ForecastError
 from satjepa.forecast.members import Members
@@ -119,13 +120,14 @@ class Model:
 
     folder: of its checkpoint. name: the first twelve digits of the sha256 of its weights. joint:
     the model itself; its settings are `joint.params`. embed: captions to embeddings, None for a
-    model that reads none.
+    model that reads none. tokens: texts to the numbers of their tokens, uncut.
     """
 
     folder: Path
     name: str
     joint: JointModel = field(repr=False)
     embed: Embed | None = field(repr=False)
+    tokens: Callable[[list[str]], list[int]] | None = field(default=None, repr=False)
 
     def forecast(
         self,
@@ -134,6 +136,7 @@ class Model:
         seed: int = 0,
         years: Sequence[int] | None = None,
         white: float | None = None,
+        captions: dict[str, str] | None = None,
         log: Callable[[str], None] = no_log,
     ) -> Forecast:
         """Forecast the year after the last of the images: RGB GeoTIFFs of one grid, one a year,
@@ -142,6 +145,9 @@ class Model:
         samples: members of the ensemble; default: `sample.samples` of params.yaml. seed: the same
         one gives the same forecast. years: of the last image or of each; default: from the file
         names. white: value in [0, 1] shown as white; default: 1 for uint8, else as in training.
+        captions: what is to come, in words: "semantic" (what the forecast's year shows, quarter by
+        quarter), "informative", "geometric", each or all, in place of the model's own; they lead
+        every tile of the scene.
         log: is told what is done, a line at a time.
         All members stay in memory, 12 bytes a pixel and member.
 
@@ -153,7 +159,7 @@ class Model:
         samples = samples or self.joint.params.sample.samples
         height, width = request.shape
         members = Members((0, 0, width, height), samples)
-        made = self.make(request, samples, seed, white, log, members)
+        made = self.make(request, samples, seed, white, log, members, captions)
         return Forecast(made, members)
 
     def make(
@@ -164,14 +170,38 @@ class Model:
         white: float | None = None,
         log: Callable[[str], None] = no_log,
         members: Members | None = None,
+        captions: dict[str, str] | None = None,
     ) -> Made:
         """The same of images that were looked at; `members` keeps what it is made to keep."""
+        self.check_captions(captions or {})
         data = self.joint.params.data
         return forecast_images(
             request, self.joint,
             patch=data.patch, history=data.history, embed=self.embed, samples=samples, seed=seed,
             white=white, trained_white=data.white, tags=self.tags, log=log, keep=members,
+            given=captions,
         )  # fmt: skip
+
+    def check_captions(self, captions: dict[str, str]) -> None:
+        """ForecastError for captions that this model cannot be led by: of an unknown kind, too
+        long, or any where it reads none.
+        """
+        if not captions:
+            return
+        if odd := sorted(set(captions) - set(CAPTION_KINDS)):
+            raise ForecastError(f"captions of kind {odd[0]!r}: there are {list(CAPTION_KINDS)}")
+        lengths = getattr(self.joint, "lengths", None)
+        if self.tokens is None or lengths is None:
+            raise ForecastError(
+                f"the model in {self.folder} cannot be led by captions: it was trained without "
+                "them, or as the published code does"
+            )
+        for kind, text in captions.items():
+            (count,) = self.tokens([text])
+            if count > (most := lengths[CAPTION_KINDS.index(kind)]):
+                raise ForecastError(
+                    f"the {kind} caption has {count} tokens, and the model reads {most}: shorten it"
+                )
 
     @property
     def tags(self) -> dict[str, str]:
@@ -229,7 +259,8 @@ def load(
     joint = from_checkpoint(found, device or the_device(), sample=sample)
     encoders = joint.params.model.use_captions and load_text_encoders(joint.params, joint.device)
     embed = embedder(joint, encoders) if encoders else None
-    return Model(found.folder, found.state["sha256"][checkpoints.MODEL][:12], joint, embed)
+    tokens = getattr(encoders, "lengths", None)  # of a stand-in there may be none
+    return Model(found.folder, found.state["sha256"][checkpoints.MODEL][:12], joint, embed, tokens)
 
 
 def _quiet(backbone: str) -> None:

@@ -98,6 +98,7 @@ def forecast_images(
     tags: dict[str, str] | None = None,
     log: Callable[[str], None] = print,
     keep: Keep | None = None,
+    given: dict[str, str] | None = None,
 ) -> Made:
     """Forecast the image of the year after the last of those requested.
 
@@ -111,6 +112,7 @@ def forecast_images(
         tags: what to note in the file about the model, beside seed, samples, year, white and
             inputs.
         keep: is given the members of each tile (`blended`).
+        given: captions of the forecast's year by kind, which lead every tile.
     """
     overlap = patch // 4 if overlap is None else overlap
     if not 0 <= overlap < patch:
@@ -124,8 +126,9 @@ def forecast_images(
         f"seed {seed}"
     )
     draw = {"history": history, "embed": embed, "samples": samples, "seed": seed, "batch": batch}
-    mean, spread = blended(stack, forecaster, boxes, **draw, keep=keep)
+    mean, spread = blended(stack, forecaster, boxes, **draw, keep=keep, given=given)
     notes = {"SEED": str(seed), "SAMPLES": str(samples)} | _notes(request, stack) | (tags or {})
+    notes |= {f"GIVEN_{kind.upper()}": text for kind, text in (given or {}).items()}
     return Made(request, stack, mean, spread, notes)
 
 

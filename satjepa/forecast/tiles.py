@@ -18,7 +18,7 @@ import torch
 
 from satjepa.captions.embeddings import Embed
 from satjepa.captions.rules import caption
-from satjepa.contracts import Forecaster
+from satjepa.contracts import CAPTION_KINDS, Captions, Forecaster
 from satjepa.data.stack import Stack
 
 Box = tuple[int, int, np.ndarray]  # first row, first column, weights (patch, patch)
@@ -71,10 +71,11 @@ def cover(stack: Stack, patch: int, overlap: int) -> tuple[Stack, list[Box]]:
 
 
 def tile_batch(
-    stack: Stack, corners: Sequence[tuple[int, int]], patch: int, history: int, embed: Embed | None
-) -> dict[str, Any]:
+    stack: Stack, corners: Sequence[tuple[int, int]], patch: int, history: int,
+    embed: Embed | None, given: dict[str, str] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Batch of B tiles as the contract has it, without anything of year t+1; captions are written
-    from the pixels.
+    from the pixels. given: captions that lead the forecast of every tile, by kind.
 
     The noise of a tile depends on its corner, the year and the seed: not on the file's name nor on
     other tiles.
@@ -98,6 +99,10 @@ def tile_batch(
     if embed is not None:
         pairs = zip(rgb[:, 0], valid[:, 0], strict=True)
         batch["text_t"] = embed([caption(image, mask, encoding="display") for image, mask in pairs])
+    if given:
+        texts = embed([Captions(**{kind: given.get(kind, "") for kind in CAPTION_KINDS})])
+        batch["text_given"] = {n: x.expand(len(cut), *x.shape[1:]) for n, x in texts.items()}
+        batch["is_given"] = torch.tensor([[kind in given for kind in CAPTION_KINDS]] * len(cut))
     return batch
 
 
@@ -122,10 +127,12 @@ def blended(
     seed: int = 0,
     batch: int = 16,
     keep: Keep | None = None,
+    given: dict[str, str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Forecast the tiles `boxes` of a stack: mean and spread (3,H,W) float64 at the display scale.
 
     keep: is given the tiles of each batch and their members, which are not kept otherwise.
+    given: captions of t+1 by kind, which lead every tile (`tile_batch`).
     Neither the order of the tiles nor `batch`, the number of tiles computed at once, matters to the
     result.
     """
@@ -135,7 +142,8 @@ def blended(
     first, second = np.zeros((2, *stack.rgb.shape[1:]))  # E[x] and E[x^2], (3,H,W)
     for i in tqdm(range(0, len(boxes), batch), "forecast", unit="batch", leave=False, disable=None):
         part = boxes[i : i + batch]
-        conditions = tile_batch(stack, [(y, x) for y, x, _ in part], patch, history, embed)
+        corners = [(y, x) for y, x, _ in part]
+        conditions = tile_batch(stack, corners, patch, history, embed, given)
         drawn = forecaster.forecast(conditions, samples, seed).double().numpy()  # (S,B,3,H,W)
         if keep is not None:
             keep(part, drawn)

@@ -4,84 +4,17 @@ reads.
 
 from collections.abc import Sequence
 from math import isqrt
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from satjepa.contracts import CAPTION_KINDS, SEMANTIC
 from satjepa.models.caption_forecaster import Caption
+from satjepa.models.drops import Drops
 from satjepa.models.layers import Attention, mlp, zero_linear
+from satjepa.models.words import fitted
 
 STREAMS = len(CAPTION_KINDS)
-
-
-def fitted(caption: Caption, length: int) -> Caption:
-    """A caption (..., L) of another length: cut, or padded with what does not exist. Any L goes in,
-    so that it does not matter how far a batch is padded.
-    """
-    have = caption["mask"].shape[-1]
-    if have == length:
-        return caption
-    more = max(0, length - have)
-    hidden = F.pad(caption["hidden"][..., :length, :], (0, 0, 0, more))
-    mask = F.pad(caption["mask"][..., :length], (0, more))
-    return caption | {"hidden": hidden, "mask": mask}
-
-
-class Drops(NamedTuple):
-    """What samples are trained (or guided) without, and whose caption is the true one.
-
-    text, tokens: (B,) bool, without their captions, without their tokens. truth: (B,) bool, given
-    the true semantic caption of t+1 in place of the forecast one. quarters: (B,4) bool, without the
-    tokens of that quarter of the patch (northwest, northeast, southwest, southeast): there the
-    words alone say what comes.
-    """
-
-    text: Tensor
-    tokens: Tensor
-    truth: Tensor
-    quarters: Tensor
-
-    @classmethod
-    def all(cls, like: Tensor, value: bool) -> "Drops":
-        """Every sample of a batch (B,...) dropped, or none; captions as they are forecast."""
-        mask = torch.full((len(like),), value, device=like.device)
-        none = torch.zeros(len(like), 4, dtype=torch.bool, device=like.device)
-        return cls(mask, mask, none[:, 0], none)
-
-
-class Chances(NamedTuple):
-    """How often a sample is trained without its captions, without its tokens, with the true caption
-    of t+1, and without the tokens of one quarter.
-    """
-
-    text: float
-    tokens: float
-    truth: float = 0.0
-    quarter: float = 0.0
-
-
-def sample_drops(batch: int, chances: Chances, generator: torch.Generator | None = None) -> Drops:
-    """Draw the drops of a training batch; on the CPU.
-
-    One draw decides captions and tokens, so that half of the rarer drop happens together with the
-    other: the unconditional case of classifier-free guidance is then trained (independent draws of
-    0.1 would give it one sample in a hundred).
-    """
-    text, tokens, truth, quarter = chances
-    u = torch.rand(batch, generator=generator)
-    start = text - min(text, tokens) / 2
-    true = torch.rand(batch, generator=generator) < truth
-    hides = torch.rand(batch, generator=generator) < quarter
-    which = torch.randint(4, (batch,), generator=generator)
-    return Drops(
-        text=u < text,
-        tokens=(u >= start) & (u < start + tokens),
-        truth=true,
-        quarters=hides[:, None] & (which[:, None] == torch.arange(4)),
-    )
 
 
 class TemporalAttention(nn.Module):
@@ -217,12 +150,10 @@ class Adapter(nn.Module):
         """
         kept = ~(drops.tokens[:, None] | self.hidden(drops.quarters))[..., None]  # (B,N,1)
         hidden, mask, pooled = self.spoken(captions, drops.text)  # (B,3,L,joint), (B,3,L), (B,3,P)
-        h = torch.where(kept, self.token_in(tokens), self.null_token) + self.place(
-            self.positions
-        )  # (B,N,dim)
+        own = torch.where(kept, self.token_in(tokens), self.null_token)  # (B,N,dim)
+        h = own + self.place(self.positions)
         if history is not None:
-            past = self.temporal(h, history[0], history[1] & ~drops.tokens[:, None])  # (B,N,dim)
-            h = h + past * kept
+            h = h + kept * self.temporal(h, history[0], history[1] & ~drops.tokens[:, None])
         words, mask = self.words(hidden, mask)  # (B,M,dim), (B,M)
         for block in self.blocks:
             h = block(h, words, mask)  # (B,N,dim)
@@ -246,6 +177,11 @@ class Adapter(nn.Module):
         )  # of a row; east of a column
         number = 2 * south[:, None] + south  # (side,side)
         return quarters[:, number.flatten()]
+
+    def silence(self, count: int) -> Caption:
+        """Three empty texts (count,3,...)."""
+        empty = {name: getattr(self, f"empty_{name}") for name in ("hidden", "mask", "pooled")}
+        return {name: value.expand(count, STREAMS, *value.shape) for name, value in empty.items()}
 
     def words(self, hidden: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Captions (B,3,L,joint), mask (B,3,L) -> the words of all three in a row, (B,M,dim),

@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from satjepa.contracts import SEMANTIC
-from satjepa.models.adapter import STREAMS, Adapter, Drops, TemporalAttention, fitted
+from satjepa.models.adapter import STREAMS, Adapter, TemporalAttention
 from satjepa.models.backbone import Backbone
 from satjepa.models.caption_forecaster import Caption, CaptionForecaster
 from satjepa.models.checks import check_model
+from satjepa.models.drops import Drops
 from satjepa.models.flow import euler, guided, guided_at_once, noisy, sigmas, velocity_target
 from satjepa.models.jepa import (
     Encoder,
@@ -33,6 +34,7 @@ from satjepa.models.jepa import (
 from satjepa.models.joint import Batch, Conditions, JointModel
 from satjepa.models.layers import layer_norm0
 from satjepa.models.losses import Loss, caption_loss, flow_loss, ijepa_loss, joint_loss
+from satjepa.models.words import fitted, replaced
 
 # tokens of a place in earlier years (B,Y,N,D), most recent first, and which exist (B,Y)
 Years = tuple[Tensor, Tensor]
@@ -164,14 +166,7 @@ class SatJepa(JointModel):
         flows to the tokens.
         """
         if not self.params.model.use_captions:
-            empty = {
-                name: getattr(self.adapter, f"empty_{name}")
-                for name in ("hidden", "mask", "pooled")
-            }
-            return {
-                name: value.expand(len(tokens), STREAMS, *value.shape)
-                for name, value in empty.items()
-            }
+            return self.adapter.silence(len(tokens))
         text = fitted(batch["text_t"], max(self.lengths))  # (B,3,L,...)
         semantic = {name: value[:, SEMANTIC] for name, value in text.items()}
         forecast = self.forecaster(fitted(semantic, self.lengths[SEMANTIC]), tokens.detach())
@@ -190,19 +185,7 @@ class SatJepa(JointModel):
             return captions
         where = torch.zeros(len(chosen), STREAMS, dtype=torch.bool, device=chosen.device)
         where[:, SEMANTIC] = chosen
-        return self.replaced(captions, batch["text_tp1"], where)
-
-    def replaced(self, captions: Caption, others: Caption, where: Tensor) -> Caption:
-        """The captions (B,3,...) with `others` (B,3,...) where (B,3) says so."""
-        longest = max(self.lengths)
-        limits = torch.tensor(self.lengths, device=where.device)[:, None]  # (3,1)
-        others = fitted(others, longest)
-        read = torch.arange(longest, device=where.device) < limits  # (3,L)
-        others = others | {"mask": others["mask"] & read}
-        return {
-            name: torch.where(where.view(*where.shape, *[1] * (own.ndim - 2)), others[name], own)
-            for name, own in captions.items()
-        }
+        return replaced(captions, batch["text_tp1"], where, self.lengths)
 
     def adapt(
         self,
@@ -218,9 +201,8 @@ class SatJepa(JointModel):
         """
         m = self.params.model
         drops = drops._replace(tokens=drops.tokens | (not m.use_jepa))
-        emb = layer_norm0(projected.unflatten(-1, (-1, 64))).flatten(
-            2
-        )  # as in the pre-training of the layout tokens
+        # normed as in the pre-training of the layout tokens
+        emb = layer_norm0(projected.unflatten(-1, (-1, 64))).flatten(2)
         coarse = (
             F.adaptive_avg_pool2d(2 * batch["rgb_t"] - 1, m.coarse_rgb) if m.coarse_rgb else None
         )
@@ -260,16 +242,8 @@ class SatJepa(JointModel):
             features = self.target_encoder(2 * batch["rgb_tp1"] - 1)  # (B,N,D)
         _, weight_feat = patch_mean(valid.to(tokens.dtype), patch)  # (B,N)
         said = projected.unflatten(-1, (-1, 64)).flatten(1, 2)  # (B,N cells^2,64)
-        return ijepa_loss(
-            said,
-            vectors,
-            tokens,
-            features,
-            weight,
-            weight_feat,
-            self.params.loss,
-            spatial="channel",
-        )
+        targets = (vectors, tokens, features, weight, weight_feat)
+        return ijepa_loss(said, *targets, self.params.loss, spatial="channel")
 
     def caption_loss(self, batch: Batch, captions: Caption) -> Loss:
         """Forecast semantic caption against the caption written from RGB(t+1)."""
@@ -292,7 +266,7 @@ class SatJepa(JointModel):
         tokens, projected = self.predict(batch["rgb_t"], years)
         captions = self.foresee(batch, tokens)
         if "text_given" in batch and self.params.model.use_captions:
-            captions = self.replaced(captions, batch["text_given"], batch["is_given"])
+            captions = replaced(captions, batch["text_given"], batch["is_given"], self.lengths)
         seen = self.adapt(batch, tokens, projected, captions, Drops.all(tokens, False), years)
         null = self.adapt(batch, tokens, projected, captions, Drops.all(tokens, True), years)
         return Conditions(*seen, *null)

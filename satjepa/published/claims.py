@@ -134,7 +134,7 @@ def idle_parameters(model: JointModel, params: Params, count: int = 2) -> pd.Dat
     """
     from accelerate.utils import send_to_device
 
-    from satjepa.models.adapter import Chances, sample_drops
+    from satjepa.models.drops import Chances, sample_drops
 
     batch = sample_batch(params, count)
     model = copy.deepcopy(model).train()

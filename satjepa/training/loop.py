@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from satjepa.models.adapter import Chances, sample_drops
 from satjepa.models.averages import memory
 from satjepa.models.compiled import is_on
+from satjepa.models.drops import Chances, sample_drops
 from satjepa.models.flow import sample_sigmas
 from satjepa.training import checkpoint, provenance
 from satjepa.training.advance import GraphedAdvance, advance
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from satjepa.config import Params
     from satjepa.config.sections import Train
-    from satjepa.models.adapter import Drops
+    from satjepa.models.drops import Drops
     from satjepa.models.joint import JointModel
     from satjepa.training.checkpoint import Checkpoint
 

@@ -5,7 +5,8 @@ drops per sample.
 import pytest
 import torch
 
-from satjepa.models.adapter import Adapter, Drops
+from satjepa.models.adapter import Adapter
+from satjepa.models.drops import Drops
 from satjepa.models.jepa import sincos_2d
 
 B = 4

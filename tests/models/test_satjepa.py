@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from satjepa.contracts import SEMANTIC
-from satjepa.models.adapter import Chances, Drops, fitted, sample_drops
+from satjepa.models.drops import Chances, Drops, sample_drops
+from satjepa.models.words import fitted
 
 TRAINED_PARTS = {"encoder", "past", "predictor", "projection", "readout", "forecaster", "adapter"}
 
@@ -136,7 +137,7 @@ def test_the_true_caption_of_next_year_is_read_where_it_is_drawn(model, batch, s
     """
     truth = torch.tensor([True, False, False, False])
     drops = Drops.all(truth, False)._replace(truth=truth)
-    assert step(model, batch, 0, drops)[1]["flow"] != step(model, batch, 0)[1]["flow"]
+    assert step(model, batch, 0, drops)[1]["flow.mse"] != step(model, batch, 0)[1]["flow.mse"]
     given = model.with_truth(model.foresee(batch, tokens_of(model, batch)), batch, truth)
     forecast = model.foresee(batch, tokens_of(model, batch))
     true = fitted(batch["text_tp1"], given["mask"].shape[-1])
@@ -145,7 +146,7 @@ def test_the_true_caption_of_next_year_is_read_where_it_is_drawn(model, batch, s
         assert torch.equal(given[name][1:], forecast[name][1:])
         assert torch.equal(given[name][0, SEMANTIC], true[name][0, SEMANTIC])
     kept = step(model, batch, 0, drops)[1]
-    assert kept["caption"] == step(model, batch, 0)[1]["caption"]
+    assert kept["caption.mse"] == step(model, batch, 0)[1]["caption.mse"]
 
 
 def test_given_captions_lead_a_forecast(model, batch):

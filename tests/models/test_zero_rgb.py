@@ -5,7 +5,7 @@ batch.
 import pytest
 import torch
 
-from satjepa.models.adapter import Drops
+from satjepa.models.drops import Drops
 from satjepa.models.flow import noisy
 
 B = 4

@@ -13,7 +13,7 @@ from satjepa.data.alphaearth import encode_alphaearth
 from satjepa.demo.render import simulate
 from satjepa.demo.world import Climate
 from satjepa.figures import model as inside
-from satjepa.models.adapter import Drops
+from satjepa.models.drops import Drops
 from satjepa.models.layers import Attention
 from satjepa.models.losses import IJepaWeights
 from satjepa.paths import root

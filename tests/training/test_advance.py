@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from satjepa.models.adapter import Drops
+from satjepa.models.drops import Drops
 from satjepa.training.advance import WARM_UPS, GraphedAdvance, advance
 
 

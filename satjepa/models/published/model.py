@@ -21,9 +21,9 @@ from torch import Tensor
 
 from satjepa.contracts import CAPTION_KINDS, SEMANTIC
 from satjepa.metrics.pixels import ssim
-from satjepa.models.adapter import Drops
 from satjepa.models.backbone import Backbone
 from satjepa.models.caption_forecaster import Caption
+from satjepa.models.drops import Drops
 from satjepa.models.flow import from_image, noisy, velocity_target
 from satjepa.models.jepa import (
     Encoder,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from satjepa.models.adapter import Drops
+from satjepa.models.drops import Drops
 from satjepa.models.flow import noisy, sample_sigmas
 from satjepa.models.published.masks import sample_masks
 

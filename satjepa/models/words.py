@@ -1,0 +1,37 @@
+"""Captions as tensors: of another length, or others in their place."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from satjepa.models.caption_forecaster import Caption
+
+
+def fitted(caption: Caption, length: int) -> Caption:
+    """A caption (..., L) of another length: cut, or padded with what does not exist. Any L goes in,
+    so that it does not matter how far a batch is padded.
+    """
+    have = caption["mask"].shape[-1]
+    if have == length:
+        return caption
+    more = max(0, length - have)
+    hidden = F.pad(caption["hidden"][..., :length, :], (0, 0, 0, more))
+    mask = F.pad(caption["mask"][..., :length], (0, more))
+    return caption | {"hidden": hidden, "mask": mask}
+
+
+def replaced(captions: Caption, others: Caption, where: Tensor, lengths: Sequence[int]) -> Caption:
+    """The captions (B,3,...) with `others` (B,3,...) where (B,3) says so; `lengths` words of each
+    kind are read.
+    """
+    longest = max(lengths)
+    others = fitted(others, longest)
+    limits = torch.tensor(lengths, device=where.device)[:, None]  # (3,1)
+    read = torch.arange(longest, device=where.device) < limits  # (3,L)
+    others = others | {"mask": others["mask"] & read}
+    return {
+        name: torch.where(where.view(*where.shape, *[1] * (own.ndim - 2)), others[name], own)
+        for name, own in captions.items()
+    }
