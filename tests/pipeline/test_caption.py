@@ -16,7 +16,8 @@ from reach import as_checkout
 
 from satjepa import assemble
 from satjepa.captions import rules
-from satjepa.captions.table import caption_patches, lookup, read_table
+from satjepa.captions.table import lookup, read_table
+from satjepa.captions.writing import caption_patches
 from satjepa.config import ConfigError, Params, load_params
 from satjepa.contracts import Captions
 from satjepa.data.splits import SplitPart
@@ -167,7 +168,8 @@ SENTENCES = {
 CAPTIONER = """
 import os, sys
 import numpy as np, yaml
-from satjepa.captions.table import caption_patches, folder_of
+from satjepa.captions.table import folder_of
+from satjepa.captions.writing import caption_patches
 from satjepa.contracts import Captions, PatchKey
 
 settings = yaml.safe_load(open("params.yaml"))["captions"]

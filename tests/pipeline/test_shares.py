@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from satjepa.captions import writing
 from satjepa.captions.store import TextStore
-from satjepa.captions.table import caption_patches, lookup
+from satjepa.captions.table import lookup
+from satjepa.captions.writing import caption_patches
 from satjepa.contracts import Captions, PatchKey
 from satjepa.data.share import Share, interleave
 from satjepa.evaluation.evaluate import evaluate_all
@@ -128,13 +130,29 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         assert two[name] == content, name
 
 
-def test_what_killed_processes_wrote_is_put_together(tmp_path: Path) -> None:
-    """Two processes that wrote parts and were killed, then one that goes on alone."""
+class Alone(Share):
+    """One of several processes, which waits for none."""
+
+    def wait(self) -> None:
+        pass
+
+    def gather(self, mine: list) -> list:
+        return mine
+
+
+def test_what_killed_processes_wrote_is_put_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes that were killed before their journals were put together, then one that goes on
+    alone.
+    """
     table = tmp_path / "captions.parquet"
+    monkeypatch.setattr(writing, "_put_together", lambda path: None)
     for rank in (0, 1):
-        rows = list(Share(rank, 2).of(images()))[:3]
-        part = tmp_path / f"captions.{rank}.parquet"
-        caption_patches(rows, by_number, part, "n", 1, progress=False)
+        share = Alone(rank, 2)
+        caption_patches(images()[:6], by_number, table, "n", 1, progress=False, share=share)
+    monkeypatch.undo()
+    assert not table.exists()
     fresh = []
 
     def spy(rgb: np.ndarray, valid: None) -> Captions:
