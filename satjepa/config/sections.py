@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from satjepa.config.errors import refuse
 from satjepa.config.fields import (
+    Commit,
     Count,
     Distinct,
     Pair,
@@ -37,10 +38,15 @@ class Data(Section):
 
 
 class Captions(Section):
-    """Who writes the captions, and how much of them is kept."""
+    """Who writes the captions, and how much of them is kept. Prompts, revision and batch are those
+    of a vision-language model.
+    """
 
     captioner: Text
     prompt_version: Count
+    prompts: Text | None
+    revision: Commit | None
+    batch: Count
     max_length: Annotated[int, Field(ge=1, le=512)]
     lengths: Triple[Count] | None
 

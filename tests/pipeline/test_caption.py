@@ -16,6 +16,8 @@ from reach import as_checkout
 
 from satjepa import assemble
 from satjepa.captions import rules
+from satjepa.captions.outcomes import Written
+from satjepa.captions.prompts import load_prompts
 from satjepa.captions.table import lookup, read_table
 from satjepa.captions.writing import caption_patches
 from satjepa.config import ConfigError, Params, load_params
@@ -26,6 +28,7 @@ from satjepa.pipeline import caption, embed
 
 REPO = Path(__file__).resolve().parents[2]
 SIDE = 64
+PLAIN = load_prompts("plain").hash
 
 
 class Split:
@@ -81,7 +84,8 @@ def test_a_second_captioner_changes_nothing_for_the_first(
     before = files(home)
     batch = assemble.dataset(params, "train")[0]
     other = params_of(captioner="some/model")
-    wordy = lambda rgb, valid: Captions("a longer text", "than those", "of the rules")  # noqa: E731
+    texts = Captions("a longer text", "than those", "of the rules")
+    wordy = lambda pictures: [Written(texts, {"prompts": PLAIN}) for _ in pictures]  # noqa: E731
     monkeypatch.setattr(caption, "captioner_of", lambda params: wordy)
     assert caption.caption_all(other, progress=False) == 3
     embed.embed_all(other, progress=False)
