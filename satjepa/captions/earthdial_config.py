@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, InternVLConfig
 
 Json = Mapping[str, Any]
+MODEL_TYPE = "internvl_chat"
 # EarthDial's key of `vision_config` -> that of InternVLVisionConfig
 VISION = {
     "hidden_size": "hidden_size",
@@ -61,7 +62,7 @@ TEXT_TOO = (
 )
 # Dotted key -> the values that the conversion knows. Any other would change the captions unnoticed.
 ACCEPTED: dict[str, tuple[Any, ...]] = {
-    "model_type": ("internvl_chat",),
+    "model_type": (MODEL_TYPE,),
     "template": ("phi3-chat",),
     "ps_version": ("v2",),  # v1 leaves the tokens of an image transposed
     "pad2square": (False, None),

@@ -22,6 +22,7 @@ import torch
 
 from satjepa.captions.cover import display
 from satjepa.captions.earthdial import origin_of
+from satjepa.captions.earthdial_config import MODEL_TYPE
 from satjepa.captions.outcomes import Failed, Outcome, Picture, Written
 from satjepa.captions.prompts import IMAGE, QUESTION, Prompts, load_prompts
 from satjepa.captions.sections import cut, good, tidy
@@ -95,6 +96,7 @@ class VlmCaptioner:
         asked = load_prompts(prompts or default_prompts(path))
         where = {"revision": revision, "local_files_only": local_files_only}
         try:
+            _require_native(path, where)
             processor = _processor(path, where)
             # `dtype` here, not `.to(dtype)`, which would round the frequencies of RoPE, too
             model = AutoModelForImageTextToText.from_pretrained(
@@ -211,18 +213,23 @@ def _processor(path: str | Path, where: Mapping[str, object]) -> object:
     return processor
 
 
-def _advice(path: str | Path, error: str) -> str:
-    reason = error.strip().splitlines()[0] if error.strip() else "no reason given"
-    if "custom code" in error or "internvl_chat" in error:
-        return (
-            f"{path!s} is no model of transformers, and code that a repository brings is not run: "
-            f"if it is EarthDial, `satjepa captions import {path!s} FOLDER` makes a folder for "
-            f"captions.captioner. ({reason})"
+def _require_native(path: str | Path, where: Mapping[str, object]) -> None:
+    """ValueError, with what to do, for EarthDial's checkpoint as it is published."""
+    from transformers import PreTrainedConfig
+
+    raw, _ = PreTrainedConfig.get_config_dict(path, **where)
+    if raw.get("model_type") == MODEL_TYPE:
+        raise ValueError(
+            "it has EarthDial's layout, and code that a repository brings is not run: `satjepa "
+            f"captions import {path!s} FOLDER` makes a folder for captions.captioner"
         )
+
+
+def _advice(path: str | Path, error: str) -> str:
     return (
         f"no vision-language model in {path!s}: download it once (`hf download {path!s}`), "
         "give a local folder, or set captions.captioner to rules, which needs no weights. "
-        f"({reason})"
+        f"({error.strip().splitlines()[0] if error.strip() else 'no reason given'})"
     )
 
 
