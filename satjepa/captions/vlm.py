@@ -105,7 +105,7 @@ class VlmCaptioner:
         except (OSError, ValueError) as error:
             raise VlmNotFound(_advice(path, str(error))) from error
         about = {
-            "revision": _revision(path, model),
+            "revision": revision or _revision(path, model),
             "prompts": asked.hash,
             "library": f"transformers {__version__}",
         }

@@ -70,8 +70,10 @@ def caption_patches(
     """
     share = share or Share()
     path = Path(path)
-    if share.rank == 0:
-        _put_together(path)  # what interrupted processes left
+    if share.rank == 0:  # what interrupted processes left
+        for part in path.parent.glob(f".{path.name}.*.part"):
+            part.unlink()
+        _put_together(path)
     share.wait()
     work = _Work(path, name, prompt_version, made_by or {}, share, every)
     size = batch or 1

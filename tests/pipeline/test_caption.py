@@ -12,13 +12,16 @@ import pytest
 import torch
 import xarray as xr
 import yaml
+from earthdial_files import write_checkpoint
 from reach import as_checkout
 
 from satjepa import assemble
 from satjepa.captions import rules
-from satjepa.captions.outcomes import Written
-from satjepa.captions.prompts import load_prompts
+from satjepa.captions.earthdial import import_earthdial
+from satjepa.captions.outcomes import CaptionsFailed, Written
+from satjepa.captions.prompts import HERE, load_prompts
 from satjepa.captions.table import lookup, read_table
+from satjepa.captions.vlm import VlmNotFound
 from satjepa.captions.writing import caption_patches
 from satjepa.config import ConfigError, Params, load_params
 from satjepa.contracts import Captions
@@ -135,6 +138,73 @@ def test_a_finished_table_needs_no_captioner(home: Path, monkeypatch: pytest.Mon
 def test_another_version_than_the_code_writes_is_refused(captioner: str) -> None:
     with pytest.raises(ConfigError, match=rf"prompt_version: found 7; accepted: 1.*{captioner}"):
         caption.captioner_of(params_of(captioner=captioner, prompt_version=7))
+
+
+@pytest.fixture(scope="module")
+def earthdial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An imported folder; its weights are random, and so are its words."""
+    folder = tmp_path_factory.mktemp("earthdial")
+    write_checkpoint(folder / "theirs")
+    return import_earthdial(folder / "theirs", folder / "ours", progress=False)
+
+
+def test_an_imported_folder_is_a_captioner(
+    home: Path, earthdial: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """By its name alone in params.yaml; with batches of another size it says the same."""
+    params = params_of(captioner=str(earthdial))
+    assert caption.caption_all(params) == 3
+    shown = capsys.readouterr().out
+    assert f"{earthdial}: captions of 3 images, 0 from one answer" in shown
+    assert "3 from three answers" in shown
+    table = read_table(assemble.captions_file(params))
+    assert set(table.captioner) == {str(earthdial)}
+    assert set(table.prompts) == {load_prompts("earthdial").hash}
+    assert table.revision.str.startswith("blake2b:").all() and (table.calls == "separate").all()
+    assert table.library.str.match(r"transformers \d").all()
+    assert table.date.str.fullmatch(r"20\d\d-\d\d-\d\d").all()
+    assert caption.caption_all(params, progress=False) == 0
+    assemble.captions_file(params).unlink()
+    assert caption.caption_all(params_of(captioner=str(earthdial), batch=1), progress=False) == 3
+    again = read_table(assemble.captions_file(params))
+    assert again.drop(columns="date").equals(table.drop(columns="date"))
+
+
+def test_prompts_of_ones_own_are_asked_for_by_file(home: Path, earthdial: Path) -> None:
+    """Relative to the repository's root; another version of them is another table."""
+    text = (HERE / "earthdial.yaml").read_text().replace("version: 1", "version: 2")
+    (home / "mine.yaml").write_text(text.replace("north up", "south up"))
+    settings = {"captioner": str(earthdial), "prompts": "mine.yaml"}
+    with pytest.raises(ConfigError, match=r"prompt_version: found 1; accepted: 2.*mine\.yaml"):
+        caption.caption_all(params_of(**settings), progress=False)
+    params = params_of(**settings, prompt_version=2)
+    assert caption.caption_all(params, progress=False) == 3
+    assert set(read_table(assemble.captions_file(params)).prompts) != {PLAIN}
+    assert assemble.captions_file(params).parent.name == "2"
+
+
+def test_images_that_a_model_fails_on_are_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(pictures: list) -> list:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(caption, "captioner_of", lambda params: failing)
+    with pytest.raises(CaptionsFailed, match=r"3 images .*Alpha/\d+/0/0: RuntimeError: out of mem"):
+        caption.caption_all(params_of(captioner="some/model"), progress=False)
+
+
+def test_a_model_that_cannot_be_loaded_is_no_failing_image(home: Path) -> None:
+    with pytest.raises(VlmNotFound, match="no vision-language model in /no/such"):
+        caption.caption_all(params_of(captioner="/no/such"), progress=False)
+
+
+def test_a_revision_is_a_commit_of_a_hub_repository(home: Path, earthdial: Path) -> None:
+    with pytest.raises(ConfigError, match=r"captions\.revision: found .*main.*accepted: the 40"):
+        params_of(captioner="some/model", revision="main")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    with pytest.raises(ConfigError, match=r"captions\.revision: .*accepted: null: .* is a folder"):
+        caption.caption_all(params_of(captioner=str(earthdial), revision=commit), progress=False)
 
 
 def test_the_version_of_the_rules_is_the_one_of_their_sentences() -> None:

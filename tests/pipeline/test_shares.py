@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from satjepa.captions import writing
+from satjepa.captions.outcomes import Written
 from satjepa.captions.store import TextStore
 from satjepa.captions.table import lookup
 from satjepa.captions.writing import caption_patches
@@ -62,6 +63,12 @@ def by_number(rgb: np.ndarray, valid: None) -> Captions:
     return Captions(*("abc"[k] * (3 * n + k + 1) for k in range(3)))
 
 
+def by_batch(pictures: list[tuple]) -> list[Written]:
+    """Captions that say what they were batched with, as a model's in bfloat16 may."""
+    numbers = " ".join(str(int(rgb[0, 0, 0])) for rgb, _ in pictures)
+    return [Written(Captions(f"{numbers}", "g", "s"), {"prompts": "p"}) for _ in pictures]
+
+
 def batch_of(x: int) -> dict:
     generator = torch.Generator().manual_seed(100 + x)
     rgb = torch.rand(2, 2, 3, 16, 16, generator=generator)
@@ -82,6 +89,9 @@ def work(folder: Path) -> None:
     table = folder / "captions.parquet"
     added = caption_patches(images(), by_number, table, "n", 1, progress=False, share=share)
     assert added == len(KEYS)
+    model = folder / "model" / "captions.parquet"
+    more = {"batch": 2, "made_by": {"prompts": "p"}, "progress": False, "share": share}
+    assert caption_patches(images(), by_batch, model, "m", 1, **more) == len(KEYS)
     texts = {text for three in lookup(table, "n", 1).values() for text in three}
     texts = TextStore.write(
         folder / "text", texts, Encoders(), 99, progress=False, share=share
@@ -113,7 +123,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     work(tmp_path / "one")
     one = files(tmp_path / "one")
-    assert len(one) == 1 + 7 + 2  # table, 28 texts in files of 4, scores
+    assert len(one) == 2 + 7 + 2  # tables, 28 texts in files of 4, scores
     (tmp_path / "two").mkdir()
     (tmp_path / "worker.py").write_text(WORKER.format(tests=str(Path(__file__).parent)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
