@@ -70,10 +70,8 @@ def caption_patches(
     """
     share = share or Share()
     path = Path(path)
-    if share.rank == 0:  # what interrupted processes left
-        for part in path.parent.glob(f".{path.name}.*.part"):
-            part.unlink()
-        _put_together(path)
+    if share.rank == 0:
+        _tidy_up(path)
     share.wait()
     work = _Work(path, name, prompt_version, made_by or {}, share, every)
     size = batch or 1
@@ -97,6 +95,13 @@ def caption_patches(
     if failures:
         raise CaptionsFailed(failures, added, any(share.gather([work.failed_in_a_row >= GIVE_UP])))
     return added
+
+
+def _tidy_up(path: Path) -> None:
+    """What killed processes left: rows that are not in the table, half-written tables."""
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        part.unlink()
+    _put_together(path)
 
 
 def _blocks(patches: Iterable[Image], size: int) -> Iterator[list[Image]]:
