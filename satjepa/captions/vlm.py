@@ -68,7 +68,7 @@ class VlmCaptioner:
         if lacking:
             raise VlmNotFound(
                 f"the prompts have {', '.join(lacking)}, which this model's tokenizer does not "
-                "have as one token: set captions.prompts to those of another model, such as plain"
+                "have as one token: set vlm.prompts to those of another model, such as plain"
             )
 
     def _is_one_token(self, text: str) -> bool:

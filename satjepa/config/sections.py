@@ -38,17 +38,20 @@ class Data(Section):
 
 
 class Captions(Section):
-    """Who writes the captions, and how much of them is kept. Prompts, revision and batch are those
-    of a vision-language model.
-    """
+    """Who writes the captions, and how much of them is kept."""
 
     captioner: Text
     prompt_version: Count
+    max_length: Annotated[int, Field(ge=1, le=512)]
+    lengths: Triple[Count] | None
+
+
+class Vlm(Section):
+    """A vision-language model that writes the captions, where one does."""
+
     prompts: Text | None
     revision: Commit | None
     batch: Count
-    max_length: Annotated[int, Field(ge=1, le=512)]
-    lengths: Triple[Count] | None
 
 
 class Backbone(Section):

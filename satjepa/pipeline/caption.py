@@ -45,7 +45,7 @@ def captioner_of(params: Params) -> Captioner | BatchCaptioner:
     folder or id, which takes a batch of images.
 
     Raises ConfigError where `captions.prompt_version` is another one than that of its sentences or
-    prompts, or `captions.revision` has no meaning; VlmNotFound where the model cannot be read.
+    prompts, or `vlm.revision` has no meaning; VlmNotFound where the model cannot be read.
     """
     name = params.captions.captioner
     if name == RULES:
@@ -54,9 +54,8 @@ def captioner_of(params: Params) -> Captioner | BatchCaptioner:
     from satjepa.captions.vlm import VlmCaptioner
 
     prompts_of(params)
-    c = params.captions
     return VlmCaptioner.from_pretrained(
-        local(name), c.revision, the_device(), prompts=_prompts_named(params)
+        local(name), params.vlm.revision, the_device(), prompts=_prompts_named(params)
     )
 
 
@@ -64,10 +63,10 @@ def prompts_of(params: Params) -> Prompts:
     """What the vision-language model of `captions.captioner` is asked. Raises ConfigError."""
     from satjepa.captions.prompts import load_prompts
 
-    c = params.captions
-    if c.revision is not None and Path(local(c.captioner)).is_dir():
-        accepted = f"null: {c.captioner} is a folder, and what lies there is what is taken"
-        raise ConfigError("captions.revision", repr(c.revision), accepted)
+    captioner = params.captions.captioner
+    if params.vlm.revision is not None and Path(local(captioner)).is_dir():
+        accepted = f"null: {captioner} is a folder, and what lies there is what is taken"
+        raise ConfigError("vlm.revision", repr(params.vlm.revision), accepted)
     name = _prompts_named(params)
     prompts = load_prompts(name)
     _require_version(params, prompts.version, f"the prompts {name}, which are put to")
@@ -78,10 +77,10 @@ def _prompts_named(params: Params) -> str:
     """The name of the prompts, or their file's path; by default those that fit the model."""
     from satjepa.captions.vlm import default_prompts
 
-    c = params.captions
-    if c.prompts is None:
-        return default_prompts(local(c.captioner))
-    return local(c.prompts) if c.prompts.endswith((".yaml", ".yml")) else c.prompts
+    name = params.vlm.prompts
+    if name is None:
+        return default_prompts(local(params.captions.captioner))
+    return local(name) if name.endswith((".yaml", ".yml")) else name
 
 
 def _require_version(params: Params, version: int, whose: str) -> None:
@@ -124,7 +123,7 @@ def caption_all(params: Params, progress: bool = True) -> int:
         total=sum(len(keys) for _, keys in sources),
         progress=progress,
         share=share,
-        batch=None if by_rule else params.captions.batch,
+        batch=None if by_rule else params.vlm.batch,
         made_by=None if by_rule else _made_by(params),
     )
     if progress and share.rank == 0 and not by_rule:
@@ -135,7 +134,7 @@ def caption_all(params: Params, progress: bool = True) -> int:
 def _made_by(params: Params) -> Mapping[str, str]:
     """What rows must say, not to be made again."""
     asked = {"prompts": prompts_of(params).hash}
-    revision = params.captions.revision
+    revision = params.vlm.revision
     return asked if revision is None else asked | {"revision": revision}
 
 

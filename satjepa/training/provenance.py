@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TRAINING_CODE = ("models", "training")  # folders whose code decides what training makes of its data
 # Sections of params.yaml that decide no weight: a run's checkpoint does not hold them.
-NOT_OF_A_RUN = ("seeds", "arms", "baselines", "pretrain", "sample", "eval")
+NOT_OF_A_RUN = ("seeds", "arms", "baselines", "pretrain", "sample", "eval", "vlm")
 # Keys of the other sections that decide none; of another split its hash tells.
 NOT_COMPARED = (
     *(f"{section}." for section in NOT_OF_A_RUN), "ablate.", "published.",

@@ -54,7 +54,7 @@ def test_a_mistake_in_a_file_of_ones_own_is_one_clear_error(
 
 def test_an_unknown_name_is_one_clear_error(tmp_path: Path) -> None:
     accepted = "accepted: earthdial, plain, or the path of a YAML file"
-    with pytest.raises(ConfigError, match=rf"captions\.prompts: found 'palin'; {accepted}"):
+    with pytest.raises(ConfigError, match=rf"vlm\.prompts: found 'palin'; {accepted}"):
         load_prompts("palin")
     with pytest.raises(ConfigError, match="found no such file"):
         load_prompts(str(tmp_path / "none.yaml"))

@@ -219,7 +219,7 @@ def test_the_folder_is_its_own_revision(folder: Path, tmp_path: Path) -> None:
 
 
 def test_prompts_need_the_tokens_that_they_are_made_of(folder: Path) -> None:
-    with pytest.raises(VlmNotFound, match=r"\[caption\], \[s2_rgb_10\], which .*captions\.prompts"):
+    with pytest.raises(VlmNotFound, match=r"\[caption\], \[s2_rgb_10\], which .*vlm\.prompts"):
         VlmCaptioner.from_pretrained(folder, prompts="earthdial")
 
 

@@ -69,8 +69,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def params_of(**captions: object) -> Params:
+def params_of(vlm: dict[str, object] | None = None, **captions: object) -> Params:
     dotted = {f"captions.{key}": value for key, value in captions.items()}
+    dotted |= {f"vlm.{key}": value for key, value in (vlm or {}).items()}
     return load_params(REPO / "params.yaml", **{"data.presets": ["strong"], **dotted})
 
 
@@ -165,7 +166,8 @@ def test_an_imported_folder_is_a_captioner(
     assert table.date.str.fullmatch(r"20\d\d-\d\d-\d\d").all()
     assert caption.caption_all(params, progress=False) == 0
     assemble.captions_file(params).unlink()
-    assert caption.caption_all(params_of(captioner=str(earthdial), batch=1), progress=False) == 3
+    one_by_one = params_of({"batch": 1}, captioner=str(earthdial))
+    assert caption.caption_all(one_by_one, progress=False) == 3
     again = read_table(assemble.captions_file(params))
     assert again.drop(columns="date").equals(table.drop(columns="date"))
 
@@ -174,7 +176,7 @@ def test_prompts_of_ones_own_are_asked_for_by_file(home: Path, earthdial: Path) 
     """Relative to the repository's root; another version of them is another table."""
     text = (HERE / "earthdial.yaml").read_text().replace("version: 1", "version: 2")
     (home / "mine.yaml").write_text(text.replace("north up", "south up"))
-    settings = {"captioner": str(earthdial), "prompts": "mine.yaml"}
+    settings = {"captioner": str(earthdial), "vlm": {"prompts": "mine.yaml"}}
     with pytest.raises(ConfigError, match=r"prompt_version: found 1; accepted: 2.*mine\.yaml"):
         caption.caption_all(params_of(**settings), progress=False)
     params = params_of(**settings, prompt_version=2)
@@ -200,11 +202,12 @@ def test_a_model_that_cannot_be_loaded_is_no_failing_image(home: Path) -> None:
 
 
 def test_a_revision_is_a_commit_of_a_hub_repository(home: Path, earthdial: Path) -> None:
-    with pytest.raises(ConfigError, match=r"captions\.revision: found .*main.*accepted: the 40"):
-        params_of(captioner="some/model", revision="main")
+    with pytest.raises(ConfigError, match=r"vlm\.revision: found .*main.*accepted: the 40"):
+        params_of({"revision": "main"}, captioner="some/model")
     commit = "0123456789abcdef0123456789abcdef01234567"
-    with pytest.raises(ConfigError, match=r"captions\.revision: .*accepted: null: .* is a folder"):
-        caption.caption_all(params_of(captioner=str(earthdial), revision=commit), progress=False)
+    params = params_of({"revision": commit}, captioner=str(earthdial))
+    with pytest.raises(ConfigError, match=r"vlm\.revision: .*accepted: null: .* is a folder"):
+        caption.caption_all(params, progress=False)
 
 
 def test_the_version_of_the_rules_is_the_one_of_their_sentences() -> None:

@@ -20,7 +20,7 @@ from satjepa.contracts import Captions
 HERE = Path(__file__).parent
 IMAGE = "<image>"
 QUESTION = "{question}"
-KEY = "captions.prompts"  # of params.yaml, which names them
+KEY = "vlm.prompts"  # of params.yaml, which names them
 
 
 class Prompts(Section):
