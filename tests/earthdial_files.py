@@ -9,23 +9,23 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-BASE = 272  # pieces of the sentencepiece model: 3 special ones, 256 bytes, a few letters
-LETTERS = ["▁", "a", "t", "r", "e", "s", "i", "n", "at", "re", "▁a", "rea", "▁t"]
+BASE = 273  # pieces of the sentencepiece model: 3 special ones, 256 bytes, a few letters
+LETTERS = ["▁", "a", "t", "r", "e", "s", "i", "n", "at", "re", "▁a", "rea", "▁t", "ar"]
 CHAT = ["<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>"]
 EXTRA = ["<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "[s2_rgb_10]", "[caption]"]
 NUMBER = {token: BASE + i for i, token in enumerate(CHAT + EXTRA)}
 VOCABULARY = BASE + len(NUMBER) + 4  # rows that no token has, as the hub's may
 VISION = {
     "hidden_size": 40, "num_hidden_layers": 3, "num_attention_heads": 5, "intermediate_size": 56,
-    "hidden_act": "gelu", "layer_norm_eps": 1e-6, "norm_type": "layer_norm", "image_size": 84,
-    "patch_size": 14, "num_channels": 3, "attention_dropout": 0.0, "dropout": 0.0,
-    "qkv_bias": True, "qk_normalization": False, "initializer_factor": 1.0, "drop_path_rate": 0.1,
+    "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 2e-6, "norm_type": "layer_norm",
+    "image_size": 84, "patch_size": 14, "num_channels": 3, "attention_dropout": 0.0, "dropout": 0.0,
+    "qkv_bias": True, "qk_normalization": False, "initializer_factor": 0.5, "drop_path_rate": 0.1,
 }  # fmt: skip
 LANGUAGE = {
     "architectures": ["Phi3ForCausalLM"], "vocab_size": VOCABULARY, "hidden_size": 48,
     "intermediate_size": 72, "num_hidden_layers": 2, "num_attention_heads": 6,
-    "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "hidden_act": "silu",
-    "max_position_embeddings": 4096, "original_max_position_embeddings": 64, "rope_theta": 1e4,
+    "num_key_value_heads": 2, "rms_norm_eps": 3e-5, "hidden_act": "silu",
+    "max_position_embeddings": 4096, "original_max_position_embeddings": 64, "rope_theta": 2e4,
     "rope_scaling": {"type": "su", "short_factor": [1.5, 1.25, 1.0, 2.0],
                      "long_factor": [9.0, 11.0, 13.0, 17.0]},
     "bos_token_id": 1, "eos_token_id": BASE, "pad_token_id": BASE, "sliding_window": 262144,
@@ -36,7 +36,7 @@ CONFIG = {
     "auto_map": {"AutoConfig": "configuration_internvl_chat.InternVLChatConfig",
                  "AutoModel": "modeling_internvl_chat.InternVLChatModel"},
     "downsample_ratio": 0.5, "dynamic_image_size": True, "force_image_size": 84,
-    "max_dynamic_patch": 6, "min_dynamic_patch": 1, "pad2square": False, "ps_version": "v2",
+    "max_dynamic_patch": 4, "min_dynamic_patch": 1, "pad2square": False, "ps_version": "v2",
     "select_layer": -1, "torch_dtype": "bfloat16", "use_backbone_lora": 0, "use_llm_lora": 0,
     "use_thumbnail": True, "vision_config": VISION, "llm_config": LANGUAGE,
 }  # fmt: skip
@@ -52,13 +52,13 @@ def native_model() -> torch.nn.Module:
     config = InternVLConfig(
         vision_config=Vision(
             hidden_size=40, num_hidden_layers=3, num_attention_heads=5, intermediate_size=56,
-            attention_bias=True, use_qk_norm=False, image_size=84, patch_size=14,
-            layer_norm_eps=1e-6, layer_scale_init_value=1.0, projection_dropout=0.0,
+            attention_bias=True, use_qk_norm=False, hidden_act="gelu_pytorch_tanh",
+            image_size=84, patch_size=14, layer_norm_eps=2e-6, layer_scale_init_value=0.5,
         ),
         text_config=Text(
             vocab_size=VOCABULARY, hidden_size=48, intermediate_size=72, num_hidden_layers=2,
-            num_attention_heads=6, num_key_value_heads=2, rms_norm_eps=1e-5,
-            max_position_embeddings=4096, original_max_position_embeddings=64, rope_theta=1e4,
+            num_attention_heads=6, num_key_value_heads=2, rms_norm_eps=3e-5,
+            max_position_embeddings=4096, original_max_position_embeddings=64, rope_theta=2e4,
             rope_scaling={"rope_type": "longrope", "short_factor": rope["short_factor"],
                           "long_factor": rope["long_factor"]},
             bos_token_id=1, eos_token_id=BASE, pad_token_id=BASE, sliding_window=262144,
