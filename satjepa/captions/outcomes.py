@@ -40,9 +40,9 @@ class CaptionsFailed(RuntimeError):
     def __init__(self, failures: list[tuple[PatchKey, str]], added: int, gave_up: bool) -> None:
         listed = "; ".join(f"{'/'.join(map(str, key))}: {why}" for key, why in failures[:SHOWN])
         more = f" and {len(failures) - SHOWN} more" if len(failures) > SHOWN else ""
-        end = f"given up after {GIVE_UP} in a row. " if gave_up else ""
+        end = f"Given up after {GIVE_UP} in a row. " if gave_up else ""
         super().__init__(
-            f"{len(failures)} images could not be captioned, each tried again by itself ({listed}"
+            f"images without captions: {len(failures)}, each tried again by itself ({listed}"
             f"{more}). {end}The {added} captions added are kept: run the same again for the rest"
         )
         self.failures = failures

@@ -106,7 +106,7 @@ def test_a_failing_image_is_tried_again_by_itself_and_reported(tmp_path: Path) -
     path = tmp_path / "captions.parquet"
     model = Model(bad=[5])
     message = (
-        r"^1 images could not be captioned.*strong/Region 2/2022/0/0: RuntimeError: no memory for "
+        r"^images without captions: 1, .*strong/Region 2/2022/0/0: RuntimeError: no memory for "
         r"\[5\]\)\. The 9 captions added are kept"
     )
     with pytest.raises(CaptionsFailed, match=message) as error:
@@ -127,7 +127,7 @@ def test_an_image_that_nothing_is_said_of_is_a_failure(tmp_path: Path) -> None:
     def silent(pictures: Sequence[Picture]) -> list[Outcome]:
         return [Failed("nothing was answered for semantic") for _ in pictures]
 
-    with pytest.raises(CaptionsFailed, match=r"10 images .*\d: nothing was.* and 7 more\)"):
+    with pytest.raises(CaptionsFailed, match=r"captions: 10, .*\d: nothing was.* and 7 more\)"):
         write(path, silent)
     assert not path.exists()
 
@@ -137,7 +137,7 @@ def test_a_model_that_always_fails_is_given_up(
 ) -> None:
     monkeypatch.setattr("satjepa.captions.writing.GIVE_UP", 8)
     model = Model(bad=range(100))
-    with pytest.raises(CaptionsFailed, match=r"8 images .*given up after \d+ in a row"):
+    with pytest.raises(CaptionsFailed, match=r"captions: 8, .*Given up after \d+ in a row"):
         write(tmp_path / "captions.parquet", model, 100)
     assert max(max(numbers) for numbers in model.batches) == 7
 

@@ -170,6 +170,9 @@ def test_an_imported_folder_is_a_captioner(
     assert caption.caption_all(one_by_one, progress=False) == 3
     again = read_table(assemble.captions_file(params))
     assert again.drop(columns="date").equals(table.drop(columns="date"))
+    plain = params_of({"prompts": "plain"}, captioner=str(earthdial))
+    assert caption.caption_all(plain, progress=False) == 3  # of other prompts, so made again
+    assert set(read_table(assemble.captions_file(plain)).prompts) == {PLAIN}
 
 
 def test_prompts_of_ones_own_are_asked_for_by_file(home: Path, earthdial: Path) -> None:
@@ -192,7 +195,9 @@ def test_images_that_a_model_fails_on_are_named(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(caption, "captioner_of", lambda params: failing)
-    with pytest.raises(CaptionsFailed, match=r"3 images .*Alpha/\d+/0/0: RuntimeError: out of mem"):
+    with pytest.raises(
+        CaptionsFailed, match=r"captions: 3, .*Alpha/\d+/0/0: RuntimeError: out of mem"
+    ):
         caption.caption_all(params_of(captioner="some/model"), progress=False)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from satjepa.captions import writing
-from satjepa.captions.outcomes import Written
+from satjepa.captions.outcomes import CaptionsFailed, Failed, Written
 from satjepa.captions.store import TextStore
 from satjepa.captions.table import lookup
 from satjepa.captions.writing import caption_patches
@@ -69,6 +69,15 @@ def by_batch(pictures: list[tuple]) -> list[Written]:
     return [Written(Captions(f"{numbers}", "g", "s"), {"prompts": "p"}) for _ in pictures]
 
 
+def by_batch_but_one(pictures: list[tuple]) -> list[Written | Failed]:
+    """One image fails, whoever has it."""
+    made = by_batch(pictures)
+    failed = Failed("RuntimeError: image 4")
+    return [
+        failed if rgb[0, 0, 0] == 4 else one for one, (rgb, _) in zip(made, pictures, strict=True)
+    ]
+
+
 def batch_of(x: int) -> dict:
     generator = torch.Generator().manual_seed(100 + x)
     rgb = torch.rand(2, 2, 3, 16, 16, generator=generator)
@@ -92,6 +101,9 @@ def work(folder: Path) -> None:
     model = folder / "model" / "captions.parquet"
     more = {"batch": 2, "made_by": {"prompts": "p"}, "progress": False, "share": share}
     assert caption_patches(images(), by_batch, model, "m", 1, **more) == len(KEYS)
+    broken = folder / "broken" / "captions.parquet"
+    with pytest.raises(CaptionsFailed, match=r"captions: 1, .*: image 4\)\. The 8 captions"):
+        caption_patches(images(), by_batch_but_one, broken, "m", 1, **more)
     texts = {text for three in lookup(table, "n", 1).values() for text in three}
     texts = TextStore.write(
         folder / "text", texts, Encoders(), 99, progress=False, share=share
@@ -123,7 +135,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     work(tmp_path / "one")
     one = files(tmp_path / "one")
-    assert len(one) == 2 + 7 + 2  # tables, 28 texts in files of 4, scores
+    assert len(one) == 3 + 7 + 2  # tables, 28 texts in files of 4, scores
     (tmp_path / "two").mkdir()
     (tmp_path / "worker.py").write_text(WORKER.format(tests=str(Path(__file__).parent)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
