@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from satjepa.captions.journal import append, journal_of, journals_of, read_rows
+from satjepa.captions.journal import alone_with, append, journal_of, journals_of, read_rows
 from satjepa.captions.outcomes import GIVE_UP, CaptionsFailed, Failed, Outcome, Picture, Written
 from satjepa.captions.table import COLUMNS, PROVENANCE, add_rows, keys_of, rows_of
 from satjepa.contracts import Captions, PatchKey
@@ -99,8 +99,9 @@ def caption_patches(
 
 def _tidy_up(path: Path) -> None:
     """What killed processes left: rows that are not in the table, half-written tables."""
-    for part in path.parent.glob(f".{path.name}.*.part"):
-        part.unlink()
+    with alone_with(path):
+        for part in path.parent.glob(f".{path.name}.*.part"):
+            part.unlink()
     _put_together(path)
 
 
@@ -210,9 +211,10 @@ def _put_together(path: Path) -> None:
     """
     import pandas as pd
 
-    journals = journals_of(path)
-    rows = [row for journal in journals for row in read_rows(journal)]
-    if rows:
-        add_rows(path, pd.DataFrame(rows)[list(COLUMNS)].astype(COLUMNS))
-    for journal in journals:
-        journal.unlink()
+    with alone_with(path):
+        journals = journals_of(path)
+        rows = [row for journal in journals for row in read_rows(journal)]
+        if rows:
+            add_rows(path, pd.DataFrame(rows)[list(COLUMNS)].astype(COLUMNS))
+        for journal in journals:
+            journal.unlink()

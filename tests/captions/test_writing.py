@@ -194,14 +194,17 @@ def test_a_line_that_was_cut_off_is_passed_over(tmp_path: Path) -> None:
     write(path, Model(), 4)
     row = read_table(path).iloc[0].to_dict()
     fresh = json.dumps([row | {"region": "Other"}])
-    (tmp_path / "captions.0.jsonl").write_text(fresh + "\n" + fresh[: len(fresh) // 2])
+    half = fresh[: len(fresh) // 2]
+    (tmp_path / "captions.0.jsonl").write_text(fresh + "\n" + half)
+    last = fresh.replace("Other", "Last")
+    (tmp_path / "captions.1.jsonl").write_text(half + last + "\n" + last + "\n")
     assert write(path, Model(), 4) == 0
-    assert len(read_table(path)) == 5
+    assert len(read_table(path)) == 6
     assert [file.name for file in tmp_path.iterdir()] == ["captions.parquet"]
 
 
 KILLS = 20
-KILLER = """
+DRIVER = """
 import os, random, signal, sys, time
 from pathlib import Path
 sys.path[:0] = [{tests!r}]
@@ -220,33 +223,50 @@ class Slow(Model):
         time.sleep(0.004)
         return super().__call__(pictures)
 
-def child():
-    write(folder / "captions.parquet", Slow(), {count}, every=0.02)
-
-chance = random.Random(0)
-for _ in range({kills}):
+def child(every):
     process = os.fork()
     if not process:
-        child()
-        os._exit(0)
+        status = 1
+        try:
+            write(folder / "captions.parquet", Slow(), {count}, every=every)
+            status = 0
+        finally:
+            os._exit(status)
+    return process
+
+def status_of(process):
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+"""
+KILL = """
+chance = random.Random(0)
+for _ in range({kills}):
+    process = child(0.02)
     time.sleep(chance.uniform(0.0, 0.12))
     os.kill(process, signal.SIGKILL)
-    _, status = os.waitpid(process, 0)
-    print(int(os.WIFSIGNALED(status)), end="")
-child()
+    print(int(status_of(process) == -9), end="")
+sys.exit(status_of(child(0.02)))
 """
+TOGETHER = """
+processes = [child(0.0), child(0.003), child(0.01)]
+sys.exit(max(status_of(process) for process in processes))
+"""
+
+
+def drive(folder: Path, script: str, **settings: int) -> str:
+    """Run a script that forks captioners and ends them; what it printed."""
+    script = (DRIVER + script).format(tests=str(Path(__file__).parent), **settings)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, folder],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
 
 
 def test_kills_at_any_moment_cost_a_batch_each_and_double_nothing(tmp_path: Path) -> None:
     """Killed 20 times: between batches, within one, while the table is written."""
     count = 400
-    script = KILLER.format(tests=str(Path(__file__).parent), kills=KILLS, count=count)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script, tmp_path],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    killed = done.stdout.count("1")
+    killed = drive(tmp_path, KILL, kills=KILLS, count=count).count("1")
     assert killed >= 10, "it was done before it could be killed: give it more to do"
     path = tmp_path / "captions.parquet"
     whole = tmp_path / "whole" / "captions.parquet"
@@ -257,3 +277,11 @@ def test_kills_at_any_moment_cost_a_batch_each_and_double_nothing(tmp_path: Path
     assert len(asked) <= count + 4 * killed
     left = {file.name for file in tmp_path.iterdir()}
     assert left == {"captions.parquet", "asked", "whole"}
+
+
+def test_captioners_that_were_left_alive_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    """Three that know nothing of each other, each putting the journals of all into the table."""
+    drive(tmp_path, TOGETHER, count=200)
+    whole = tmp_path / "whole" / "captions.parquet"
+    write(whole, Model(), 200)
+    assert (tmp_path / "captions.parquet").read_bytes() == whole.read_bytes()
