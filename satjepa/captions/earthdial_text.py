@@ -147,8 +147,13 @@ def read_tokenizer(folder: Path) -> LlamaTokenizer:
         clean_up_tokenization_spaces=False,
         model_max_length=settings.get("model_max_length"),
         extra_special_tokens=ROLES,
-        **{name: settings[name] for name in KEPT if name in settings},
+        **{name: _plain(settings[name]) for name in KEPT if name in settings},
     )
+
+
+def _plain(value: Any) -> Any:
+    """A token that some versions of transformers save with its flags, as its text."""
+    return value["content"] if isinstance(value, Mapping) else value
 
 
 def chat_template(system: str) -> str:

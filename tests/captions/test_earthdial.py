@@ -116,6 +116,16 @@ def test_a_tokenizer_without_sentencepiece_merges_as_it_was_trained(source: Path
     assert tokens == ["▁a", "rea", "▁t", "at"]
 
 
+def test_a_token_may_be_saved_with_its_flags(source: Path) -> None:
+    plain = read_tokenizer(source)
+    file = source / "tokenizer_config.json"
+    settings = json.loads(file.read_text())
+    settings["bos_token"] = {"__type": "AddedToken", "content": "<s>", "lstrip": False}
+    file.write_text(json.dumps(settings))
+    assert read_tokenizer(source).bos_token == plain.bos_token == "<s>"
+    assert read_tokenizer(source)("area").input_ids == plain("area").input_ids
+
+
 def view(seed: int, side: int = 84) -> object:
     from PIL import Image
 
