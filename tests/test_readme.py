@@ -73,15 +73,18 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
 
 
-def options_of(subcommand: str) -> set[str]:
-    """The options of a subcommand of satjepa's command line."""
+def options_of(words: list[str]) -> set[str]:
+    """The options of a subcommand of satjepa's command line, or of one of a group of them."""
     import typer
 
     from satjepa.cli import app
 
-    known = typer.main.get_command(app).commands
-    assert subcommand in known, f"satjepa has no {subcommand}; it has {', '.join(known)}"
-    return {"--help"} | {o for p in known[subcommand].params for o in (*p.opts, *p.secondary_opts)}
+    command = typer.main.get_command(app)
+    while known := getattr(command, "commands", None):
+        subcommand, *words = words
+        assert subcommand in known, f"satjepa has no {subcommand}; it has {', '.join(known)}"
+        command = known[subcommand]
+    return {"--help"} | {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
 
 
 def check(words: list[str]) -> None:
@@ -95,7 +98,7 @@ def check(words: list[str]) -> None:
         assert {word for word in words[1:] if "=" not in word} <= targets(), words
     elif words[0] == "satjepa":
         given = {word.partition("=")[0] for word in words if word.startswith("-")}
-        assert given <= options_of(words[1]), words
+        assert given <= options_of(words[1:]), words
     elif words[0] == "dvc":
         assert words[1] in DVC, words
     elif words[:2] == ["python", "-m"]:

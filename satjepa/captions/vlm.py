@@ -1,111 +1,252 @@
 """Captions written by a vision-language model: the same three texts as `rules`, asked for in words.
 
-Any checkpoint that transformers loads with `AutoModelForImageTextToText` and `AutoProcessor` will
-do. One that brings its own model code, as EarthDial's may, needs `trust_remote_code=True`: pin its
-`revision`, for that code runs on your machine.
+Any checkpoint will do that transformers itself loads with `AutoModelForImageTextToText` and
+`AutoProcessor`, by folder or hub id. Code that a repository brings is never run
+(`trust_remote_code` is off): EarthDial's has none, its weights are for a package of its own, and
+`satjepa captions import` makes a folder of them that transformers loads (`earthdial`).
+
+The hybrid of the model card: one answer with three sections, checked (`sections`), and three
+answers for an image where it is not good enough. Both are asked of a batch of images at once.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from satjepa.captions.cover import display
+from satjepa.captions.earthdial import origin_of
+from satjepa.captions.earthdial_config import MODEL_TYPE
+from satjepa.captions.outcomes import Failed, Outcome, Picture, Written
+from satjepa.captions.prompts import IMAGE, QUESTION, Prompts, load_prompts
+from satjepa.captions.sections import cut, good, tidy
 from satjepa.contracts import Captions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PROMPT_VERSION = 1
-_IMAGE = "This is a Sentinel-2 satellite image at 10 m per pixel, north up. In at most 40 words, "
-PROMPTS = Captions(
-    informative=_IMAGE
-    + "state which land covers it shows and the share of each in percent, how vigorous the "
-    "vegetation is, and how bright the image is.",
-    geometric=_IMAGE
-    + "describe its geometry: number, size and orientation of the parcels, roads and rivers and "
-    "where they run, and where the main covers lie.",
-    semantic=_IMAGE
-    + "say what kind of place it is, what each quarter (northwest, northeast, southwest, "
-    "southeast) shows, and any sign of change such as clearings, building sites, bare shores or "
-    "burnt ground.",
-)
+PLAIN = "plain"  # the prompts of a model that says nothing of its own
+Content = list[dict[str, str]]
 
 
 class VlmNotFound(OSError):
     """The vision-language model could not be read; the message says how to get it."""
 
 
+class Answer(NamedTuple):
+    """What a model said, without special tokens, and whether it had come to its end."""
+
+    text: str
+    finished: bool
+
+
 class VlmCaptioner:
-    """A captioner for `table.caption_patches`: rgb (3,H,W) in [0,1] and valid to three texts.
-    Greedy, so repeatable.
+    """A captioner for `writing.caption_patches` with a batch. Greedy, so repeatable.
+
+    prompts: what it is asked. about: provenance of its rows, by column (`table.PROVENANCE`).
     """
 
-    def __init__(self, model: torch.nn.Module, processor: object, max_new_tokens: int = 80) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        processor: object,
+        prompts: Prompts,
+        about: Mapping[str, str] | None = None,
+    ) -> None:
         self.model = model
         self.processor = processor
-        self.max_new_tokens = max_new_tokens
+        self.prompts = prompts
+        self.about = dict(about or {})
         processor.tokenizer.padding_side = "left"  # the answers start where the prompts end
+        lacking = [token for token in prompts.tokens if not self._is_one_token(token)]
+        if lacking:
+            raise VlmNotFound(
+                f"the prompts have {', '.join(lacking)}, which this model's tokenizer does not "
+                "have as one token: set vlm.prompts to those of another model, such as plain"
+            )
+
+    def _is_one_token(self, text: str) -> bool:
+        return text in self.processor.tokenizer.get_vocab()
 
     @classmethod
     def from_pretrained(
         cls,
         path: str | Path,
         revision: str | None = None,
-        device: str = "cpu",
-        dtype: torch.dtype = torch.bfloat16,
-        trust_remote_code: bool = False,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
         local_files_only: bool = False,
-        max_new_tokens: int = 80,
+        prompts: str | None = None,
     ) -> VlmCaptioner:
-        """Load the model of a folder or hub repository; VlmNotFound where it cannot be had."""
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        """Load the model of a folder or hub repository; VlmNotFound where it cannot be had.
 
-        where = {
-            "revision": revision,
-            "trust_remote_code": trust_remote_code,
-            "local_files_only": local_files_only,
-        }
+        revision: commit of a hub repository. dtype: by default bfloat16 on a GPU, where that is
+        quick, and float32 elsewhere. prompts: name or file; by default those that fit the model.
+        """
+        from transformers import AutoModelForImageTextToText, __version__
+
+        device = torch.device(device)
+        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        asked = load_prompts(prompts or default_prompts(path))
+        where = {"revision": revision, "local_files_only": local_files_only}
         try:
-            processor = AutoProcessor.from_pretrained(path, **where)
-            model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, **where)
+            _require_native(path, where)
+            processor = _processor(path, where)
+            # `dtype` here, not `.to(dtype)`, which would round the frequencies of RoPE, too
+            model = AutoModelForImageTextToText.from_pretrained(
+                path, dtype=dtype, trust_remote_code=False, **where
+            )
         except (OSError, ValueError) as error:
-            raise VlmNotFound(
-                f"no vision-language model in {path!s}: download it once (`hf download {path!s}`), "
-                "give a local folder, or set captions.captioner to rules, which needs no weights. "
-                f"({str(error).splitlines()[0]})"
-            ) from error
-        return cls(model.eval().to(device), processor, max_new_tokens)
+            raise VlmNotFound(_advice(path, str(error))) from error
+        about = {
+            "revision": revision or _revision(path, model),
+            "prompts": asked.hash,
+            "library": f"transformers {__version__}",
+        }
+        return cls(model.eval().to(device), processor, asked, about)
+
+    def __call__(self, pictures: Sequence[Picture]) -> list[Outcome]:
+        """Three captions of each image, (3,H,W) in [0,1]; what is not valid is shown black. An
+        image to which nothing is answered has failed.
+        """
+        views = [_view(rgb, valid) for rgb, valid in pictures]
+        asked = self.prompts
+        answers = self.answers(views, asked.together, asked.tokens_together)
+        together = [self._three(answer) for answer in answers]
+        rest = [number for number, three in enumerate(together) if three is None]
+        separate = iter(self._separate([views[number] for number in rest]))
+        return [
+            self._outcome(next(separate), "separate")
+            if three is None
+            else self._outcome(three, "together")
+            for three in together
+        ]
+
+    def _three(self, answer: Answer) -> Captions | None:
+        """The sections of an answer, if it had come to its end and they are good."""
+        three = cut(answer.text) if answer.finished else None
+        if three is None or not good(three, self.prompts.together, self.prompts.words):
+            return None
+        return three
+
+    def _separate(self, views: Sequence[Image]) -> list[Captions]:
+        """Three answers to each image, each question asked of all images at once."""
+        if not views:
+            return []
+        asked = self.prompts
+        columns = [self.answers(views, question, asked.tokens_each) for question in asked.separate]
+        return [
+            Captions(*(tidy(answer.text) for answer in three))
+            for three in zip(*columns, strict=True)
+        ]
+
+    def _outcome(self, captions: Captions, calls: str) -> Outcome:
+        empty = [kind for kind, text in captions._asdict().items() if not text]
+        if empty:
+            return Failed(f"nothing was answered for {', '.join(empty)}")
+        today = datetime.now(UTC).date().isoformat()
+        return Written(captions, self.about | {"calls": calls, "date": today})
 
     @torch.inference_mode()
-    def __call__(self, rgb: np.ndarray, valid: np.ndarray | None = None) -> Captions:
-        """Three captions of one image; what is not valid is shown black."""
-        image = _picture(rgb, valid)
-        prompts = [self._prompt(question) for question in PROMPTS]
+    def answers(self, views: Sequence[Image], question: str, tokens: int) -> list[Answer]:
+        """What is answered to a question about each image, in at most so many tokens."""
+        texts = [self.request(question)] * len(views)
         inputs = self.processor(
-            text=prompts, images=[[image]] * len(prompts), padding=True, return_tensors="pt"
+            text=texts, images=[[view] for view in views], padding=True, return_tensors="pt"
         )
         inputs = inputs.to(self.model.device, self.model.dtype)  # casts the pixels, leaves the ids
-        tokens = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
-        answers = self.processor.batch_decode(
-            tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
-        return Captions(*(" ".join(answer.split()) for answer in answers))
+        new = self.model.generate(
+            **inputs, max_new_tokens=tokens, min_new_tokens=1, do_sample=False, num_beams=1
+        )[:, inputs["input_ids"].shape[1] :]
+        decoded = self.processor.batch_decode(new, skip_special_tokens=True)
+        end = self.model.generation_config.eos_token_id
+        ends = set(end if isinstance(end, list) else [end])
+        return [
+            Answer(text.strip(), not ends.isdisjoint(ids))
+            for text, ids in zip(decoded, new.tolist(), strict=True)
+        ]
 
-    def _prompt(self, question: str) -> str:
-        message = {
-            "role": "user",
-            "content": [{"type": "image"}, {"type": "text", "text": question}],
-        }
+    def request(self, question: str) -> str:
+        """A question in its frame and in the conversation that the model was trained with, up to
+        where its answer begins.
+        """
+        message = {"role": "user", "content": _content(self.prompts.frame, question)}
         return self.processor.apply_chat_template([message], add_generation_prompt=True)
 
 
-def _picture(rgb: np.ndarray, valid: np.ndarray | None) -> Image:
+def default_prompts(path: str | Path) -> str:
+    """The name of the prompts that fit a model: EarthDial's for what was imported from it."""
+    origin = origin_of(path)
+    return origin["prompts"] if origin else PLAIN
+
+
+def _content(frame: str, question: str) -> Content:
+    """What stands before the image, the image, what stands after it. A model's own conversation
+    breaks the line after an image that comes first.
+    """
+    before, after = frame.split(IMAGE)
+    if not before:
+        after = after.removeprefix("\n")
+    parts = [
+        {"type": "text", "text": before.replace(QUESTION, question)},
+        {"type": "image"},
+        {"type": "text", "text": after.replace(QUESTION, question)},
+    ]
+    return [part for part in parts if part["type"] == "image" or part["text"]]
+
+
+def _processor(path: str | Path, where: Mapping[str, object]) -> object:
+    from transformers import AutoImageProcessor, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(path, trust_remote_code=False, **where)
+    if not hasattr(processor, "image_processor"):
+        raise ValueError("its processor takes no images")
+    if origin_of(path):
+        # resized by PIL as in EarthDial's training; torchvision's differ by a level or two of 255
+        processor.image_processor = AutoImageProcessor.from_pretrained(path, backend="pil")
+    return processor
+
+
+def _require_native(path: str | Path, where: Mapping[str, object]) -> None:
+    """ValueError, with what to do, for EarthDial's checkpoint as it is published."""
+    from transformers import PreTrainedConfig
+
+    raw, _ = PreTrainedConfig.get_config_dict(path, **where)
+    if raw.get("model_type") == MODEL_TYPE:
+        raise ValueError(
+            "it has EarthDial's layout, and code that a repository brings is not run: `satjepa "
+            f"captions import {path!s} FOLDER` makes a folder for captions.captioner"
+        )
+
+
+def _advice(path: str | Path, error: str) -> str:
+    return (
+        f"no vision-language model in {path!s}: download it once (`hf download {path!s}`), "
+        "give a local folder, or set captions.captioner to rules, which needs no weights. "
+        f"({error.strip().splitlines()[0] if error.strip() else 'no reason given'})"
+    )
+
+
+def _revision(path: str | Path, model: torch.nn.Module) -> str:
+    """The commit of a hub repository; of a folder the hash of all that lies in it."""
+    if not Path(path).is_dir():
+        return getattr(model.config, "_commit_hash", None) or ""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in sorted(entry for entry in Path(path).iterdir() if entry.is_file()):
+        with open(file, "rb") as content:
+            digest.update(file.name.encode() + hashlib.file_digest(content, "blake2b").digest())
+    return f"blake2b:{digest.hexdigest()}"
+
+
+def _view(rgb: np.ndarray, valid: np.ndarray | None) -> Image:
     from PIL import Image
 
-    view = display(rgb, "display")
-    view = view if valid is None else view * valid
-    return Image.fromarray(np.round(255 * view).astype(np.uint8).transpose(1, 2, 0))
+    shown = display(rgb, "display")
+    shown = shown if valid is None else shown * valid
+    return Image.fromarray(np.round(255 * shown).astype(np.uint8).transpose(1, 2, 0))

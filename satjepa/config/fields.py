@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -36,7 +37,14 @@ def _once_each(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def _that_stays(value: str) -> str:
+    if not re.fullmatch("[0-9a-f]{40}", value):
+        raise refuse("", value, "the 40 hexadecimal digits of a commit: a branch or tag may move")
+    return value
+
+
 FROM_LIST = BeforeValidator(_from_list)
+Commit = Annotated[str, AfterValidator(_that_stays)]
 Several = Annotated[tuple[T, ...], FROM_LIST, Field(min_length=1)]
 Distinct = Annotated[Several[T], AfterValidator(_once_each)]
 Pair = Annotated[tuple[T, T], FROM_LIST]

@@ -27,6 +27,7 @@ from satjepa.config.sections import (
     Pretrain,
     Sample,
     Train,
+    Vlm,
 )
 
 
@@ -37,6 +38,7 @@ class Params(Section):
     seeds: Distinct[Whole]
     data: Data
     captions: Captions
+    vlm: Vlm
     backbone: Backbone
     pretrain: Pretrain
     model: Model

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from satjepa.config.errors import refuse
 from satjepa.config.fields import (
+    Commit,
     Count,
     Distinct,
     Pair,
@@ -43,6 +44,14 @@ class Captions(Section):
     prompt_version: Count
     max_length: Annotated[int, Field(ge=1, le=512)]
     lengths: Triple[Count] | None
+
+
+class Vlm(Section):
+    """A vision-language model that writes the captions, where one does."""
+
+    prompts: Text | None
+    revision: Commit | None
+    batch: Count
 
 
 class Backbone(Section):

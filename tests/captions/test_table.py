@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from satjepa.captions.table import COLUMNS, caption_patches, folder_of, lookup, read_table
+from satjepa.captions.table import COLUMNS, folder_of, lookup, read_table
+from satjepa.captions.writing import caption_patches
 from satjepa.contracts import Captions, PatchKey
 
 KEYS = [PatchKey("strong", "Aldmere", 2017 + i, 32 * i, 64) for i in range(5)]

@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from satjepa.captions import vlm
-from satjepa.captions.vlm import VlmCaptioner, VlmNotFound
+from satjepa.captions.outcomes import Failed, Written
+from satjepa.captions.prompts import load_prompts
+from satjepa.captions.vlm import Answer, VlmCaptioner, VlmNotFound
+from satjepa.contracts import Captions
 
 CHAT = (
     "{% for m in messages %}{% for c in m['content'] %}"
@@ -23,7 +26,8 @@ def tiny_processor() -> object:
     from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
 
     special = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
-    words = sorted({w for prompt in vlm.PROMPTS for w in prompt.split()})
+    plain = load_prompts("plain")
+    words = sorted({w for prompt in [*plain.separate, plain.together] for w in prompt.split()})
     tokenizer = Tokenizer(
         models.WordLevel({w: i for i, w in enumerate(special + words)}, unk_token="<unk>")
     )
@@ -86,7 +90,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def captioner(folder: Path) -> VlmCaptioner:
-    return VlmCaptioner.from_pretrained(folder, dtype=torch.float32, max_new_tokens=8)
+    made = VlmCaptioner.from_pretrained(folder)
+    made.prompts = made.prompts.model_copy(update={"tokens_together": 8, "tokens_each": 8})
+    return made
 
 
 def image(seed: int) -> np.ndarray:
@@ -94,10 +100,16 @@ def image(seed: int) -> np.ndarray:
     return np.kron(coarse, np.ones((16, 16), np.float32))
 
 
+def caption(captioner: VlmCaptioner, rgb: np.ndarray, valid: np.ndarray | None = None) -> Captions:
+    (outcome,) = captioner([(rgb, valid)])
+    assert isinstance(outcome, Written)
+    return outcome.captions
+
+
 def test_three_answers_that_depend_on_the_image_and_repeat(captioner: VlmCaptioner) -> None:
-    first = captioner(image(0))
-    again = captioner(image(0))
-    other = captioner(image(1))
+    first = caption(captioner, image(0))
+    again = caption(captioner, image(0))
+    other = caption(captioner, image(1))
     assert first == again != other
     assert len(set(first)) == 3  # three prompts, three answers
     for text in first:
@@ -105,25 +117,118 @@ def test_three_answers_that_depend_on_the_image_and_repeat(captioner: VlmCaption
         assert "<" not in text and text == " ".join(text.split())
 
 
-def test_answers_do_not_depend_on_the_other_prompts(
-    captioner: VlmCaptioner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    together = captioner(image(0))
-    monkeypatch.setattr(
-        vlm, "PROMPTS", vlm.Captions(*[vlm.PROMPTS.geometric] * 3)
-    )  # no padding: all of one length
-    assert captioner(image(0)).geometric == together.geometric
+def test_a_batch_does_what_one_at_a_time_does(captioner: VlmCaptioner) -> None:
+    pictures = [(image(seed), None) for seed in range(5)]
+    together = captioner(pictures)
+    assert together == [captioner([picture])[0] for picture in pictures]
+    assert len({outcome.captions for outcome in together}) > 1
 
 
 def test_a_dark_place_is_shown_as_dark_as_it_is() -> None:
-    assert np.asarray(vlm._picture(np.full((3, 8, 8), 0.1, np.float32), None)).max() == 26
+    assert np.asarray(vlm._view(np.full((3, 8, 8), 0.1, np.float32), None)).max() == 26
 
 
 def test_what_is_not_valid_is_not_shown(captioner: VlmCaptioner) -> None:
     valid = np.zeros((64, 64), bool)
     valid[:, :32] = True
     spoiled = np.where(valid, image(0), image(1))
-    assert captioner(spoiled, valid) == captioner(image(0), valid) != captioner(image(0))
+    shown = caption(captioner, spoiled, valid)
+    assert shown == caption(captioner, image(0), valid) != caption(captioner, image(0))
+
+
+GOOD = "INFORMATIVE: Forest and water.\nGEOMETRIC: Two large parcels.\nSEMANTIC: A wooded valley."
+THREE = Captions("Forest and water.", "Two large parcels.", "A wooded valley.")
+
+
+def scripted(captioner: VlmCaptioner, script: dict[str, list[Answer]]) -> tuple[object, list[str]]:
+    """A captioner of the same model that answers as written; and what it was asked, with how many
+    images.
+    """
+    made = VlmCaptioner(captioner.model, captioner.processor, captioner.prompts, {"prompts": "p"})
+    asked = []
+    names = {captioner.prompts.together: "together"}
+    names |= {question: kind for kind, question in captioner.prompts.separate._asdict().items()}
+
+    def answers(views: list, question: str, tokens: int) -> list[Answer]:
+        asked.append(f"{names[question]} {len(views)}")
+        return script[names[question]][: len(views)]
+
+    made.answers = answers
+    return made, asked
+
+
+def test_one_good_answer_is_enough(captioner: VlmCaptioner) -> None:
+    made, asked = scripted(captioner, {"together": [Answer(GOOD, True)] * 2})
+    outcomes = made([(image(0), None), (image(1), None)])
+    assert asked == ["together 2"]
+    assert [outcome.captions for outcome in outcomes] == [THREE] * 2
+    about = outcomes[0].about
+    assert (about["calls"], about["prompts"]) == ("together", "p")
+    assert len(about["date"]) == len("2026-01-31")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Answer("A forest beside a river.", True),
+        Answer(GOOD, False),  # cut off before its end
+        Answer(GOOD.replace("A wooded valley.", "Valley."), True),
+    ],
+)
+def test_where_it_is_not_each_caption_is_asked_for(captioner: VlmCaptioner, bad: Answer) -> None:
+    """For that image alone; the others keep their one answer, in their order."""
+    each = {kind: [Answer(f" {kind},\nsays  it", False)] for kind in Captions._fields}
+    script = {"together": [Answer(GOOD, True), bad, Answer(GOOD, True)]} | each
+    made, asked = scripted(captioner, script)
+    outcomes = made([(image(seed), None) for seed in range(3)])
+    assert asked == ["together 3", "informative 1", "geometric 1", "semantic 1"]
+    assert [outcome.about["calls"] for outcome in outcomes] == ["together", "separate", "together"]
+    written = Captions("informative, says it", "geometric, says it", "semantic, says it")
+    assert [outcome.captions for outcome in outcomes] == [THREE, written, THREE]
+
+
+def test_an_image_that_nothing_is_said_of_has_failed(captioner: VlmCaptioner) -> None:
+    each = {kind: [Answer("a b c", True)] for kind in Captions._fields}
+    each["geometric"] = [Answer("", True)]
+    made, _ = scripted(captioner, {"together": [Answer("", True)]} | each)
+    assert made([(image(0), None)]) == [Failed("nothing was answered for geometric")]
+
+
+def test_an_answer_is_finished_when_it_has_come_to_its_end(
+    captioner: VlmCaptioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when the tokens it may have are used up."""
+    view = vlm._view(image(0), None)
+    (cut_off,) = captioner.answers([view], captioner.prompts.semantic, 8)
+    assert not cut_off.finished
+    tokens = captioner.processor.tokenizer(cut_off.text).input_ids
+    monkeypatch.setattr(captioner.model.generation_config, "eos_token_id", tokens[3])
+    (stopped,) = captioner.answers([view], captioner.prompts.semantic, 8)
+    assert stopped.finished and len(stopped.text.split()) <= 4
+
+
+def test_the_folder_is_its_own_revision(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    first = VlmCaptioner.from_pretrained(folder).about["revision"]
+    assert first.startswith("blake2b:")
+    assert VlmCaptioner.from_pretrained(copy).about["revision"] == first
+    (copy / "README.md").write_text("another")
+    assert VlmCaptioner.from_pretrained(copy).about["revision"] != first
+
+
+def test_prompts_need_the_tokens_that_they_are_made_of(folder: Path) -> None:
+    with pytest.raises(VlmNotFound, match=r"\[caption\], \[s2_rgb_10\], which .*vlm\.prompts"):
+        VlmCaptioner.from_pretrained(folder, prompts="earthdial")
+
+
+def test_on_a_gpu_it_is_bfloat16_else_float32(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: self)
+    assert VlmCaptioner.from_pretrained(folder, device="cuda").model.dtype == torch.bfloat16
+    assert VlmCaptioner.from_pretrained(folder, device="cpu").model.dtype == torch.float32
 
 
 @pytest.mark.parametrize("path", ["no/such-model", "/no/such/folder"])

@@ -12,11 +12,17 @@ import pytest
 import torch
 import xarray as xr
 import yaml
+from earthdial_files import write_checkpoint
 from reach import as_checkout
 
 from satjepa import assemble
 from satjepa.captions import rules
-from satjepa.captions.table import caption_patches, lookup, read_table
+from satjepa.captions.earthdial import import_earthdial
+from satjepa.captions.outcomes import CaptionsFailed, Written
+from satjepa.captions.prompts import HERE, load_prompts
+from satjepa.captions.table import lookup, read_table
+from satjepa.captions.vlm import VlmNotFound
+from satjepa.captions.writing import caption_patches
 from satjepa.config import ConfigError, Params, load_params
 from satjepa.contracts import Captions
 from satjepa.data.splits import SplitPart
@@ -25,6 +31,7 @@ from satjepa.pipeline import caption, embed
 
 REPO = Path(__file__).resolve().parents[2]
 SIDE = 64
+PLAIN = load_prompts("plain").hash
 
 
 class Split:
@@ -62,8 +69,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def params_of(**captions: object) -> Params:
+def params_of(vlm: dict[str, object] | None = None, **captions: object) -> Params:
     dotted = {f"captions.{key}": value for key, value in captions.items()}
+    dotted |= {f"vlm.{key}": value for key, value in (vlm or {}).items()}
     return load_params(REPO / "params.yaml", **{"data.presets": ["strong"], **dotted})
 
 
@@ -80,7 +88,8 @@ def test_a_second_captioner_changes_nothing_for_the_first(
     before = files(home)
     batch = assemble.dataset(params, "train")[0]
     other = params_of(captioner="some/model")
-    wordy = lambda rgb, valid: Captions("a longer text", "than those", "of the rules")  # noqa: E731
+    texts = Captions("a longer text", "than those", "of the rules")
+    wordy = lambda pictures: [Written(texts, {"prompts": PLAIN}) for _ in pictures]  # noqa: E731
     monkeypatch.setattr(caption, "captioner_of", lambda params: wordy)
     assert caption.caption_all(other, progress=False) == 3
     embed.embed_all(other, progress=False)
@@ -132,6 +141,80 @@ def test_another_version_than_the_code_writes_is_refused(captioner: str) -> None
         caption.captioner_of(params_of(captioner=captioner, prompt_version=7))
 
 
+@pytest.fixture(scope="module")
+def earthdial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An imported folder; its weights are random, and so are its words."""
+    folder = tmp_path_factory.mktemp("earthdial")
+    write_checkpoint(folder / "theirs")
+    return import_earthdial(folder / "theirs", folder / "ours", progress=False)
+
+
+def test_an_imported_folder_is_a_captioner(
+    home: Path, earthdial: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """By its name alone in params.yaml; with batches of another size it says the same."""
+    params = params_of(captioner=str(earthdial))
+    assert caption.caption_all(params) == 3
+    shown = capsys.readouterr().out
+    assert f"{earthdial}: captions of 3 images, 0 from one answer" in shown
+    assert "3 from three answers" in shown
+    table = read_table(assemble.captions_file(params))
+    assert set(table.captioner) == {str(earthdial)}
+    assert set(table.prompts) == {load_prompts("earthdial").hash}
+    assert table.revision.str.startswith("blake2b:").all() and (table.calls == "separate").all()
+    assert table.library.str.match(r"transformers \d").all()
+    assert table.date.str.fullmatch(r"20\d\d-\d\d-\d\d").all()
+    assert caption.caption_all(params, progress=False) == 0
+    assemble.captions_file(params).unlink()
+    one_by_one = params_of({"batch": 1}, captioner=str(earthdial))
+    assert caption.caption_all(one_by_one, progress=False) == 3
+    again = read_table(assemble.captions_file(params))
+    assert again.drop(columns="date").equals(table.drop(columns="date"))
+    plain = params_of({"prompts": "plain"}, captioner=str(earthdial))
+    assert caption.caption_all(plain, progress=False) == 3  # of other prompts, so made again
+    assert set(read_table(assemble.captions_file(plain)).prompts) == {PLAIN}
+
+
+def test_prompts_of_ones_own_are_asked_for_by_file(home: Path, earthdial: Path) -> None:
+    """Relative to the repository's root; another version of them is another table."""
+    text = (HERE / "earthdial.yaml").read_text().replace("version: 1", "version: 2")
+    (home / "mine.yaml").write_text(text.replace("north up", "south up"))
+    settings = {"captioner": str(earthdial), "vlm": {"prompts": "mine.yaml"}}
+    with pytest.raises(ConfigError, match=r"prompt_version: found 1; accepted: 2.*mine\.yaml"):
+        caption.caption_all(params_of(**settings), progress=False)
+    params = params_of(**settings, prompt_version=2)
+    assert caption.caption_all(params, progress=False) == 3
+    assert set(read_table(assemble.captions_file(params)).prompts) != {PLAIN}
+    assert assemble.captions_file(params).parent.name == "2"
+
+
+def test_images_that_a_model_fails_on_are_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(pictures: list) -> list:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(caption, "captioner_of", lambda params: failing)
+    with pytest.raises(
+        CaptionsFailed, match=r"captions: 3, .*Alpha/\d+/0/0: RuntimeError: out of mem"
+    ):
+        caption.caption_all(params_of(captioner="some/model"), progress=False)
+
+
+def test_a_model_that_cannot_be_loaded_is_no_failing_image(home: Path) -> None:
+    with pytest.raises(VlmNotFound, match="no vision-language model in /no/such"):
+        caption.caption_all(params_of(captioner="/no/such"), progress=False)
+
+
+def test_a_revision_is_a_commit_of_a_hub_repository(home: Path, earthdial: Path) -> None:
+    with pytest.raises(ConfigError, match=r"vlm\.revision: found .*main.*accepted: the 40"):
+        params_of({"revision": "main"}, captioner="some/model")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    params = params_of({"revision": commit}, captioner=str(earthdial))
+    with pytest.raises(ConfigError, match=r"vlm\.revision: .*accepted: null: .* is a folder"):
+        caption.caption_all(params, progress=False)
+
+
 def test_the_version_of_the_rules_is_the_one_of_their_sentences() -> None:
     """Changed rules must be a new version: the captions of the old one are kept in the tables."""
     y, x = np.mgrid[0:64, 0:64] / 64
@@ -167,7 +250,8 @@ SENTENCES = {
 CAPTIONER = """
 import os, sys
 import numpy as np, yaml
-from satjepa.captions.table import caption_patches, folder_of
+from satjepa.captions.table import folder_of
+from satjepa.captions.writing import caption_patches
 from satjepa.contracts import Captions, PatchKey
 
 settings = yaml.safe_load(open("params.yaml"))["captions"]

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from satjepa.captions import writing
+from satjepa.captions.outcomes import CaptionsFailed, Failed, Written
 from satjepa.captions.store import TextStore
-from satjepa.captions.table import caption_patches, lookup
+from satjepa.captions.table import lookup
+from satjepa.captions.writing import caption_patches
 from satjepa.contracts import Captions, PatchKey
 from satjepa.data.share import Share, interleave
 from satjepa.evaluation.evaluate import evaluate_all
@@ -60,6 +63,21 @@ def by_number(rgb: np.ndarray, valid: None) -> Captions:
     return Captions(*("abc"[k] * (3 * n + k + 1) for k in range(3)))
 
 
+def by_batch(pictures: list[tuple]) -> list[Written]:
+    """Captions that say what they were batched with, as a model's in bfloat16 may."""
+    numbers = " ".join(str(int(rgb[0, 0, 0])) for rgb, _ in pictures)
+    return [Written(Captions(f"{numbers}", "g", "s"), {"prompts": "p"}) for _ in pictures]
+
+
+def by_batch_but_one(pictures: list[tuple]) -> list[Written | Failed]:
+    """One image fails, whoever has it."""
+    made = by_batch(pictures)
+    failed = Failed("RuntimeError: image 4")
+    return [
+        failed if rgb[0, 0, 0] == 4 else one for one, (rgb, _) in zip(made, pictures, strict=True)
+    ]
+
+
 def batch_of(x: int) -> dict:
     generator = torch.Generator().manual_seed(100 + x)
     rgb = torch.rand(2, 2, 3, 16, 16, generator=generator)
@@ -80,6 +98,12 @@ def work(folder: Path) -> None:
     table = folder / "captions.parquet"
     added = caption_patches(images(), by_number, table, "n", 1, progress=False, share=share)
     assert added == len(KEYS)
+    model = folder / "model" / "captions.parquet"
+    more = {"batch": 2, "made_by": {"prompts": "p"}, "progress": False, "share": share}
+    assert caption_patches(images(), by_batch, model, "m", 1, **more) == len(KEYS)
+    broken = folder / "broken" / "captions.parquet"
+    with pytest.raises(CaptionsFailed, match=r"captions: 1, .*: image 4\)\. The 8 captions"):
+        caption_patches(images(), by_batch_but_one, broken, "m", 1, **more)
     texts = {text for three in lookup(table, "n", 1).values() for text in three}
     texts = TextStore.write(
         folder / "text", texts, Encoders(), 99, progress=False, share=share
@@ -111,7 +135,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     work(tmp_path / "one")
     one = files(tmp_path / "one")
-    assert len(one) == 1 + 7 + 2  # table, 28 texts in files of 4, scores
+    assert len(one) == 3 + 7 + 2  # tables, 28 texts in files of 4, scores
     (tmp_path / "two").mkdir()
     (tmp_path / "worker.py").write_text(WORKER.format(tests=str(Path(__file__).parent)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -128,13 +152,29 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
         assert two[name] == content, name
 
 
-def test_what_killed_processes_wrote_is_put_together(tmp_path: Path) -> None:
-    """Two processes that wrote parts and were killed, then one that goes on alone."""
+class Alone(Share):
+    """One of several processes, which waits for none."""
+
+    def wait(self) -> None:
+        pass
+
+    def gather(self, mine: list) -> list:
+        return mine
+
+
+def test_what_killed_processes_wrote_is_put_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes that were killed before their journals were put together, then one that goes on
+    alone.
+    """
     table = tmp_path / "captions.parquet"
+    monkeypatch.setattr(writing, "_put_together", lambda path: None)
     for rank in (0, 1):
-        rows = list(Share(rank, 2).of(images()))[:3]
-        part = tmp_path / f"captions.{rank}.parquet"
-        caption_patches(rows, by_number, part, "n", 1, progress=False)
+        share = Alone(rank, 2)
+        caption_patches(images()[:6], by_number, table, "n", 1, progress=False, share=share)
+    monkeypatch.undo()
+    assert not table.exists()
     fresh = []
 
     def spy(rgb: np.ndarray, valid: None) -> Captions:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from satjepa.captions.rules import caption
-from satjepa.captions.table import caption_patches
+from satjepa.captions.writing import caption_patches
 from satjepa.contracts import Captions, PatchKey
 from satjepa.data.grid import Turn
 from satjepa.data.stack import ForecastError
