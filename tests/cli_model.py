@@ -42,6 +42,9 @@ class Encoders:
         mask = torch.ones(len(texts), length, dtype=torch.bool)
         return torch.zeros(len(texts), length, 4), mask, torch.zeros(len(texts), 6)
 
+    def lengths(self, texts: list[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
 
 def run(*words: object) -> Result:
     return CliRunner().invoke(cli.app, [str(word) for word in words])

@@ -28,7 +28,7 @@ from satjepa.captions.earthdial_weights import (
     weight_files,
     write_weights,
 )
-from satjepa.paths import readable
+from satjepa.paths import readable, write_text
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, InternVLConfig, InternVLProcessor
@@ -92,7 +92,7 @@ def _save_settings(
     config.save_pretrained(folder)
     generation.save_pretrained(folder)
     processor.save_pretrained(folder)
-    (folder / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n")
+    write_text(folder / ORIGIN, json.dumps(origin, indent=1) + "\n")
     readable(folder)
 
 

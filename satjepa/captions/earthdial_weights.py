@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from satjepa.captions.earthdial_config import CheckpointRefused, read_json
-from satjepa.paths import replaced
+from satjepa.paths import replaced, write_text
 
 if TYPE_CHECKING:
     from transformers import InternVLConfig
@@ -202,7 +202,7 @@ def write_weights(files: list[Path], folder: Path, total: int, progress: bool = 
         written += tensor.nbytes
     _write_shard(folder, shard, places)
     index = {"metadata": {"total_size": written}, "weight_map": dict(sorted(places.items()))}
-    (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+    write_text(folder / INDEX, json.dumps(index, indent=1) + "\n")
 
 
 def _write_shard(folder: Path, shard: dict[str, Tensor], places: dict[str, str]) -> None:

@@ -141,10 +141,8 @@ class VlmCaptioner:
             return []
         asked = self.prompts
         columns = [self.answers(views, question, asked.tokens_each) for question in asked.separate]
-        return [
-            Captions(*(tidy(answer.text) for answer in three))
-            for three in zip(*columns, strict=True)
-        ]
+        texts = [_tidy_texts(column) for column in columns]
+        return [Captions(*three) for three in zip(*texts, strict=True)]
 
     def _outcome(self, captions: Captions, calls: str) -> Outcome:
         empty = [kind for kind, text in captions._asdict().items() if not text]
@@ -178,6 +176,10 @@ class VlmCaptioner:
         """
         message = {"role": "user", "content": _content(self.prompts.frame, question)}
         return self.processor.apply_chat_template([message], add_generation_prompt=True)
+
+
+def _tidy_texts(answers: Sequence[Answer]) -> list[str]:
+    return [tidy(answer.text) for answer in answers]
 
 
 def default_prompts(path: str | Path) -> str:

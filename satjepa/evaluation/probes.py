@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from satjepa.assemble import sample_batch
+from satjepa.contracts import CAPTION_KINDS, SEMANTIC
 from satjepa.evaluation.score import samplers
 
 if TYPE_CHECKING:
@@ -22,29 +23,52 @@ def _roll(value: Any) -> Any:
 
 
 def listen(model: JointModel, params: Params, count: int = 64, samples: int = 4) -> pd.DataFrame:
-    """What a trained model loses when it is told of another place: tokens, captions or both of the
-    next patch in the batch.
+    """What a trained model loses when it is told of another place (the next patch in the batch),
+    and gains by the true semantic caption of t+1.
 
-    One row a case: PSNR (dB, mean over patches) of the mean of `samples` forecasts, and its
-    difference to the true conditions.
+    One row a case: PSNR (dB, mean over patches) and CRPS of `samples` forecasts, "changed" the PSNR
+    of pixels that have changed (`eval.change_threshold`), and the differences of PSNR to the first.
     """
-    from satjepa.metrics.pixels import psnr
-
     batch = sample_batch(params, count)
-    rows = {}
+    rolled = {name: _roll(batch[name]) for name in ("rgb_t", "history", "history_valid")}
     cases = {
-        "true tokens, true captions": (),
-        "tokens of another place": ("rgb_t", "history", "history_valid"),
-        "captions of another place": ("text_t",),
-        "both of another place": ("rgb_t", "history", "history_valid", "text_t"),
+        "as it is": {},
+        "true caption of t+1": _led(batch["text_tp1"]),
+        "caption of t, copied": _led(batch["text_t"]),
+        "caption of another place's t+1": _led(_roll(batch["text_tp1"])),
+        "captions of another place": {"text_t": _roll(batch["text_t"])},
+        "tokens of another place": rolled,
+        "both of another place": rolled | {"text_t": _roll(batch["text_t"])},
     }
-    for case, names in cases.items():
-        told = batch | {name: _roll(batch[name]) for name in names}
-        rows[case] = (
-            psnr(model.forecast(told, samples, params.seed).mean(0), batch["rgb_tp1"]).mean().item()
-        )
-    frame = pd.DataFrame({"psnr": rows})
-    return frame.assign(difference=frame["psnr"] - frame["psnr"].iloc[0])
+    rows = {}
+    for case, changes in cases.items():
+        members = model.forecast(batch | changes, samples, params.seed)  # (S,B,3,H,W)
+        rows[case] = _heard(members, batch, params.eval.change_threshold)
+    frame = pd.DataFrame(rows).T
+    return frame.assign(difference=frame["psnr"] - frame["psnr"].iloc[0],
+                        changed_difference=frame["changed"] - frame["changed"].iloc[0])  # fmt: skip
+
+
+def _led(text: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """What leads a forecast by the semantic captions of a text (B,3,...)."""
+    given = torch.zeros(len(text["mask"]), len(CAPTION_KINDS), dtype=torch.bool)
+    given[:, SEMANTIC] = True
+    return {"text_given": text, "is_given": given}
+
+
+def _heard(members: torch.Tensor, batch: dict[str, Any], threshold: float) -> dict[str, float]:
+    """Scores of forecasts (S,B,3,H,W) of a batch; "changed" pools the pixels of all patches."""
+    from satjepa.metrics.pixels import changed, crps, mse, pool, psnr, psnr_of
+
+    truth = batch["rgb_tp1"]
+    valid = batch["valid_t"] & batch["valid_tp1"]
+    mean = members.mean(0)
+    moved = changed(batch["rgb_t"], truth, valid, threshold)  # (B,1,H,W)
+    return {
+        "psnr": psnr(mean, truth, valid).mean().item(),
+        "changed": psnr_of(pool(mse(mean, truth, moved), moved.flatten(1).sum(1))).item(),
+        "crps": crps(members, truth, valid).mean().item(),
+    }
 
 
 def zero_rgb(model: JointModel, params: Params, count: int = 8) -> pd.DataFrame:

@@ -259,7 +259,7 @@ def load(
     joint = from_checkpoint(found, device or the_device(), sample=sample)
     encoders = joint.params.model.use_captions and load_text_encoders(joint.params, joint.device)
     embed = embedder(joint, encoders) if encoders else None
-    tokens = getattr(encoders, "lengths", None)  # of a stand-in there may be none
+    tokens = encoders.lengths if encoders else None
     return Model(found.folder, found.state["sha256"][checkpoints.MODEL][:12], joint, embed, tokens)
 
 

@@ -8,7 +8,7 @@ import torch
 from reach import REPO, as_checkout
 
 from satjepa.captions.store import TextStore
-from satjepa.captions.table import caption_patches
+from satjepa.captions.writing import caption_patches
 from satjepa.config import Params, load_params
 from satjepa.contracts import Captions, PatchKey
 from satjepa.evaluation import captions
