@@ -46,7 +46,7 @@ def alone_with(table: Path) -> Iterator[None]:
 def append(journal: Path, rows: list[dict]) -> None:
     """Add the rows of one batch."""
     line = json.dumps(rows, ensure_ascii=False) + "\n"
-    with alone_with(journal), open(journal, "ab", buffering=0) as file:
+    with alone_with(journal), open(journal, "ab") as file:
         file.write(line.encode())
 
 

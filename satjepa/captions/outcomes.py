@@ -49,15 +49,16 @@ class CaptionsFailed(RuntimeError):
 
 
 def attempt(captioner: BatchCaptioner, pictures: Sequence[Picture]) -> list[Outcome]:
-    """The outcome of each picture: of all at once or, where that raises, of one at a time, each
-    tried twice.
+    """The outcome of each picture: of all at once; those that fail, alone or with all the others,
+    of one at a time, each tried twice.
     """
     outcomes = _try(captioner, pictures)
-    if len(pictures) > 1 and isinstance(outcomes, Failed):
-        return [_alone(captioner, picture) for picture in pictures]
     if isinstance(outcomes, Failed):
-        return [_alone(captioner, pictures[0])]
-    return outcomes
+        outcomes = [outcomes] * len(pictures)
+    return [
+        _alone(captioner, picture) if isinstance(outcome, Failed) else outcome
+        for picture, outcome in zip(pictures, outcomes, strict=True)
+    ]
 
 
 def _alone(captioner: BatchCaptioner, picture: Picture) -> Outcome:

@@ -12,7 +12,8 @@ from satjepa.contracts import CAPTION_KINDS, Captions
 
 # A heading at the beginning of a line or after a sentence, bold or numbered as models write it
 HEADING = re.compile(
-    rf"(?:^|(?<=[\n.;!?]))[\s*#\d.)(_-]*\b({'|'.join(CAPTION_KINDS)})\b[\s*_]*[:–—-][\s*_]*",
+    rf"(?:^|(?<=[\n;!?])|(?<=\.)(?!\d))[\s*#)(_-]*(?:\d+[.)]\s*)?[\s*#_-]*"
+    rf"\b({'|'.join(CAPTION_KINDS)})\b[\s*_]*[:–—-][\s*_]*",
     re.IGNORECASE,
 )
 DISTINCT = 0.4  # share of a section's words that must be different ones: less is a loop

@@ -18,6 +18,7 @@ from satjepa.paths import replaced
 if TYPE_CHECKING:
     import pandas as pd
 
+RULES = "rules"  # the captioner that measures instead of writing
 # Of what a model wrote; empty in what was measured by rule, and not in its file
 PROVENANCE = (
     "revision",  # commit of a hub repository, hash of a folder

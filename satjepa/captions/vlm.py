@@ -96,12 +96,14 @@ class VlmCaptioner:
         asked = load_prompts(prompts or default_prompts(path))
         where = {"revision": revision, "local_files_only": local_files_only}
         try:
-            _require_native(path, where)
+            require_native(path, where)
             processor = _processor(path, where)
             # `dtype` here, not `.to(dtype)`, which would round the frequencies of RoPE, too
             model = AutoModelForImageTextToText.from_pretrained(
                 path, dtype=dtype, trust_remote_code=False, **where
             )
+        except VlmNotFound:
+            raise
         except (OSError, ValueError) as error:
             raise VlmNotFound(_advice(path, str(error))) from error
         about = {
@@ -156,7 +158,11 @@ class VlmCaptioner:
         """What is answered to a question about each image, in at most so many tokens."""
         texts = [self.request(question)] * len(views)
         inputs = self.processor(
-            text=texts, images=[[view] for view in views], padding=True, return_tensors="pt"
+            text=texts,
+            images=[[view] for view in views],
+            padding=True,
+            return_tensors="pt",
+            add_special_tokens=not self._begins(texts[0]),
         )
         inputs = inputs.to(self.model.device, self.model.dtype)  # casts the pixels, leaves the ids
         new = self.model.generate(
@@ -169,6 +175,13 @@ class VlmCaptioner:
             Answer(text.strip(), not ends.isdisjoint(ids))
             for text, ids in zip(decoded, new.tolist(), strict=True)
         ]
+
+    def _begins(self, text: str) -> bool:
+        """Whether a conversation holds the token of a beginning already, as some templates have
+        it: a second one would be another question.
+        """
+        first = getattr(self.processor.tokenizer, "bos_token", None)
+        return bool(first) and text.startswith(first)
 
     def request(self, question: str) -> str:
         """A question in its frame and in the conversation that the model was trained with, up to
@@ -215,30 +228,37 @@ def _processor(path: str | Path, where: Mapping[str, object]) -> object:
     return processor
 
 
-def _require_native(path: str | Path, where: Mapping[str, object]) -> None:
-    """ValueError, with what to do, for EarthDial's checkpoint as it is published."""
+def require_native(path: str | Path, where: Mapping[str, object]) -> None:
+    """VlmNotFound, with what to do, for EarthDial's checkpoint as it is published."""
     from transformers import PreTrainedConfig
 
     raw, _ = PreTrainedConfig.get_config_dict(path, **where)
     if raw.get("model_type") == MODEL_TYPE:
-        raise ValueError(
-            "it has EarthDial's layout, and code that a repository brings is not run: `satjepa "
-            f"captions import {path!s} FOLDER` makes a folder for captions.captioner"
+        raise VlmNotFound(
+            f"{path!s} has EarthDial's own layout, which transformers does not know, and code that "
+            f"a repository brings is not run: `satjepa captions import {path!s} FOLDER` makes a "
+            "folder for captions.captioner"
         )
 
 
 def _advice(path: str | Path, error: str) -> str:
+    cure = f"download it once (`hf download {path!s}`), "
     return (
-        f"no vision-language model in {path!s}: download it once (`hf download {path!s}`), "
+        f"no vision-language model in {path!s}: {'' if Path(path).is_dir() else cure}"
         "give a local folder, or set captions.captioner to rules, which needs no weights. "
         f"({error.strip().splitlines()[0] if error.strip() else 'no reason given'})"
     )
 
 
 def _revision(path: str | Path, model: torch.nn.Module) -> str:
-    """The commit of a hub repository; of a folder the hash of all that lies in it."""
+    """The commit of a hub repository, or the hash of a folder."""
     if not Path(path).is_dir():
         return getattr(model.config, "_commit_hash", None) or ""
+    return folder_revision(path)
+
+
+def folder_revision(path: str | Path) -> str:
+    """The hash of the files that lie in a folder, not of those in folders below it."""
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(entry for entry in Path(path).iterdir() if entry.is_file()):
         with open(file, "rb") as content:

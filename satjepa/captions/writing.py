@@ -3,9 +3,9 @@
 Each batch goes into a journal beside the table (`journal`), and that into the table, which is
 written anew beside the old one and then over it: a kill costs at most one batch, and never the
 file. Running it again adds only what is missing, and replaces what was said of an image whose
-pixels have changed since, or by a model or prompts that were others. Rows are sorted, and batches
-are the same whatever is done already: the bytes do not depend on interruptions, nor on how many
-processes wrote them.
+pixels have changed since, or by a model or prompts that were others. Rows are sorted, and a new
+table's batches are the same for any number of processes and interruptions; so are its bytes, but
+for the day that a model's rows name.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ def import_(
 ) -> None:
     """EarthDial's checkpoint to a folder that transformers loads without remote code."""
     from satjepa.captions.earthdial import import_earthdial
+    from satjepa.paths import root
 
     made = import_earthdial(source, folder, revision)
-    typer.echo(f"wrote {made}; in params.yaml, captions.captioner: {made} captions with it")
+    named = made.relative_to(root()) if made.is_relative_to(root()) else made
+    typer.echo(f"wrote {made}. To caption with it, set captions.captioner: {named} in params.yaml")

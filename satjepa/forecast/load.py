@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from satjepa.assemble import local
+from satjepa.captions.table import RULES
 from satjepa.contracts import CAPTION_KINDS
 from satjepa.data.georeference import as_stored
 from satjepa.data.stack import ForecastError
@@ -174,6 +175,11 @@ class Model:
     ) -> Made:
         """The same of images that were looked at; `members` keeps what it is made to keep."""
         self.check_captions(captions or {})
+        captioner = self.joint.params.captions.captioner
+        if self.embed is not None and captioner != RULES:
+            log(
+                f"captions of the last year are written by rule; in training {captioner} wrote them"
+            )
         data = self.joint.params.data
         return forecast_images(
             request, self.joint,
@@ -197,6 +203,8 @@ class Model:
                 "them, or as the published code does"
             )
         for kind, text in captions.items():
+            if not text.strip():
+                raise ForecastError(f"the {kind} caption is empty: say something, or leave it out")
             (count,) = self.tokens([text])
             if count > (most := lengths[CAPTION_KINDS.index(kind)]):
                 raise ForecastError(

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from satjepa.contracts import CAPTION_KINDS, SEMANTIC
 from satjepa.models.caption_forecaster import Caption
+from satjepa.models.caption_tensors import fitted
 from satjepa.models.drops import Drops
 from satjepa.models.layers import Attention, mlp, zero_linear
-from satjepa.models.words import fitted
 
 STREAMS = len(CAPTION_KINDS)
 
@@ -148,7 +148,7 @@ class Adapter(nn.Module):
         (B,3,L), "pooled" (B,3,P), the semantic one of t+1. history: tokens (B,Y,N,D) and validity
         (B,Y). coarse: (B,3,S,S) in [-1, 1].
         """
-        kept = ~(drops.tokens[:, None] | self.hidden(drops.quarters))[..., None]  # (B,N,1)
+        kept = ~(drops.tokens[:, None] | self.in_quarters(drops.quarters))[..., None]  # (B,N,1)
         hidden, mask, pooled = self.spoken(captions, drops.text)  # (B,3,L,joint), (B,3,L), (B,3,P)
         own = torch.where(kept, self.token_in(tokens), self.null_token)  # (B,N,dim)
         h = own + self.place(self.positions)
@@ -169,7 +169,7 @@ class Adapter(nn.Module):
         others = [pooled[:, kind] for kind in range(STREAMS) if kind != SEMANTIC]  # 2 x (B,P)
         return context, pooled[:, SEMANTIC] + self.pool(torch.cat([h.mean(1), *others], -1))
 
-    def hidden(self, quarters: Tensor) -> Tensor:
+    def in_quarters(self, quarters: Tensor) -> Tensor:
         """Quarters (B,4) that are hidden -> locations (B,N) that are, row-major."""
         side = isqrt(len(self.positions))
         south = (

@@ -20,6 +20,7 @@ from satjepa.contracts import SEMANTIC
 from satjepa.models.adapter import STREAMS, Adapter, TemporalAttention
 from satjepa.models.backbone import Backbone
 from satjepa.models.caption_forecaster import Caption, CaptionForecaster
+from satjepa.models.caption_tensors import fitted, substituted
 from satjepa.models.checks import check_model
 from satjepa.models.drops import Drops
 from satjepa.models.flow import euler, guided, guided_at_once, noisy, sigmas, velocity_target
@@ -34,7 +35,6 @@ from satjepa.models.jepa import (
 from satjepa.models.joint import Batch, Conditions, JointModel
 from satjepa.models.layers import layer_norm0
 from satjepa.models.losses import Loss, caption_loss, flow_loss, ijepa_loss, joint_loss
-from satjepa.models.words import fitted, replaced
 
 # tokens of a place in earlier years (B,Y,N,D), most recent first, and which exist (B,Y)
 Years = tuple[Tensor, Tensor]
@@ -185,7 +185,7 @@ class SatJepa(JointModel):
             return captions
         where = torch.zeros(len(chosen), STREAMS, dtype=torch.bool, device=chosen.device)
         where[:, SEMANTIC] = chosen
-        return replaced(captions, batch["text_tp1"], where, self.lengths)
+        return substituted(captions, batch["text_tp1"], where, self.lengths)
 
     def adapt(
         self,
@@ -266,7 +266,7 @@ class SatJepa(JointModel):
         tokens, projected = self.predict(batch["rgb_t"], years)
         captions = self.foresee(batch, tokens)
         if "text_given" in batch and self.params.model.use_captions:
-            captions = replaced(captions, batch["text_given"], batch["is_given"], self.lengths)
+            captions = substituted(captions, batch["text_given"], batch["is_given"], self.lengths)
         seen = self.adapt(batch, tokens, projected, captions, Drops.all(tokens, False), years)
         null = self.adapt(batch, tokens, projected, captions, Drops.all(tokens, True), years)
         return Conditions(*seen, *null)

@@ -17,7 +17,7 @@ import numpy as np
 from satjepa.assemble import captions_file, dataset, local, the_device
 from satjepa.captions import rules
 from satjepa.captions.outcomes import BatchCaptioner, Outcome, Picture, attempt
-from satjepa.captions.table import rows_of
+from satjepa.captions.table import RULES, rows_of
 from satjepa.captions.writing import Captioner, caption_patches
 from satjepa.config import ConfigError, Params, load_params
 from satjepa.contracts import PatchKey
@@ -26,8 +26,6 @@ from satjepa.data.share import Share
 
 if TYPE_CHECKING:
     from satjepa.captions.prompts import Prompts
-
-RULES = "rules"
 
 
 def all_images(params: Params) -> Iterator[tuple[PairDataset, list[PatchKey]]]:
@@ -132,8 +130,11 @@ def caption_all(params: Params, progress: bool = True) -> int:
 
 def _made_by(params: Params) -> Mapping[str, str]:
     """What rows must say, not to be made again."""
+    from satjepa.captions.vlm import folder_revision
+
     asked = {"prompts": prompts_of(params).hash}
-    revision = params.vlm.revision
+    folder = Path(local(params.captions.captioner))
+    revision = folder_revision(folder) if folder.is_dir() else params.vlm.revision
     return asked if revision is None else asked | {"revision": revision}
 
 

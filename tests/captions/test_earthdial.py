@@ -192,7 +192,7 @@ def test_a_checkpoint_that_was_not_imported_is_no_captioner(
     earthdial_home: Path, native: torch.nn.Module
 ) -> None:
     with pytest.raises(
-        VlmNotFound, match=r"no vision-language model in.*captions import .*theirs FOLDER"
+        VlmNotFound, match=r"theirs has EarthDial's own layout.*captions import .*theirs FOLDER"
     ):
         VlmCaptioner.from_pretrained(earthdial_home / "theirs")
 

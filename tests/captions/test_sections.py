@@ -24,6 +24,15 @@ def test_sections_are_cut_as_models_write_them(form: str) -> None:
     assert cut(form.format(*THREE)) == THREE
 
 
+@pytest.mark.parametrize("form", WRITTEN)
+def test_numbers_at_the_end_of_a_section_stay_whole(form: str) -> None:
+    three = Captions("Brightness 0.42", "One road of 3.5", "Built 60.5 to 70.2")
+    ended = Captions(*(f"{text}." for text in three))
+    assert cut(form.format(*ended)) == ended
+    if "\nGEO" in form or "\n\n**Geo" in form:
+        assert cut(form.format(*three)) == three
+
+
 def test_sections_come_in_any_order() -> None:
     informative, geometric, semantic = THREE
     answer = f"SEMANTIC: {semantic}\nINFORMATIVE: {informative}\nGEOMETRIC: {geometric}"

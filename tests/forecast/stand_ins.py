@@ -24,6 +24,7 @@ class Joint:
     steps = JointModel.steps
     sampler = JointModel.sampler
     params = SimpleNamespace(
+        captions=SimpleNamespace(captioner="rules"),
         data=SimpleNamespace(patch=PATCH, history=1, white=None),
         model=SimpleNamespace(variant="satjepa"),
         sample=SimpleNamespace(steps=6, samples=8),

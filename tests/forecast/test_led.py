@@ -68,9 +68,22 @@ def test_captions_that_cannot_lead_are_refused(model: Model, tmp_path: Path) -> 
         ForecastError, match=r"semantic caption has 513 tokens, and the model reads 4\d"
     ):
         model.forecast(image, samples=1, captions={"semantic": 20 * WATER})
+    with pytest.raises(ForecastError, match="geometric caption is empty: say something"):
+        model.forecast(image, samples=1, captions={"geometric": " "})
     silent = Model(model.folder, model.name, Joint(), None)
     with pytest.raises(ForecastError, match="cannot be led by captions"):
         silent.forecast(image, samples=1, captions={"semantic": WATER})
+
+
+@pytest.mark.parametrize(("captioner", "lines"), [("rules", 0), ("imported/earthdial", 1)])
+def test_a_forecast_says_that_its_captions_are_not_those_of_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, captioner: str, lines: int
+) -> None:
+    monkeypatch.setattr(Joint.params.captions, "captioner", captioner)
+    image = write(tmp_path / "a_2021.tif", pixels(1))
+    log = []
+    Model(tmp_path, "0123456789ab", Joint(), embed).forecast(image, samples=1, log=log.append)
+    assert len([line for line in log if f"in training {captioner} wrote them" in line]) == lines
 
 
 def test_the_command_takes_a_caption_of_each_kind(

@@ -6,9 +6,9 @@ import pytest
 import torch
 from model_fixtures import LENGTH, make_batch, params, with_lora
 
+from satjepa.models.caption_tensors import fitted
 from satjepa.models.drops import Drops
 from satjepa.models.satjepa import SatJepa
-from satjepa.models.words import fitted
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

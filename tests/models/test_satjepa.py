@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from satjepa.contracts import SEMANTIC
+from satjepa.models.caption_tensors import fitted
 from satjepa.models.drops import Chances, Drops, sample_drops
-from satjepa.models.words import fitted
 
 TRAINED_PARTS = {"encoder", "past", "predictor", "projection", "readout", "forecaster", "adapter"}
 

@@ -140,6 +140,8 @@ def test_a_changed_arm_runs_that_arm_again_and_the_figures(scratch: Scratch):
     [
         ("train.steps", 5, TRAIN | {"figures"}),
         ("loss.caption", 0.25, TRAIN),
+        ("train.true_captions", 0.25, TRAIN),
+        ("vlm.batch", 4, {"captions"}),
         # it names the folder of captions and embeddings, which all that follows reads
         ("captions.prompt_version", 2, ALL - DEMO - {"data"}),
         ("captions.max_length", 40, {"embeddings"} | TRAIN | TRAIN_BASELINES),

@@ -22,14 +22,17 @@ def fitted(caption: Caption, length: int) -> Caption:
     return caption | {"hidden": hidden, "mask": mask}
 
 
-def replaced(captions: Caption, others: Caption, where: Tensor, lengths: Sequence[int]) -> Caption:
+def substituted(
+    captions: Caption, others: Caption, where: Tensor, lengths: Sequence[int]
+) -> Caption:
     """The captions (B,3,...) with `others` (B,3,...) where (B,3) says so; `lengths` words of each
     kind are read.
     """
     longest = max(lengths)
     others = fitted(others, longest)
-    limits = torch.tensor(lengths, device=where.device)[:, None]  # (3,1)
-    read = torch.arange(longest, device=where.device) < limits  # (3,L)
+    # without a tensor made of Python's numbers: a CUDA graph captures no copy from the host
+    places = torch.arange(longest, device=where.device)  # (L,)
+    read = torch.stack([places < length for length in lengths])  # (3,L)
     others = others | {"mask": others["mask"] & read}
     return {
         name: torch.where(where.view(*where.shape, *[1] * (own.ndim - 2)), others[name], own)
