@@ -3,6 +3,7 @@ it runs.
 """
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,6 +116,30 @@ def test_three_answers_that_depend_on_the_image_and_repeat(captioner: VlmCaption
     for text in first:
         assert 1 <= len(text.split()) <= 8
         assert "<" not in text and text == " ".join(text.split())
+
+
+def test_a_beginning_that_the_template_writes_is_not_added_again(
+    captioner: VlmCaptioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(captioner, "processor", Recorder(captioner.processor, asked))
+    for text in ("<s> Q", "Q <s>"):
+        monkeypatch.setattr(captioner, "request", lambda question, text=text: text)
+        with pytest.raises(StopIteration):
+            captioner.answers([object()], "Q", 1)
+    assert asked == [False, True]
+
+
+class Recorder:
+    """A processor whose beginning is "<s>"; notes whether special tokens are asked for."""
+
+    def __init__(self, processor: object, asked: list[bool]) -> None:
+        self.tokenizer = SimpleNamespace(bos_token="<s>")
+        self.asked = asked
+
+    def __call__(self, **settings: object) -> object:
+        self.asked.append(settings["add_special_tokens"])
+        raise StopIteration
 
 
 def test_a_batch_does_what_one_at_a_time_does(captioner: VlmCaptioner) -> None:

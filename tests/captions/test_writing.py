@@ -162,6 +162,22 @@ def test_a_picture_is_tried_as_often_as_it_says() -> None:
     assert len(model.batches) == 1 + outcomes.TRIES
 
 
+def test_an_image_that_is_answered_with_nothing_is_tried_alone() -> None:
+    """The others of its batch are not asked again."""
+    sizes = []
+
+    def silent_at_first(pictures: list[Picture]) -> list[Outcome]:
+        sizes.append(len(pictures))
+        written = Model()(pictures)
+        first = len(sizes) == 1
+        return [written[0], Failed("nothing was answered"), written[2]] if first else written
+
+    three = [(np.full((3, 2, 2), float(value)), None) for value in range(3)]
+    outcomes_of_three = attempt(silent_at_first, three)
+    assert all(isinstance(outcome, Written) for outcome in outcomes_of_three)
+    assert sizes == [3, 1]
+
+
 def test_time_left_is_that_of_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in the table already is passed over without a step of the bar."""
     bars = []
