@@ -13,7 +13,8 @@ def test_a_checkpoint_is_imported_once(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "theirs")
     done = run("captions", "import", tmp_path / "theirs", tmp_path / "ours")
     assert done.exit_code == 0, done.output
-    assert f"wrote {tmp_path}/ours; in params.yaml, captions.captioner:" in done.stdout
+    assert f"wrote {tmp_path}/ours. To caption" in done.stdout
+    assert f"set captions.captioner: {tmp_path}/ours in params.yaml" in done.stdout
     assert origin_of(tmp_path / "ours")["prompts"] == "earthdial"
     again = run("captions", "import", tmp_path / "theirs", tmp_path / "ours")
     assert (again.exit_code, again.stdout) == (2, "")

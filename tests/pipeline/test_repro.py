@@ -43,11 +43,14 @@ def project(tmp_path: Path) -> Path:
 
 
 def start(project: Path, *arguments: str) -> subprocess.Popen:
+    """Hears Ctrl-C even where the tests run in the background of a shell, which lets its jobs
+    ignore it.
+    """
     env = os.environ | {"PYTHONPATH": str(REPO), "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-m", "satjepa.pipeline.repro", *arguments]
     return subprocess.Popen(
         command, cwd=project, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
