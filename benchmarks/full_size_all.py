@@ -291,7 +291,7 @@ def count_flops(bench: Bench, table: Table, name: str) -> None:
 
 
 def gradients_agree(bench: Bench, table: Table, size: int, compiled: bool) -> None:
-    """Row: losses and gradients of a captured step against those of one launched kernel by kernel,
+    """Row: loss and gradients of a captured step against those of one launched kernel by kernel,
     both under autocast.
     """
     model = bench.model("ours")
@@ -303,20 +303,21 @@ def gradients_agree(bench: Bench, table: Table, size: int, compiled: bool) -> No
     norm = torch.stack(torch._foreach_norm(expected)).norm()
     torch._foreach_sub_(gradients, expected)
     apart = torch.stack(torch._foreach_norm(gradients)).norm() / norm
-    losses = f"loss {captured['loss']:.5g} and {plain['loss']:.5g}"
     levers = "CUDA graph, blocks compiled" if compiled else "CUDA graph"
     table.add(case="gradients, captured against plain", batch=size, levers=levers,
-              note=f"difference over norm {apart:.2e}; {losses}")  # fmt: skip
+              note=f"difference over norm {apart:.2e}; loss {captured:.5g} and "
+                   f"{plain:.5g}")  # fmt: skip
 
 
-def _gradients(run: Trainer, inputs: tuple) -> tuple[dict[str, float], list[Tensor]]:
-    """The parts of the loss and the gradients of one step, which is not made."""
+def _gradients(run: Trainer, inputs: tuple) -> tuple[float, list[Tensor]]:
+    """The loss and the gradients of one step, which is not made."""
     if run.graphed is None:
         parts = advance(run.forward, run.model, inputs)
     else:
         parts = run.graphed(inputs)
-    losses = {name: float(value) for name, value in parts.items() if value.numel() == 1}
-    return losses, [p.grad.clone() for p in run.stepping.trained if p.grad is not None]
+    return float(parts["loss"]), [
+        p.grad.clone() for p in run.stepping.trained if p.grad is not None
+    ]
 
 
 def whole_loop(bench: Bench, table: Table, size: int, workers: int, steps: int) -> None:
