@@ -42,6 +42,7 @@ ATTRIBUTION = (
     "DeepMind."
 )
 ENCODING = "value = sign(q) (|q| / 127.5)^2 of the stored number q; -128: no embedding"
+EXACT = 1e-6  # pixels by which the warper may be wrong; the library takes 0 for nothing to warp
 CACHE = 256 << 20  # bytes of tile blocks in memory
 
 __all__ = [
@@ -260,7 +261,7 @@ class _Reader:
             vrt = WarpedVRT(
                 src, crs=place.crs, transform=place.transform, height=place.height,
                 width=place.width, resampling=Resampling.nearest, src_nodata=MASKED,
-                nodata=MASKED, tolerance=0.0,
+                nodata=MASKED, tolerance=EXACT,
             )  # fmt: skip
             self.open[tile] = (src, vrt)
         return self.open[tile][1]

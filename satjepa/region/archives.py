@@ -4,6 +4,8 @@ when it is complete, and what is there already is not written again.
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import re
 import shutil
 import tarfile
@@ -18,7 +20,10 @@ from satjepa.paths import replaced
 from satjepa.region.fetch_errors import NoSpaceError
 
 CHUNK = 1 << 20  # bytes
-_DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
+_DAMAGES = (
+    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError,
+    NotImplementedError,
+)  # fmt: skip
 
 
 class ArchiveError(Exception):
@@ -98,6 +103,8 @@ def _of_tar(archive: Path, packed: tarfile.TarFile) -> list[Member]:
         _refuse(archive, info.name, "" if info.isreg() or info.isdir() else "a link or a device")
         if info.isreg():
             members.append(Member(info.name, info.size, _extractor(packed, info)))
+    while packed.fileobj.read(CHUNK):  # to the end, where what it is packed with has its checksum
+        pass
     return members
 
 

@@ -82,7 +82,7 @@ def mirror(web, files):
 
 
 @pytest.fixture
-def web(monkeypatch):
+def web():
     with serving() as web:
         yield web
 
@@ -172,7 +172,7 @@ def test_the_mirror_itself(web, tmp_path):
     web.files["/datasets/me/set/resolve/abc/more.zip"] = b"x" * 22
     web.files["/datasets/me/set/resolve/abc/data/s2_rgb_Nairobi_2017_10km.tif"] = b"x" * 3000
     (tmp_path / "Nairobi/s2_rgb_Nairobi_2017_10km.tif").unlink()
-    with pytest.raises(PublishedError, match="git .* instead of"):
+    with pytest.raises(PublishedError, match=r"git .* instead of"):
         get(web, tmp_path, source="hub")
 
 
@@ -190,7 +190,7 @@ def test_a_record_by_its_address(web, tmp_path):
 @pytest.mark.parametrize("told", [b"[]", b"{}", b'{"files": []}', b'{"files": [{"size": 1}]}'])
 def test_a_record_without_files(web, tmp_path, told):
     web.files["/api/records/1"] = told
-    with pytest.raises(RefusedError, match="lists no files|cannot be read"):
+    with pytest.raises(RefusedError, match=r"lists no files|cannot be read"):
         get(web, tmp_path, source="zenodo")
 
 
