@@ -178,7 +178,7 @@ def _made(
         log(f"{year}: {len(tiles)} tiles, {share:.1%} of the pixels have an embedding")
         if share:
             profile = {"crs": place.crs, "transform": place.transform}
-            write_codes(target, codes.values, profile, tags | {"VALID_SHARE": f"{share:.6f}"})
+            write_codes(target, codes, profile, tags | {"VALID_SHARE": f"{share:.6f}"})
         codes.finished = True
     return bool(share)
 
@@ -193,7 +193,8 @@ def _opener(place: Georeference, patience: Patience, log: Log) -> Iterator[_Read
         "GDAL_HTTP_MAX_RETRY": str(patience.tries),
         "GDAL_HTTP_RETRY_DELAY": str(patience.first),
         "GDAL_HTTP_CONNECTTIMEOUT": str(int(patience.connect) or 1),
-        "GDAL_HTTP_TIMEOUT": str(int(patience.read) or 1),
+        "GDAL_HTTP_LOW_SPEED_TIME": str(int(patience.read) or 1),  # so long without a byte
+        "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
         "GDAL_HTTP_USERAGENT": AGENT,
         "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/",  # after a file is closed
         "GDAL_CACHEMAX": CACHE,

@@ -34,25 +34,39 @@ def windows(height: int, width: int, side: int = WINDOW) -> list[Window]:
 
 
 class Codes:
-    """Codes (64, H, W) int8 on disk, and the windows that are done with their numbers of valid
+    """Codes (64, H, W) int8 in a file, and the windows that are done with their numbers of valid
     pixels; `finished` once nobody needs them any more.
     """
 
-    def __init__(self, values: np.ndarray, journal: IO[str], done: dict[Window, int]) -> None:
-        self.values = values
+    def __init__(
+        self, raw: Path, height: int, width: int, journal: IO[str], done: dict[Window, int]
+    ) -> None:
+        self.raw = raw
+        self.shape = (BANDS, height, width)
         self.journal = journal
         self.done = done
         self.finished = False
 
+    def _mapped(self) -> np.ndarray:
+        """The file as an array; mapped anew each time, so that what was touched does not add up in
+        memory.
+        """
+        return np.memmap(self.raw, np.int8, "r+", shape=self.shape)
+
     def put(self, window: Window, block: np.ndarray) -> None:
         """Keep the codes (64, h, w) of a window, then note that it is done."""
         x, y, width, height = window
-        self.values[:, y : y + height, x : x + width] = block
-        self.values.flush()
+        values = self._mapped()
+        values[:, y : y + height, x : x + width] = block
+        values.flush()
         valid = int((block[0] != MASKED).sum())
         self.journal.write(json.dumps([*window, valid]) + "\n")
         self.journal.flush()
         self.done[window] = valid
+
+    def rows(self, first: int, bands: int, y: int, height: int) -> np.ndarray:
+        """Some rows of some bands, (bands, height, W)."""
+        return np.array(self._mapped()[first : first + bands, y : y + height])
 
 
 @contextmanager
@@ -78,8 +92,7 @@ def kept_codes(target: Path, identity: str, height: int, width: int) -> Iterator
             raw.unlink(missing_ok=True)
             with raw.open("ab") as file:
                 file.truncate(size)
-        values = np.memmap(raw, np.int8, "r+", shape=(BANDS, height, width))
-        codes = Codes(values, journal, done)
+        codes = Codes(raw, height, width, journal, done)
         yield codes
         if codes.finished:
             raw.unlink()
@@ -105,10 +118,8 @@ def _parsed(line: str) -> Any:
         return None
 
 
-def write_codes(
-    target: Path, values: np.ndarray, profile: dict[str, Any], tags: dict[str, str]
-) -> None:
-    """Write codes (64, H, W) as a GeoTIFF of int8 with nodata -128, its bands named A00 to A63, a
+def write_codes(target: Path, codes: Codes, profile: dict[str, Any], tags: dict[str, str]) -> None:
+    """Write codes as a GeoTIFF of int8 with nodata -128, its bands named A00 to A63, a
     row of blocks of a few bands at a time.
 
     profile: place of the grid (CRS, transform) as rasterio takes it.
@@ -116,7 +127,7 @@ def write_codes(
     import rasterio
     from rasterio.windows import Window as Box
 
-    _, height, width = values.shape
+    _, height, width = codes.shape
     layout = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "interleave": "band"}
     layout |= {"compress": "deflate", "bigtiff": "IF_SAFER", "driver": "GTiff"}
     form = {"count": BANDS, "dtype": "int8", "nodata": MASKED, "height": height, "width": width}
@@ -128,7 +139,7 @@ def write_codes(
             rows = min(BLOCK, height - y)
             for first in range(0, BANDS, GROUP):
                 bands = list(range(first + 1, first + 1 + GROUP))
-                block = np.ascontiguousarray(values[first : first + GROUP, y : y + rows])
+                block = codes.rows(first, GROUP, y, rows)
                 file.write(block, bands, window=Box(0, y, width, rows))
         file.descriptions = [f"A{band:02d}" for band in range(BANDS)]
         file.update_tags(**tags)

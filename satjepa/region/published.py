@@ -72,6 +72,8 @@ def get_published(
     UnreachableError when the server is gone: the same call goes on later), PublishedError (a region
     that is not there, or files that are not as listed: all others are fetched first).
     """
+    from tqdm import tqdm
+
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     listed = _listing(source, record, dataset, endpoint, patience, log)
@@ -81,7 +83,7 @@ def get_published(
     _say(plan, log)
     _refuse_if_too_large(plan, out)
     lost: dict[str, Exception] = {}
-    for path, file in plan.scenes.items():
+    for path, file in tqdm(plan.scenes.items(), "rasters", unit="file", disable=None):
         try:
             fetch(file.url, out / path, size=file.size, checksum=file.checksum,
                   headers=file.headers, patience=patience, log=log)  # fmt: skip

@@ -13,6 +13,8 @@ from satjepa.region.patience import Patience
 QUICK = Patience(tries=2, first=0.01, longest=0.02, limit=1, connect=5, read=5)
 WEST = "EPSG:32631"  # its zone ends at 6 degrees east
 EAST = "EPSG:32632"
+LAST = "EPSG:32660"  # ends at 180 degrees
+FIRST = "EPSG:32601"
 NORTH = 5_000_000
 
 
@@ -32,7 +34,9 @@ def codes_at(crs, x, y, year):
 
 def outside(crs, lon):
     """Which longitudes a tile of the zone does not cover: they overlap by some 40 m."""
-    return np.array(lon) > 6.0005 if crs == WEST else np.array(lon) <= 6
+    lon = np.array(lon)
+    beyond = {WEST: lon > 6.0005, EAST: lon <= 6, LAST: (lon < 0) & (lon > -179.9995)}
+    return beyond.get(crs, lon > 0)
 
 
 def tile(path, crs, west, south, width, height, year, south_up=True):
@@ -55,6 +59,10 @@ def tile(path, crs, west, south, width, height, year, south_up=True):
         file.write(codes)
     corners = [west, west + 10 * width], [south, south + 10 * height]
     lon, lat = warp.transform(crs, "EPSG:4326", np.repeat(corners[0], 2), np.tile(corners[1], 2))
+    if max(lon) - min(lon) > 180:  # a footprint is clipped to its zone
+        lon = (
+            [x for x in lon if x > 0] + [180] if crs == LAST else [-180] + [x for x in lon if x < 0]
+        )
     return path.name, year, crs, min(lon), min(lat), max(lon), max(lat)
 
 
@@ -77,10 +85,12 @@ def grid(folder, crs, west, north, width, height, region="Border"):
     return path
 
 
-def border():
-    """Eastings in both zones of a place at 6 degrees east, on whole pixels."""
-    x, _ = warp.transform("EPSG:4326", WEST, [6.0], [45.15])
-    there = warp.transform(WEST, EAST, [round(x[0], -1)], [NORTH])
+def border(zones=(WEST, EAST), degrees=6.0):
+    """Eastings in both zones of a place between them, and its northing in the second one, on whole
+    pixels; in the first one that is NORTH.
+    """
+    x, _ = warp.transform("EPSG:4326", zones[0], [degrees], [45.15])
+    there = warp.transform(zones[0], zones[1], [round(x[0], -1)], [NORTH])
     return int(round(x[0], -1)), int(round(there[0][0], -1)), int(round(there[1][0], -1))
 
 
@@ -107,7 +117,7 @@ def get(rgb, tiles, years=(2021,), said=None, **options):
     return get_embeddings(rgb, years, rgb.parent, log=said.append, **options)
 
 
-def expected(path, year):
+def expected(path, year, zones=(WEST, EAST)):
     """By the definition: the centre of each pixel, in the zone whose side of 6 degrees it is on."""
     with rasterio.open(path) as file:
         a, _, c, _, e, f = tuple(file.transform)[:6]
@@ -117,7 +127,7 @@ def expected(path, year):
         crs = file.crs.to_string()
         shape = column.shape
     codes = {}
-    for zone in (WEST, EAST):
+    for zone in zones:
         there = [np.array(v) for v in warp.transform(crs, zone, x, y)]
         codes[zone] = codes_at(zone, *there, year)
         # the side is that of the tile's pixel, not of the point in it

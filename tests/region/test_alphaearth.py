@@ -10,7 +10,20 @@ import sys
 import numpy as np
 import pytest
 import rasterio
-from aef_tiles import EAST, NORTH, WEST, border, expected, get, grid, make_tiles, tile, write_index
+from aef_tiles import (
+    EAST,
+    FIRST,
+    LAST,
+    NORTH,
+    WEST,
+    border,
+    expected,
+    get,
+    grid,
+    make_tiles,
+    tile,
+    write_index,
+)
 from reach import REPO
 
 from satjepa.data.alphaearth import read_alphaearth
@@ -49,6 +62,20 @@ def test_each_code_is_that_of_the_nearest_pixel(tmp_path, tiles, zone):
     (scene,) = find_scenes(tmp_path)
     assert scene.emb == paths[0]
     assert sorted(p.name for p in rgb.parent.glob(".*")) == []
+
+
+@pytest.mark.parametrize("zone", [LAST, FIRST])
+def test_across_the_antimeridian(tmp_path, zone):
+    zones = (LAST, FIRST)
+    last, first, north = border(zones, 180.0)
+    rows = [tile(tmp_path / "l.tiff", LAST, last - 400, NORTH - 300, 80, 60, 2021)]
+    rows += [tile(tmp_path / "f.tiff", FIRST, first - 400, north - 300, 80, 60, 2021)]
+    write_index(tmp_path / "aef_index.parquet", rows)
+    corner = {LAST: (last - 200, NORTH + 100), FIRST: (first - 200, north + 100)}[zone]
+    (path,) = get(grid(tmp_path, zone, *corner, 40, 20), tmp_path)
+    want = expected(path, 2021, zones)
+    assert (want != -128).all(), "a test of nothing"
+    np.testing.assert_array_equal(read_alphaearth(path), want)
 
 
 def test_a_place_without_tiles_is_empty_there_and_the_share_is_said(tmp_path, tiles):
