@@ -72,8 +72,6 @@ def get_published(
     UnreachableError when the server is gone: the same call goes on later), PublishedError (a region
     that is not there, or files that are not as listed: all others are fetched first).
     """
-    from tqdm import tqdm
-
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     listed = _listing(source, record, dataset, endpoint, patience, log)
@@ -82,13 +80,7 @@ def get_published(
         _refuse_unknown(regions, {path.split("/")[0] for path in plan.scenes}, listed)
     _say(plan, log)
     _refuse_if_too_large(plan, out)
-    lost: dict[str, Exception] = {}
-    for path, file in tqdm(plan.scenes.items(), "rasters", unit="file", disable=None):
-        try:
-            fetch(file.url, out / path, size=file.size, checksum=file.checksum,
-                  headers=file.headers, patience=patience, log=log)  # fmt: skip
-        except (WrongBytesError, RefusedError) as error:
-            lost[file.name] = error
+    lost = _fetch_singles(plan, out, patience, log)
     taken = set(plan.scenes)
     for file in plan.archives:
         try:
@@ -103,6 +95,22 @@ def get_published(
         _refuse_unknown(regions, {path.parent.name for path in found}, listed)
     log(f"{out}: {len(found)} rasters; check them: satjepa data verify {out}")
     return found
+
+
+def _fetch_singles(
+    plan: Plan, out: Path, patience: Patience, log: Log
+) -> dict[str, Exception]:  # fmt: skip
+    """Fetch the single files; what was wrong with those that could not be had, by name."""
+    from tqdm import tqdm
+
+    lost: dict[str, Exception] = {}
+    for path, file in tqdm(plan.scenes.items(), "rasters", unit="file", disable=None):
+        try:
+            fetch(file.url, out / path, size=file.size, checksum=file.checksum,
+                  headers=file.headers, patience=patience, log=log)  # fmt: skip
+        except (WrongBytesError, RefusedError) as error:
+            lost[file.name] = error
+    return lost
 
 
 def _listing(

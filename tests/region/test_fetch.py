@@ -86,7 +86,7 @@ def test_what_has_come_is_not_asked_for_again(web, tmp_path):
 
 @pytest.mark.parametrize("fault", [500, 502, 503, 504, 429, 408, "close", "half", "wrong"])
 def test_a_passing_fault_is_passed_over(web, tmp_path, fault, slept):
-    web.faults["/f.bin"] = [fault] * (1 if fault == "wrong" else 3)
+    web.faults["/f.bin"] = [fault] * {"wrong": 1, 429: 6}.get(fault, 3)
     assert get(web, tmp_path).read_bytes() == DATA
     assert names(tmp_path) == ["f.bin"]
 
