@@ -195,6 +195,7 @@ def test_bytes_of_one_source_are_gone_on_with_at_another(web, tmp_path):
     path = fetch(f"{web.url}/mirror/f.bin", tmp_path / "f.bin", size=len(DATA), checksum=MD5)
     assert path.read_bytes() == DATA
     assert first_byte(web.asked("/mirror/f.bin")[0]) > 480_000
+    assert web.asked("/mirror/f.bin", "If-Range") == [None]
 
 
 def test_a_file_whose_end_nobody_knows_is_refused(web, tmp_path):
