@@ -105,7 +105,9 @@ def make_tiles(folder):
             tile(folder / f"c-{year}.tiff", EAST, east - 900, north - 800, 200, 160, year),
         ]
     rows += [("far.tiff", 2021, WEST, 2.0, 45.0, 3.0, 46.0)]
-    rows += [("flat.tiff", 2021, WEST, 5.0, 45.15, 7.0, 45.15)]
+    rows += [("east.tiff", 2021, EAST, 8.0, 45.0, 9.0, 46.0)]
+    lat = warp.transform(WEST, "EPSG:4326", [west], [NORTH - 300])[1][0]
+    rows += [("flat.tiff", 2021, WEST, 5.0, lat, 7.0, lat)]
     rows += [("old.tiff", 2017, WEST, 5.0, 45.0, 7.0, 46.0)]
     write_index(folder / "aef_index.parquet", rows)
     return folder

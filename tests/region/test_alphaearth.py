@@ -172,7 +172,8 @@ def test_what_does_not_belong_together_is_not_gone_on_with(tmp_path, long, damag
     (journal,) = long.parent.glob(".*.journal")
     (codes,) = long.parent.glob(".*.codes")
     if damage == "journal":
-        journal.write_text('"other"\n')
+        first, _, rest = journal.read_text().partition("\n")
+        journal.write_text(first.replace('"', '"x', 1) + "\n" + rest)
     elif damage == "codes":
         codes.write_bytes(b"1")
     else:
