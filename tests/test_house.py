@@ -15,7 +15,8 @@ TESTS = sorted((REPO / "tests").rglob("*.py"))
 # before it. Every entry of satjepa/ stands here; nothing has a place by default.
 WINGS = (
     "paths", "contracts", "config", "metrics", "data", "captions", "models", "training", "demo",
-    "assemble", "baselines", "evaluation", "figures", "forecast", "published", "pipeline", "cli",
+    "assemble", "baselines", "evaluation", "figures", "forecast", "region", "published",
+    "pipeline", "cli",
 )  # fmt: skip
 LOOPS = {
     ("loop.py", "train"): 75,
