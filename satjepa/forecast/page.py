@@ -293,12 +293,12 @@ def _words(files: Files, place: Place, top: float) -> dict[str, Any]:
     )  # fmt: skip
     white = files.white if files.reflectance else 1.0
     shown = f" Reflectance {files.white:g} and more is shown as white." if files.reflectance else ""
-    maps = "Spread" if not files.truth else "Spread and error"
+    most = f"0 to {top * white:.3f} and more"
     return {
         "years": [year for year, _ in files.forecasts],
         "names": {str(year): _year_name(year) for year, _ in files.forecasts},
         "lead": f"{made}. Drag the line to compare.",
-        "legend": f"{maps}, mean of the bands: 0 to {top * white:.3f} and more, {unit}",
+        "legend": f"{most}{', reflectance' if files.reflectance else '; 1 is black to white'}",
         "note": f"Pictures of {width} × {height} px, {scale}; {exact}.{shown} Values at the "
         f"pointer are those of the pictures, {unit}.",
         "white": white,
