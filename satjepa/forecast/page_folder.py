@@ -16,7 +16,8 @@ from satjepa.data.georeference import georeference_of
 from satjepa.data.grid import upright
 from satjepa.data.rasters import open_raster, rgb_scale
 from satjepa.data.stack import ForecastError, whites_of, year_of
-from satjepa.forecast.page import NEXT, SIDE, Years, write_page
+from satjepa.forecast.page import SIDE, write_page
+from satjepa.forecast.page_files import NEXT, Years, year_name
 from satjepa.forecast.page_scores import Units
 from satjepa.forecast.reduced import read_reduced
 from satjepa.forecast.write import BANDS
@@ -188,7 +189,7 @@ def _described(images: Years, forecasts: Years, tags: dict[str, str]) -> dict[st
     units = Units(*rgb_scale(newest), white)
     said = {"last image" if year is None else str(year): _by_rule(newest, 3, units)}
     for year, path in forecasts:
-        name = "next year" if year == NEXT else str(year)
+        name = year_name(year)
         said[name] = _by_rule(path, len(BANDS), units)
         own = _tags(path, len(BANDS))
         given = {
