@@ -8,7 +8,8 @@ const view = $("view");
 const canvas = $("canvas");
 const state = { left: "", right: "", year: data.years[0], at: 50, scale: 1, x: 0, y: 0 };
 const FEWEST = 4; // layers that stay decoded; each takes 8 bytes a pixel
-const NEAREST = 40; // pixels of the screen for one of the picture
+const NEAREST = 40; // pixels of the screen for one of the picture, or
+const ENLARGED = 8; // times the whole scene, where that is more
 
 function make(tag, text, parent) {
   const element = document.createElement(tag);
@@ -64,10 +65,11 @@ async function prepare(id) {
 // ---- the view ----
 
 const whole = () => Math.min(view.clientWidth / data.width, view.clientHeight / data.height);
+const nearest = () => Math.max(NEAREST, ENLARGED * whole());
 
 function settle() {
   // No smaller than the view, and no gap where there is a picture to fill it.
-  state.scale = Math.min(Math.max(state.scale, whole()), Math.max(NEAREST, whole()));
+  state.scale = Math.min(Math.max(state.scale, whole()), nearest());
   for (const [axis, room, size] of [
     ["x", view.clientWidth, data.width * state.scale],
     ["y", view.clientHeight, data.height * state.scale],
@@ -83,8 +85,7 @@ function settle() {
 
 function zoomBy(factor, x = view.clientWidth / 2, y = view.clientHeight / 2) {
   const before = state.scale;
-  const most = Math.max(NEAREST, whole());
-  state.scale = Math.min(most, Math.max(whole(), before * factor));
+  state.scale = Math.min(nearest(), Math.max(whole(), before * factor));
   state.x = x - ((x - state.x) * state.scale) / before;
   state.y = y - ((y - state.y) * state.scale) / before;
   show();
@@ -218,10 +219,11 @@ function ruler() {
 // ---- what is chosen ----
 
 const idOf = (kind, year) => data.layers.find((l) => l.kind === kind && l.year === year)?.id;
+const lastImage = () => data.layers.filter((layer) => layer.kind === "image").at(-1).id;
 const forecastOf = (id) => (layers.get(id).kind === "image" ? null : layers.get(id).year);
 
 function pairs() {
-  const last = data.layers.filter((layer) => layer.kind === "image").at(-1)?.id;
+  const last = lastImage();
   const of = (kind) => idOf(kind, state.year);
   const members = data.layers.filter((l) => l.kind === "member" && l.year === state.year);
   const found = [
@@ -244,12 +246,13 @@ function choose(left, right) {
 }
 
 function chooseYear(year) {
-  // A side that shows the year chosen before goes along, where the new year has the same.
+  // A side that shows the year chosen before goes along; to the last image where the new year
+  // lacks what it shows.
   const along = (id) => {
     const layer = layers.get(id);
     if (forecastOf(id) !== state.year) return id;
     return data.layers.find((l) => l.year === year && l.role === layer.role)?.id
-      || idOf("mean", year);
+      || lastImage();
   };
   const [left, right] = [along(state.left), along(state.right)];
   state.year = year;

@@ -105,9 +105,10 @@ def _captions(captions: dict[str, str | dict], forecasts: list[int]) -> list[dic
     """What is said, in the order given; of a forecast's year only while that is shown."""
     found = []
     for key, said in captions.items():
-        year = next((year for year in forecasts if year_name(year) == str(key)), None)
+        about = str(key).split(",")[0]  # "2023, as asked for" is of 2023
+        year = next((year for year in forecasts if year_name(year) == about), None)
         parts = [["", said]] if isinstance(said, str) else _parts(said)
-        title = str(key) if year is None else f"{key}, forecast"
+        title = f"{key}, forecast" if year is not None and about == str(key) else str(key)
         found.append({"title": title, "year": year, "parts": parts})
     return found
 

@@ -52,10 +52,12 @@ def page_of(
         captions: as in `write_page`; default: the last image and each forecast, described by rule,
             and the captions that led the forecast.
 
-    Raises ForecastError where the folder has no forecast or nothing tells the images, and what
-    `write_page` raises.
+    Raises ForecastError where there is no folder, or no forecast in it, or nothing tells the
+    images, and what `write_page` raises.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise ForecastError(f"{folder}: no folder: name the one that satjepa forecast has written")
     forecasts = _forecasts(folder)
     inputs = [Path(image) for image in images or _inputs_of(folder, forecasts)]
     shown = [(year_of(path), path) for path in inputs]
@@ -112,7 +114,7 @@ def _inputs_of(folder: Path, forecasts: Years) -> list[Path]:
     try:
         read = json.loads(item.read_text(encoding="utf-8"))
         paths = [_local(href, item.parent) for href in _hrefs(read)]
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise ForecastError(f"{item}: no STAC item ({error}): {cure}") from error
     if not paths:
         raise ForecastError(f"{item}: names no images of its own: {cure}")
