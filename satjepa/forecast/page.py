@@ -50,7 +50,7 @@ def write_page(
         forecasts: year and GeoTIFF as `write_forecast` writes it, mean and spread, in the units of
             the newest image; WHITE of its tags is the value shown as white.
         truth: the image of a forecast's year; members: RGB GeoTIFFs in the same units, by year.
-            Where the year is not known, it is 0.
+            Where years are not known, they are 1 (the next), 2 and so on.
         captions: by a year, as "2023", or another title: a sentence, or one for each kind.
         settings: names and values to print, in this order.
         attribution: of the images, None for none.
@@ -63,7 +63,10 @@ def write_page(
     """
     if not (images and forecasts):
         raise ForecastError("a page needs the images and a forecast from them: name both")
-    known = [(NEXT if year is None else year, Path(path)) for year, path in forecasts]
+    known = [
+        (ahead if year is None else year, Path(path))
+        for ahead, (year, path) in enumerate(forecasts, NEXT)
+    ]
     files = looked_at(images, known, truth or {}, members or {})
     check_output(out, [path for _, path, _ in rasters(files)])
     newest = georeference(files.images[-1][1])
@@ -123,7 +126,7 @@ def _parts(said: dict[str, str]) -> list[list[str]]:
 def _forecast_for(files: Files) -> str:
     first = files.forecasts[0][0]
     last = files.forecasts[-1][0]
-    more = f" to {last}" if last != first else ""
+    more = f" to {year_name(last)}" if last != first else ""
     return f"forecast for {year_name(first)}{more}"
 
 

@@ -14,7 +14,8 @@ from satjepa.data.stack import whites_of
 from satjepa.forecast.page_scores import Units
 from satjepa.forecast.write import BANDS
 
-NEXT = 0  # the year of a forecast where that of the images is not known
+NEXT = 1  # the year of a forecast where that of the images is not known; 2 is the one after it
+FIRST = 1000  # from here on a number is a year
 Years = Sequence[tuple[int | None, Path]]
 
 
@@ -75,4 +76,6 @@ def rasters(files: Files) -> Iterator[tuple[int | None, Path, int]]:
 
 def year_name(year: int) -> str:
     """The year of a forecast in words."""
-    return "next year" if year == NEXT else str(year)
+    if year >= FIRST:
+        return str(year)
+    return "next year" if year == NEXT else f"in {year} years"

@@ -16,15 +16,16 @@ from satjepa.data.georeference import georeference_of
 from satjepa.data.grid import upright
 from satjepa.data.rasters import open_raster, rgb_scale
 from satjepa.data.stack import ForecastError, whites_of, year_of
-from satjepa.forecast.page import SIDE, write_page
-from satjepa.forecast.page_files import NEXT, Years, year_name
+from satjepa.forecast.page import write_page
+from satjepa.forecast.page_files import FIRST, NEXT, Years, year_name
 from satjepa.forecast.page_scores import Units
 from satjepa.forecast.reduced import read_reduced
 from satjepa.forecast.write import BANDS
 
 INDEX = "index.html"
-_FORECAST = re.compile(r"forecast_(\d{4}|next_year)\.tiff?")
-_MEMBER = re.compile(r"member_(\d+)_(\d{4}|next_year)\.tiff?")
+DESCRIBED = 512  # pixels of a side that a caption by rule is written of
+_FORECAST = re.compile(r"forecast_(\d{4}|next_year(?:_\d+)?)\.tiff?")
+_MEMBER = re.compile(r"member_(\d+)_(\d{4}|next_year(?:_\d+)?)\.tiff?")
 _NAMES = {
     "MODEL": "Model (sha256)", "SEED": "Seed", "SAMPLES": "Members", "STEPS": "Sampler steps",
     "GUIDANCE": "Guidance", "STRENGTH": "Noise at the start", "WHITE": "Shown as white",
@@ -100,7 +101,9 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _year(text: str) -> int:
-    return int(text) if text.isdigit() else NEXT
+    """2022, or how many years after the last image: next_year, next_year_2."""
+    number = text.removeprefix("next_year").lstrip("_")
+    return int(number) if number else NEXT
 
 
 def _inputs_of(folder: Path, forecasts: Years) -> list[Path]:
@@ -113,7 +116,7 @@ def _inputs_of(folder: Path, forecasts: Years) -> list[Path]:
         raise ForecastError(f"{folder}: no {item.name} that tells the images: {cure}")
     try:
         read = json.loads(item.read_text(encoding="utf-8"))
-        paths = [_local(href, item.parent) for href in _hrefs(read)]
+        paths = [_local(href, item.parent) for href in _hrefs(read)] or _named(read, folder)
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise ForecastError(f"{item}: no STAC item ({error}): {cure}") from error
     if not paths:
@@ -136,6 +139,13 @@ def _hrefs(item: dict[str, Any]) -> Iterator[str]:
     yield from dict.fromkeys(found or links)
 
 
+def _named(item: dict[str, Any], folder: Path) -> list[Path]:
+    """The images that an item names without saying where they lie: in the folder, or beside it."""
+    names = [image["name"] for image in item.get("properties", {}).get("satjepa:inputs", [])]
+    beside = [folder.parent / name for name in names]
+    return [path if path.is_file() else folder / path.name for path in beside]
+
+
 def _local(href: str, folder: Path) -> Path:
     """The file of an href, which may be relative to the item."""
     parts = urlparse(href)
@@ -149,11 +159,11 @@ def _truths(paths: Sequence[str | Path], years: list[int]) -> dict[int, Path]:
         year = year_of(path)
         if year is None and len(paths) == len(years) == 1:
             year = years[0]
-        if year not in years and years != [NEXT]:
+        if year not in years and min(years) >= FIRST:
             listed = ", ".join(map(str, years))
             what = "says no year in its name" if year is None else f"is of {year} by its name"
             raise ForecastError(f"{path} {what}, the forecast is of {listed}: name that image")
-        found[years[0] if years == [NEXT] else year] = path
+        found[year if year in years else years[0]] = path
     return found
 
 
@@ -205,14 +215,14 @@ def _described(images: Years, forecasts: Years, tags: dict[str, str]) -> dict[st
 
 
 def _by_rule(path: Path, bands: int, units: Units) -> dict[str, str]:
-    """A raster in words, at the size in which a page shows it."""
+    """A raster in words, at a size that the rules take seconds for."""
     import numpy as np
 
     from satjepa.captions.rules import caption
 
     with open_raster(path, bands) as src:
         place = georeference_of(src)
-    step = max(1, -(-max(place.height, place.width) // SIDE))
+    step = max(1, -(-max(place.height, place.width) // DESCRIBED))
     rgb = units.display(upright(read_reduced(path, bands, step)[:3], place.north_up()))
     valid = np.isfinite(rgb).all(0)
     return caption(np.nan_to_num(rgb), valid, encoding="display")._asdict()

@@ -256,7 +256,7 @@ def test_images_for_display_are_not_called_reflectance(tmp_path: Path) -> None:
     page = write_page(tmp_path / "p.html", [(None, path)], [(None, made)], **PLAIN)
     assert title_of(page) == "my field, forecast for next year"
     assert "eflectance" not in page.read_text().split("application/json")[1].split("</script>")[0]
-    assert list(layers_of(page)) == ["image-last", "mean-0", "spread-0"]
+    assert list(layers_of(page)) == ["image-last", "mean-1", "spread-1"]
 
 
 def test_equal_forecasts_give_equal_pages(tmp_path: Path, images: list, made: Path) -> None:

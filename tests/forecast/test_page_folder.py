@@ -77,12 +77,13 @@ def test_settings_words_and_credit_come_from_the_tags(folder: Path, images: list
     assert sorted(text for _, text in data["captions"][0]["parts"]) == sorted(by_rule)
 
 
-@pytest.mark.parametrize("way", ["roles", "names", "links", "file"])
+@pytest.mark.parametrize("way", ["roles", "names", "links", "file", "properties"])
 def test_the_item_tells_the_images(folder: Path, images: list[Path], way: str) -> None:
     """However a STAC item may do so; newest first here, and with an embedding's mean."""
     hrefs = [f"../in/{path.name}" for path in reversed(images)]
     if way == "file":
         hrefs = [path.as_uri() for path in images]
+    properties = {}
     assets = {"mean": {"href": "forecast_2022.tif", "roles": ["data"]}}
     links = [{"rel": "self", "href": "forecast_2022.json"}]
     for number, href in enumerate(hrefs):
@@ -90,9 +91,12 @@ def test_the_item_tells_the_images(folder: Path, images: list[Path], way: str) -
             assets[f"year{number}"] = {"href": href, "roles": ["input"]}
         elif way == "names":
             assets[f"input-{number}"] = {"href": href}
+        elif way == "properties":
+            shutil.copy(images[number], folder.parent if number else folder)
+            properties.setdefault("satjepa:inputs", []).append({"name": images[number].name})
         else:
             links.append({"rel": "derived_from", "href": href})
-    item(folder, assets=assets, links=links)
+    item(folder, assets=assets, links=links, properties=properties)
     assert list(layers_of(page_of(folder, captions={})))[:3] == [
         "image-2020",
         "image-2021",
@@ -149,13 +153,17 @@ def test_a_forecast_of_an_unknown_year(tmp_path: Path, images: list[Path]) -> No
     alone = shutil.copy(images[0], tmp_path / "in/field.tif")
     made = forecast([(None, alone)], tmp_path / "out/forecast_next_year.tif")
     member(made, tmp_path / "out/member_1_next_year.tif", 5.0)
+    member(made, tmp_path / "out/member_1_next_year_2.tif", 5.0)
+    shutil.copy(made, tmp_path / "out/forecast_next_year_2.tif")
     page = page_of(tmp_path / "out", [alone], [images[1]])
     assert list(layers_of(page)) == [
-        "image-last", "mean-0", "member1-0", "truth-0", "spread-0", "error-0",
+        "image-last", "mean-1", "member1-1", "truth-1", "spread-1", "error-1", "mean-2",
+        "member1-2", "spread-2",
     ]  # fmt: skip
     assert [said["title"] for said in data_of(page)["captions"]] == [
         "last image",
         "next year, forecast",
+        "in 2 years, forecast",
     ]
 
 
