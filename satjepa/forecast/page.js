@@ -468,7 +468,7 @@ for (const side of ["left", "right"]) {
 
 const shape = Math.min(Math.max(data.width / data.height, 0.6), 2.4);
 view.style.aspectRatio = String(shape);
-const widest = `max(20rem, calc((100vh - 14.5rem) * ${shape}))`; // as high as the window leaves
+const widest = `max(20rem, calc((100vh - 16.5rem) * ${shape}))`; // as high as the window leaves
 view.style.maxWidth = $("swipe").style.maxWidth = widest;
 document.querySelector("main").style.setProperty("--view", widest);
 let before = 0;

@@ -93,7 +93,10 @@ def _members(folder: Path) -> dict[int, list[Path]]:
     for path in _listed(folder):
         if hit := _MEMBER.fullmatch(path.name):
             found.setdefault(_year(hit[2]), []).append((int(hit[1]), path))
-    return {year: [path for _, path in sorted(numbered)] for year, numbered in found.items()}
+    members = {}
+    for year, numbered in found.items():
+        members[year] = [path for _, path in sorted(numbered)]
+    return members
 
 
 def _listed(folder: Path) -> list[Path]:
