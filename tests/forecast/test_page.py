@@ -25,6 +25,7 @@ from page_files import (
     title_of,
 )  # fmt: skip
 from rasterio.transform import Affine
+from rasterio.windows import Window
 
 from satjepa.data.errors import GridMismatchError
 from satjepa.data.stack import ForecastError
@@ -83,6 +84,9 @@ def test_layers_are_the_files_on_the_scale_of_display(
     assert near(layers["spread-2022"], np.stack([spread] * 3))
     error = np.abs(np.clip(mean, 0, 1) - np.clip(stored(truth) * scale, 0, 1)).mean(0) / top
     assert near(layers["error-2022"], np.stack([error] * 3))
+    known = pixels(layers["spread-2022"])[..., 3] > 0
+    most = max(np.percentile(values[known], 99) for values in (spread, error))
+    assert most == pytest.approx(1, rel=1e-4), "the last colour is that of the 99th percentile"
     assert [layers[f"{kind}-2022"]["map"] for kind in ("mean", "spread", "error")] == [0, 1, 1]
 
 
@@ -98,6 +102,8 @@ def test_what_has_no_value_is_transparent(tmp_path: Path, images: list, made: Pa
 def test_scores_are_those_of_the_forecast_command(
     tmp_path: Path, images: list, truth: Path
 ) -> None:
+    with rasterio.open(truth, "r+") as dst:  # a hole that the images do not have
+        dst.write(np.zeros((3, 4, 9), np.uint16), window=Window(20, 15, 9, 4))
     request = check_files([path for _, path in images], None)
     draw = quiet | {"patch": 16, "samples": 3, "white": WHITE}
     made = forecast_images(request, Noise(), **draw)
