@@ -157,6 +157,10 @@ def test_maps_have_the_colours_of_the_legend(shown, page: Path) -> None:
         grey = pixels(layers_of(page)[layer])[row, column, 0]
         expected = np.array(colormaps["magma"](int(grey), bytes=True)[:3], int)
         assert np.abs(colours(seen, row, column) - expected).max() < 2
+    shown.execute_script("pointer = [5.5 * state.scale, 20.5 * state.scale]; tell()")
+    grey = pixels(layers_of(page)["spread-2022"])[20, 5, 0]
+    value = grey / 255 * data_of(page)["top"] * WHITE
+    assert f"2022: spread of the members: {value:.3f}" in of(shown, "at").text
 
 
 def test_the_line_is_moved_by_slider_keys_and_mouse(shown, page: Path) -> None:
@@ -256,6 +260,11 @@ def test_the_year_changes_layers_and_words(shown) -> None:
     assert "Of 2023" in of(shown, "words").text and "Of 2022" not in of(shown, "words").text
     names = [button.text for button in shown.find_elements("css selector", "#pairs button")]
     assert names == ["Change", "Uncertainty", "First and last year"]
+    choose(shown, "left", "image-2020")
+    shown.find_elements("css selector", "#years label")[0].click()
+    settled(shown)
+    assert shown.execute_script("return [state.left, state.right]") == ["image-2020", "mean-2022"]
+    shown.find_elements("css selector", "#years label")[1].click()
     choose(shown, "right", "spread-2022")  # a layer of another year chooses that
     assert shown.execute_script("return document.querySelector('#years input:checked').value") == (
         "2022"
