@@ -40,9 +40,11 @@ class Wanders:
     def __init__(self, deviation: float = 0.01) -> None:
         self.deviation = deviation
         self.asked: list[tuple[dict, int]] = []
+        self.seeds: list[int] = []
 
     def forecast(self, batch: dict, samples: int = 1, seed: int = 0) -> torch.Tensor:
         self.asked.append((batch, samples))
+        self.seeds.append(seed)
         shape = tuple(batch["rgb_t"].shape[1:])
         noise = [patch_noise(batch["meta"], s, seed, shape) for s in range(samples)]
         return batch["rgb_t"] + self.deviation * torch.stack(noise)
@@ -164,6 +166,14 @@ def test_a_forecaster_is_always_asked_for_batches_of_one_size():
     rollout(forecaster, batch_of(), 4, 0, 3)
     assert [samples for _, samples in forecaster.asked] == [4] + [1] * 8
     assert {len(batch["meta"]) for batch, _ in forecaster.asked} == {3}
+
+
+def test_each_later_forecast_has_a_seed_of_its_own():
+    """Also for a forecaster whose noise does not know the year."""
+    forecaster = Wanders()
+    rollout(forecaster, batch_of(1), 3, 0, 3)
+    assert forecaster.seeds[0] == 0 and len(set(forecaster.seeds)) == 1 + 3 * 2
+    assert all(0 <= seed < 2**63 for seed in forecaster.seeds), "as random generators take them"
 
 
 def test_captions_are_written_from_the_members_own_image():
