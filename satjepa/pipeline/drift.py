@@ -19,6 +19,7 @@ from torch import Tensor
 from satjepa.baselines.clips import clip
 from satjepa.contracts import Batch, Forecaster
 from satjepa.data.pairs import spread_evenly
+from satjepa.data.parallel import in_threads
 from satjepa.demo.render import Camera
 from satjepa.demo.terrain import stream
 from satjepa.demo.world import Climate, Land
@@ -81,12 +82,12 @@ def futures(recipe: Mapping[str, Any], preset: str, region: str, plan: Plan) -> 
     climate = Climate.of(recipe["presets"][preset])
     land = Land((recipe["seed"], preset, region), recipe["size"], climate)
     camera = Camera(land)
-    images = {}
-    known = land
+    lands = {}
     for year in range(recipe["years"][0], wanted[-1] + 1):
-        known = land if year == plan.year else known
-        images[year] = camera.shot(land.cover(), year)
+        lands[year] = land
         land = land.advance(stream(*land.key, "advance", year))
+    images = {year: camera.shot(lands[year].cover(), year) for year in wanted}
+    known = lands[plan.year]
     ahead = [plan.year + k for k in range(1, plan.years + 1)]
     return Futures(
         np.stack([images[plan.year - lag] for lag in range(plan.history + 1)]),
@@ -144,7 +145,9 @@ def windows(
     corners = range(0, recipe["size"] - plan.patch + 1, plan.patch)
     spots = [(region, y, x) for region in regions for y in corners for x in corners]
     spots = [spots[i] for i in spread_evenly(len(spots), count)]
-    shown = {name: futures(recipe, preset, name, plan) for name, _, _ in spots}
+    names = sorted({region for region, _, _ in spots})
+    played = in_threads(lambda name: futures(recipe, preset, name, plan), names)
+    shown = dict(zip(names, played, strict=True))
     parts = [
         [image[..., y : y + plan.patch, x : x + plan.patch] for image in shown[region]]
         for region, y, x in spots
@@ -172,11 +175,11 @@ def systems(
     batch = known.batch
     if captions is not None:
         batch = batch | {"text_t": captions(batch["rgb_t"], batch["valid_t"])}
-    ask = (batch, plan.members, seed, plan.years, captions)
+    ours = rollout(forecaster, batch, plan.members, seed, plan.years, captions)
     lines = [line(batch, ahead) for ahead in range(1, plan.years + 1)]
     return {
-        OURS: rollout(forecaster, *ask),
-        MEAN_BACK: mean_fed_back(forecaster, *ask),
+        OURS: ours,
+        MEAN_BACK: mean_fed_back(forecaster, batch, ours[0], seed, plan.years, captions),
         PERSISTENCE: batch["rgb_t"].expand(plan.years, 1, *batch["rgb_t"].shape),
         LINE: torch.stack(lines)[:, None],
         f"{ORACLE}, mean of {plan.draws}": known.oracle_mean[:, None],
@@ -185,14 +188,17 @@ def systems(
 
 
 def mean_fed_back(
-    forecaster: Forecaster, batch: Batch, samples: int, seed: int, years: int,
+    forecaster: Forecaster, batch: Batch, first: Tensor, seed: int, years: int,
     captions: Describe | None,
 ) -> Tensor:  # fmt: skip
-    """The other way to go on: each year from the mean of the year before, (Y,S,B,3,H,W)."""
-    members = [forecaster.forecast(batch, samples, seed)]
+    """The other way to go on from the forecast of the first year, (S,B,3,H,W): each year from the
+    mean of the year before, (Y,S,B,3,H,W).
+    """
+    members = [first]
     for ahead in range(1, years):
         batch = year_later(batch, members[-1].mean(0), captions)
-        members.append(forecaster.forecast(batch, samples, member_seed(seed, 0, ahead)))
+        own = member_seed(seed, 0, ahead)
+        members.append(forecaster.forecast(batch, len(first), own))
     return torch.stack(members)
 
 
@@ -243,6 +249,12 @@ def _row(members: Tensor, target: Tensor) -> dict[str, float | None]:
         spread = metrics.spread(members)
         row["spread_error"] = metrics.spread_skill(spread, metrics.mse(mean, target), weights)
     return row
+
+
+def liveliest(known: Windows) -> int:
+    """The number of the patch of which the last year differs most from year t."""
+    change = (known.truth[-1] - known.batch["rgb_t"]).abs().mean((1, 2, 3))  # (B,)
+    return int(change.argmax())
 
 
 def _gradient(images: Tensor) -> Tensor:
