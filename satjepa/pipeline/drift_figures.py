@@ -26,7 +26,7 @@ PANELS = {
     "psnr": "PSNR of the mean, dB",
     "crps": "CRPS",
     "spread_error": "spread / error",
-    "sharp": "gradient, of the truth's",
+    "sharp": "gradient, member / truth",
 }
 ENSEMBLES = (OURS, MEAN_BACK, ORACLE)  # of which spread and the look of a member are drawn
 
