@@ -148,10 +148,7 @@ def windows(
     names = sorted({region for region, _, _ in spots})
     played = in_threads(lambda name: futures(recipe, preset, name, plan), names)
     shown = dict(zip(names, played, strict=True))
-    parts = [
-        [image[..., y : y + plan.patch, x : x + plan.patch] for image in shown[region]]
-        for region, y, x in spots
-    ]
+    parts = [_cut(shown[region], y, x, plan.patch) for region, y, x in spots]
     seen, truth, mean, oracle = (
         torch.from_numpy(np.stack(images)).float() / 255 for images in zip(*parts, strict=True)
     )
@@ -166,6 +163,11 @@ def windows(
     return Windows(
         batch, truth.transpose(0, 1), mean.transpose(0, 1), oracle.movedim(0, 2).contiguous()
     )
+
+
+def _cut(region: Futures, y: int, x: int, side: int) -> Futures:
+    """The window of a region whose upper left pixel is in row `y` and column `x`."""
+    return Futures(*(images[..., y : y + side, x : x + side] for images in region))
 
 
 def systems(
