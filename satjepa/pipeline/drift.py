@@ -108,6 +108,15 @@ class _Ahead(Land):
         return self.odds
 
 
+def _mean_odds(lands: Sequence[Land]) -> dict[str, np.ndarray]:
+    """The mean over some lands of `Land.transition`."""
+    odds = [land.transition() for land in lands]
+    mean = {}
+    for name in odds[0]:
+        mean[name] = np.mean([each[name] for each in odds], 0)
+    return mean
+
+
 def _expected(land: Land, camera: Camera, plan: Plan) -> np.ndarray:
     """Expected images (Y,3,H,W). The odds of each object are exact for the first year; later, the
     mean of those of `plan.draws` lands a year before. What makes up a pixel (its field, stand,
@@ -118,9 +127,8 @@ def _expected(land: Land, camera: Camera, plan: Plan) -> np.ndarray:
     for ahead in range(1, plan.years):
         key = (*land.key, "expected", plan.year, ahead)
         lands = [one.advance(stream(*key, draw)) for draw, one in enumerate(lands)]
-        odds = [one.transition() for one in lands]
-        mean = {name: np.mean([each[name] for each in odds], 0) for name in odds[0]}
-        images.append(camera.expected(_Ahead(land, mean).expected_cover()))
+        odds = _mean_odds(lands)
+        images.append(camera.expected(_Ahead(land, odds).expected_cover()))
     return np.stack(images)
 
 
