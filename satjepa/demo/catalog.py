@@ -30,7 +30,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from satjepa.demo.catalog_files import PIXEL, Frame, write_item, write_tree
-from satjepa.demo.render import CROPLAND, simulate
+from satjepa.demo.render import Year, simulate
 from satjepa.demo.terrain import fractal, stream
 from satjepa.demo.world import CLASSES, INDEX, Climate
 
@@ -44,7 +44,7 @@ SIDE = 360  # pixels of the land
 SEEN = 300  # pixels of an image's side
 DATES = ((5, 20), (6, 14), (7, 9), (7, 24), (8, 18), (9, 7))  # month and day
 CLOUDED = 0.3  # share of an image
-GREEN = [*CROPLAND, *(INDEX[name] for name in ("forest", "shrub", "young", "marsh"))]
+VEGETATED = ("forest", "shrub", "young", "marsh", "wheat", "meadow", "orchard")
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,16 @@ class CatalogLand:
     def __init__(self, years: Sequence[int], seed: int = 7) -> None:
         from rasterio.warp import transform
 
-        span = list(range(min(years), max(years) + 1))
-        worlds = simulate(seed, "catalog", "Borderland", CALM, span, SIDE)
-        self.years = {world.year: world for world in worlds}
+        self.years = self._simulated(years, seed)
         x, y = transform("EPSG:4326", "EPSG:32631", [BORDER], [LATITUDE])
         self.left = round(x[0] / PIXEL) * PIXEL - SIDE * PIXEL // 2
         self.top = round(y[0] / PIXEL) * PIXEL + SIDE * PIXEL // 2
+
+    def _simulated(self, years: Sequence[int], seed: int) -> dict[int, Year]:
+        """The years of the demo world that are asked for, and those between."""
+        span = list(range(min(years), max(years) + 1))
+        worlds = simulate(seed, "catalog", "Borderland", CALM, span, SIDE)
+        return {world.year: world for world in worlds}
 
     def reflectance(self, year: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Red, green and blue (3, ...) in [0, 1] at places in metres; NaN outside the land."""
@@ -83,7 +87,7 @@ class CatalogLand:
         """The class of SCL at places: 4 vegetation, 5 bare, 6 water."""
         cover = self.years[year].cover
         scl = np.full(len(CLASSES), 5, np.uint8)
-        scl[GREEN] = 4
+        scl[[INDEX[name] for name in VEGETATED]] = 4
         scl[INDEX["water"]] = 6
         rows, columns = np.rint(self._pixels(x, y)).astype(int).clip(0, SIDE - 1)
         return scl[cover][rows, columns]

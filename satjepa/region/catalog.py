@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from satjepa.region.errors import CollectionError, ServerError
+from satjepa.region.errors import CollectionError, RegionError, ServerError
 from satjepa.region.http import patient_io
 from satjepa.region.request import Box, Season
 
@@ -140,13 +140,15 @@ def _quietly() -> Iterator[None]:
 
 
 def _open(catalog: Catalog, wait: Callable[[float], None]) -> Client:
-    from pystac import STACError, STACTypeError
     from pystac_client import Client
 
     try:
         return Client.open(catalog.url, stac_io=patient_io(wait))
-    except (STACError, STACTypeError, KeyError, TypeError, ValueError) as error:
-        raise ServerError(f"{catalog.url}: no STAC catalog ({error})") from error
+    except RegionError:
+        raise
+    except Exception as error:  # the library has an error of its own for each way not to be STAC
+        words = " ".join(str(error).split())[:120]
+        raise ServerError(f"{catalog.url}: no STAC catalog ({words})") from error
 
 
 def _meets(item: dict[str, Any], box: Box, dates: Dates) -> bool:

@@ -22,7 +22,7 @@ from satjepa.region.read import MissingFileError, Reader
 
 RECIPE = 1  # of the composite; one more where the same images would give other pixels
 STACK = 256 * 2**20  # bytes that the images of a block may take
-SIDES = (512, 256, 128)  # pixels of a block
+SMALLEST = 128  # pixels a side of a block
 CHECKED = "plan.json"
 
 
@@ -65,11 +65,18 @@ def key_of(settings: dict[str, Any]) -> str:
 
 
 def make_plan(
-    images: Iterable[Image], grid: UtmGrid, reader: Reader, max_cloud: float, workers: int
+    images: Iterable[Image],
+    grid: UtmGrid,
+    reader: Reader,
+    *,
+    max_cloud: float,
+    side: int,
+    workers: int,
 ) -> Plan:
     """Look at each image, coarsely: leave out those with more than `max_cloud` percent of clouds
     by their metadata, older versions of the same, those with a file missing, and those that show
-    nothing of the region; prove the offsets of the others. Raises ServerError.
+    nothing of the region; prove the offsets of the others. Blocks have `side` pixels, or fewer where
+    the images would take more than STACK. Raises ServerError.
     """
     images = list(images)
     left_out = [
@@ -91,8 +98,9 @@ def make_plan(
                 left_out.append((image.name, planned))
             else:
                 kept.append(planned)
-    fits = [side for side in SIDES if len(kept) * len(RGB) * 2 * side**2 <= STACK]
-    return Plan(kept, left_out, fits[0] if fits else SIDES[-1])
+    while side > SMALLEST and len(kept) * len(RGB) * 2 * side**2 > STACK:
+        side //= 2
+    return Plan(kept, left_out, side)
 
 
 def _look(image: Image, grid: UtmGrid, reader: Reader) -> Planned | str:

@@ -34,7 +34,7 @@ MOST_BYTES = 25e9  # that are fetched without being asked
 class Request:
     """What is asked for. max_cloud: percent of an image's clouds by its metadata; min_valid: the
     share of a year's pixels below which it is refused; most_bytes: to be fetched at most; workers:
-    images read at a time. wait: how to pass seconds.
+    images read at a time; side: pixels of a block, a multiple of 16. wait: how to pass seconds.
     """
 
     catalog: Catalog
@@ -47,6 +47,7 @@ class Request:
     min_valid: float = MIN_VALID
     most_bytes: float = MOST_BYTES
     workers: int = 8
+    side: int = 512
     log: Callable[[str], None] = print
     progress: bool = True
     wait: Callable[[float], None] = time.sleep
@@ -68,6 +69,7 @@ class Request:
             "year": year,
             "months": str(self.season),
             "max_cloud": self.max_cloud,
+            "side": self.side,
             "catalog": self.catalog.url,
             "collection": self.catalog.collection,
         }
@@ -123,7 +125,14 @@ def _plan(request: Request, grid: UtmGrid, year: int, source: Source, reader: Re
     if not items:
         raise NoItemsError(f"{where}: look at the box, or take more --months")
     images = [read_item(item) for item in items]
-    plan = make_plan(images, grid, reader, request.max_cloud, request.workers)
+    plan = make_plan(
+        images,
+        grid,
+        reader,
+        max_cloud=request.max_cloud,
+        side=request.side,
+        workers=request.workers,
+    )
     for one in plan.images:
         if one.offset.contradicted:
             request.log(
