@@ -75,8 +75,8 @@ def make_plan(
 ) -> Plan:
     """Look at each image, coarsely: leave out those with more than `max_cloud` percent of clouds
     by their metadata, older versions of the same, those with a file missing, and those that show
-    nothing of the region; prove the offsets of the others. Blocks have `side` pixels, or fewer where
-    the images would take more than STACK. Raises ServerError.
+    nothing of the region; prove the offsets of the others. Blocks have `side` pixels, or
+    fewer where the images would take more than STACK. Raises ServerError.
     """
     images = list(images)
     left_out = [

@@ -98,8 +98,8 @@ def test_a_region_of_many_blocks_is_as_one_of_one(request_of):
     with rasterio.open(whole) as one, rasterio.open(parts) as many:
         assert one.width > 2 * 112
         apart = np.abs(one.read().astype(int) - many.read())
-    # not bit by bit: GDAL places the pixels of a block to an eighth of one
-    assert apart.max() <= 2 and (apart > 0).mean() < 0.2
+    # not bit by bit: GDAL places the pixels of a block in another zone to an eighth of one
+    assert (apart > 0).mean() < 0.05 and np.percentile(apart, 99.9) <= 20
 
 
 KILLED = """
