@@ -24,6 +24,7 @@ from satjepa.region.year import Request, make_year
 USUAL_IMAGES = 30  # of a place in a season, for an estimate before the search
 BYTES = 6.25  # of an image's pixel: three bands of two bytes, and a class for four pixels
 GB = 1e9
+LONG = 4.0  # seconds of waiting that are told of
 
 
 def get_region(request: Request) -> list[Path]:
@@ -42,9 +43,15 @@ def get_region(request: Request) -> list[Path]:
     request.log(estimate(request, grid))
     keys = {year: key_of(request.settings(grid, year)) for year in request.years}
     records = _done_already(request, keys)
-    reader = Reader(Signer(request.catalog.tokens, request.wait), request.wait)
+
+    def wait(seconds: float) -> None:
+        if seconds >= LONG:
+            request.log(f"a server fails; it is asked again in {seconds:g} s")
+        request.wait(seconds)
+
+    reader = Reader(Signer(request.catalog.tokens, wait), wait)
     todo = [year for year in request.years if year not in records]
-    source = Source(request.catalog, request.wait) if todo else None
+    source = Source(request.catalog, wait) if todo else None
     refused: list[RegionError] = []
     for year in todo:
         try:

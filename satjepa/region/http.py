@@ -12,7 +12,7 @@ from satjepa.region.errors import ServerError
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
 
-TRIES = 6
+TRIES = 8  # with a minute between the first and the last
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # states of a server that pass
 LONGEST_WAIT = 120.0  # seconds that a server may ask to be left alone

@@ -120,7 +120,8 @@ class Reader:
             if any(words in said for words in NOT_THERE):
                 raise MissingFileError(f"{href}: not there")
             if remote and attempt + 1 < tries:
-                self.signer.refused(signed)
+                if "403" in said:
+                    self.signer.refused(signed)
                 _forget(signed)
                 self.wait(patience(attempt))
         raise ServerError(

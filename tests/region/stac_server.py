@@ -5,7 +5,6 @@ that fails as real servers do when it is told to.
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,6 +46,8 @@ class StacServer(ThreadingHTTPServer):
         self.seen: list[tuple[str, str]] = []
         self.tokens = 0
         self.signed = False  # files want a token: the newest one
+        self.expires_after = 10**9  # answers with files, after which a token is refused
+        self.given = 0  # of them with the token
         self.lock = threading.Lock()
         self.items = [self._served(item) for item in items]
 
@@ -124,6 +125,7 @@ class Handler(BaseHTTPRequestHandler):
             return {"collections": [collection], "links": []}
         if path == "/token":
             self.server.tokens += 1
+            self.server.given = 0
             expiry = datetime.now(UTC) + timedelta(hours=1)
             return {"token": f"sig={self.server.tokens}",
                     "msft:expiry": f"{expiry:%Y-%m-%dT%H:%M:%SZ}"}  # fmt: skip
@@ -149,8 +151,11 @@ class Handler(BaseHTTPRequestHandler):
         return {"type": "FeatureCollection", "features": page, "links": links}
 
     def file(self, path: Path, query: str, fault: Fault | None) -> None:
-        if self.server.signed and query != f"sig={self.server.tokens}":
-            return self.send(403, b"expired")
+        if self.server.signed:
+            expired = self.server.given >= self.server.expires_after
+            if expired or query != f"sig={self.server.tokens}":
+                return self.send(403, b"expired")
+            self.server.given += 1
         if not path.is_file():
             return self.send(404, b"")
         data = path.read_bytes()
@@ -194,4 +199,3 @@ def serving(folder: Path) -> Iterator[StacServer]:
         server.shutdown()
         server.server_close()
         thread.join()
-        time.sleep(0)

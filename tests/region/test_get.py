@@ -114,7 +114,7 @@ def dying(self, window, block):
     put(self, window, block)
 blocks.Blocks.put = dying
 from dataclasses import replace
-get_region(replace(ask({bbox}, "2022", {out!r}, stac={stac!r}), side=112))
+get_region(replace(ask({bbox}, "2022", {out!r}, stac={stac!r}), side=160))
 """
 
 
@@ -124,19 +124,19 @@ def test_killed_and_run_again_it_goes_on_bit_equal(catalog, request_of, tmp_path
     )  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    request = request_of(side=112)
+    request = request_of(side=160)
     kept = sorted(request.folder.rglob("block_*"))
-    assert len(kept) == 4 and not list(request.folder.glob("*.tif"))  # 3 of a row, 1 of the next
+    assert len(kept) == 3 and not list(request.folder.glob("*.tif"))  # of 4 blocks
     kept[0].write_bytes(b"damaged")
     stamps = [path.stat().st_mtime_ns for path in kept[1:]]
     seen: list[list[int]] = []
     request = request_of(
-        side=112,
+        side=160,
         log=lambda line: seen.append([p.stat().st_mtime_ns for p in kept[1:] if p.exists()]),
     )
     (path,) = get_region(request)
     assert stamps in seen  # none of them was made again
-    (other,) = get_region(request_of(side=112, name="Other"))
+    (other,) = get_region(request_of(side=160, name="Other"))
     assert path.stat().st_size > 0
     with rasterio.open(path) as one, rasterio.open(other) as two:
         assert (one.read() == two.read()).all()
