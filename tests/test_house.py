@@ -15,7 +15,8 @@ TESTS = sorted((REPO / "tests").rglob("*.py"))
 # before it. Every entry of satjepa/ stands here; nothing has a place by default.
 WINGS = (
     "paths", "contracts", "config", "metrics", "data", "captions", "models", "training", "demo",
-    "assemble", "baselines", "evaluation", "figures", "forecast", "published", "pipeline", "cli",
+    "assemble", "baselines", "evaluation", "figures", "forecast", "region", "published", "pipeline",
+    "cli",
 )  # fmt: skip
 LOOPS = {
     ("loop.py", "train"): 75,
@@ -30,6 +31,7 @@ HEAVY = {
     "lpips",
     "nbformat",
     "torch_fidelity",
+    "pystac_client",
 }
 # Calls that make a file: each stands inside `with paths.replaced(...) as part`, or here.
 WRITERS = {"write_text", "write_bytes", "to_csv", "to_parquet", "save_file", "savefig"}

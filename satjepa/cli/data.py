@@ -66,7 +66,7 @@ def get(
         float | None, typer.Option(min=0, max=100, help="Percent of clouds of an image [60].")
     ] = None,
     min_valid: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of valid pixels of a year [0.9].")
+        float | None, typer.Option(min=0, max=1, help="Share of valid pixels of a year [0.8].")
     ] = None,
     stac: Annotated[
         str,

@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -54,12 +55,8 @@ def as_user(*command: object) -> list[str]:
 def database(folder: Path) -> Iterator[dict[str, str]]:
     """A PostgreSQL of its own in a folder; gives the variables by which it is found."""
     port = free_port()
-    folder.mkdir()
     if os.geteuid() == 0:
         shutil.chown(folder, USER)
-    for above in folder.parents:
-        if above.stat().st_uid == os.geteuid() and above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o011)
     data = folder / "data"
     control = PROGRAMS[-1].with_name("pg_ctl")
     run = {"check": True, "capture_output": True, "cwd": folder}
@@ -88,7 +85,7 @@ def pgstac(folder: Path, items: list[dict], collection: dict) -> Iterator[str]:
     """The URL of a STAC API that has some items."""
     python = os.environ["SATJEPA_PGSTAC"]
     load = Path(python).with_name("pypgstac")
-    with database(folder / "pg") as access:
+    with tempfile.TemporaryDirectory() as place, database(Path(place)) as access:
         env = os.environ | access
         run = {"check": True, "capture_output": True, "env": env}
         rows = "".join(json.dumps(item) + "\n" for item in items)
