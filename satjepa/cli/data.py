@@ -46,37 +46,46 @@ def verify(
         raise typer.Exit(1)
 
 
+What = Annotated[
+    str | None, typer.Argument(help="Nothing, with --bbox; or `published`: the published data set.")
+]
+Bbox = Annotated[
+    tuple[float, float, float, float] | None,
+    typer.Option(help="West, south, east and north in degrees."),
+]
+Years = Annotated[str, typer.Option(help="As 2017-2024 or 2017,2019.")]
+Out = Annotated[Path, typer.Option(help="Root of region folders to write into.")]
+Months = Annotated[str | None, typer.Option(help="Season, as 5-9 or 11-3 [by the latitude].")]
+MaxCloud = Annotated[
+    float | None, typer.Option(min=0, max=100, help="Percent of clouds of an image [60].")
+]
+MinValid = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Share of valid pixels of a year [0.8].")
+]
+Stac = Annotated[
+    str, typer.Option(help="earth-search, planetary-computer, a URL, or a catalog.json or folder.")
+]
+Collection = Annotated[
+    str | None, typer.Option(help="Collection of Sentinel-2 L2A [sentinel-2-l2a].")
+]
+Name = Annotated[str | None, typer.Option(help="Name of the region [from its centre].")]
+Yes = Annotated[bool, typer.Option("--yes", help="However many bytes that is.")]
+
+
 @data_app.command()
 @plainly
 def get(
-    what: Annotated[
-        str | None,
-        typer.Argument(help="Nothing, with --bbox; or `published`: the published data set."),
-    ] = None,
-    bbox: Annotated[
-        tuple[float, float, float, float] | None,
-        typer.Option(help="West, south, east and north in degrees."),
-    ] = None,
-    years: Annotated[str, typer.Option(help="As 2017-2024 or 2017,2019.")] = "2017-2024",
-    out: Annotated[Path, typer.Option(help="Root of region folders to write into.")] = Path("data"),
-    months: Annotated[
-        str | None, typer.Option(help="Season, as 5-9 or 11-3 [by the latitude].")
-    ] = None,
-    max_cloud: Annotated[
-        float | None, typer.Option(min=0, max=100, help="Percent of clouds of an image [60].")
-    ] = None,
-    min_valid: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of valid pixels of a year [0.8].")
-    ] = None,
-    stac: Annotated[
-        str,
-        typer.Option(help="earth-search, planetary-computer, a URL, or a catalog.json or folder."),
-    ] = "earth-search",
-    collection: Annotated[
-        str | None, typer.Option(help="Collection of Sentinel-2 L2A [sentinel-2-l2a].")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the region [from its centre].")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="However many bytes that is.")] = False,
+    what: What = None,
+    bbox: Bbox = None,
+    years: Years = "2017-2024",
+    out: Out = Path("data"),
+    months: Months = None,
+    max_cloud: MaxCloud = None,
+    min_valid: MinValid = None,
+    stac: Stac = "earth-search",
+    collection: Collection = None,
+    name: Name = None,
+    yes: Yes = False,
 ) -> None:
     """Yearly cloud-free Sentinel-2 images of a box, as GeoTIFFs of the published layout: the median
     of the clear pixels of a season, from a STAC catalog. Run it again to go on after a stop.

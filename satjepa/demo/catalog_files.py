@@ -78,9 +78,23 @@ def write_item(
     _write_cog(folder / "SCL.tif", scl, frame, 2 * PIXEL)
     assets["SCL" if flavour == "pc" else "scl"] = _asset("SCL.tif")
     clouds = float(np.isin(scl, (8, 9, 10)).mean() / max((scl > 0).mean(), 1e-9))
-    ring = frame.ring()
+    told = {
+        "datetime": f"{when:%Y-%m-%dT%H:%M:%SZ}",
+        "platform": "sentinel-2a",
+        "eo:cloud_cover": round(100 * clouds, 2),
+        "proj:epsg": int(frame.crs.removeprefix("EPSG:")),
+    }
+    item = _item(name, frame.ring(), told | properties, assets)
+    write_text(folder / f"{name}.json", json.dumps(item, indent=1) + "\n")
+    return item
+
+
+def _item(
+    name: str, ring: list[list[float]], properties: dict[str, Any], assets: dict[str, Any]
+) -> dict[str, Any]:
+    """A STAC item with links to where it stands in the tree."""
     lon, lat = np.transpose(ring)
-    item = {
+    return {
         "type": "Feature",
         "stac_version": "1.0.0",
         "stac_extensions": EXTENSIONS,
@@ -88,13 +102,7 @@ def write_item(
         "collection": COLLECTION,
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "bbox": [lon.min(), lat.min(), lon.max(), lat.max()],
-        "properties": {
-            "datetime": f"{when:%Y-%m-%dT%H:%M:%SZ}",
-            "platform": "sentinel-2a",
-            "eo:cloud_cover": round(100 * clouds, 2),
-            "proj:epsg": int(frame.crs.removeprefix("EPSG:")),
-        }
-        | properties,
+        "properties": properties,
         "links": [
             _link("root", "../../catalog.json"),
             _link("parent", "../collection.json"),
@@ -102,8 +110,6 @@ def write_item(
         ],
         "assets": assets,
     }
-    write_text(folder / f"{name}.json", json.dumps(item, indent=1) + "\n")
-    return item
 
 
 def write_tree(out: Path, items: list[dict[str, Any]]) -> Path:
