@@ -113,17 +113,17 @@ def test_a_token_is_fetched_and_renewed_when_it_is_refused(server, request_of, r
         get_region(request_of(server.base))
     waits.clear()
     catalog = Catalog(server.base, "sentinel-2-l2a", f"{server.base}/token")
-    server.expires_after = 9  # files
+    server.expires_after = 30  # answers with files
     request = request_of(server.base, catalog=catalog, name="Signed", workers=1)
     (path,) = get_region(request)
-    assert 2 <= server.tokens < 9 and len(waits) == server.tokens - 1
+    assert 2 <= server.tokens < 9 and waits
     with rasterio.open(path) as src:
         assert (src.read() == right).all()
     assert b"sig=" not in path.read_bytes()
 
 
 def test_an_item_whose_file_is_gone_is_left_out_and_named(server, request_of):
-    gone = server.items[-1]
+    gone = next(item for item in server.items if "20220709" in item["id"])
     gone["assets"]["green" if "green" in gone["assets"] else "B03"]["href"] += "x"
     lines: list[str] = []
     get_region(request_of(server.base, log=lines.append))
@@ -188,12 +188,14 @@ def test_a_year_too_cloudy_is_refused_and_reported(request_of):
 
 
 def test_clouds_are_filtered_here(server, request_of):
-    for item in server.items[1:]:
+    for item in server.items:
         item["properties"]["eo:cloud_cover"] = 61
+    clear = next(item for item in server.items if "20220614" in item["id"])
+    clear["properties"]["eo:cloud_cover"] = 60
     lines: list[str] = []
     get_region(request_of(server.base, min_valid=0, log=lines.append))
     assert any("2022: 1 images" in line for line in lines)
-    server.items[0]["properties"]["eo:cloud_cover"] = 99.0
+    clear["properties"]["eo:cloud_cover"] = 99.0
     with pytest.raises(NoItemsError, match=r"4 are left out .*--max-cloud"):
         get_region(request_of(server.base, name="Cloudy"))
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from satjepa.region.ask import ask
+from satjepa.region.composite import median
 from satjepa.region.errors import BoxError, ServerError, TooLargeError, YearError
 from satjepa.region.get import get_region
 from satjepa.region.grid import utm_grid
@@ -134,3 +135,19 @@ def test_pixels_prove_the_offset_or_metadata_are_believed(stated, blue, kind, ad
     assert offset.value == (stated if found is None else found)
     assert offset.contradicted == (offset.value != stated)
     assert words in offset.reason and "the item" in offset.reason
+
+
+def test_the_median_is_of_what_is_clear():
+    rng = np.random.default_rng(1)
+    stack = rng.integers(1, 3000, (6, 3, 20, 30)).astype(np.uint16)
+    clouded = rng.random((6, 20, 30)) < 0.5
+    clouded[:, 0, 0] = True
+    stack = np.where(clouded[:, None], 65535, stack).astype(np.uint16)
+    floats = np.where(clouded[:, None], np.nan, stack.astype(float))
+    floats[:, :, 0, 0] = 0
+    rgb, count = median(stack)
+    assert np.abs(rgb - np.nanmedian(floats, 0)).max() <= 0.5
+    assert (count == (~clouded).sum(0)).all() and not rgb[:, 0, 0].any()
+    assert set(np.unique(count)) >= {0, 1, 2, 3}  # none, one, an even and an odd number
+    empty, count = median(np.full((0, 3, 2, 2), 0, np.uint16))
+    assert empty.shape == (3, 2, 2) and not empty.any() and not count.any()

@@ -11,6 +11,7 @@ from satjepa.region.get import get_region
 
 
 @pytest.mark.pipeline
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(bool(missing()), reason=missing())
 def test_a_real_api_gives_what_the_files_give(catalog, server, request_of, tmp_path):
     collection = json.loads((catalog.path.parent / "sentinel-2-l2a/collection.json").read_text())
