@@ -19,7 +19,7 @@ from satjepa.region.read import Reader
 from satjepa.region.report import report_table, write_report
 from satjepa.region.signing import Signer
 from satjepa.region.write import composite_path, read_record
-from satjepa.region.year import Request, make_year
+from satjepa.region.year import Request, clear_work, make_year
 
 USUAL_IMAGES = 30  # of a place in a season, for an estimate before the search
 BYTES = 6.25  # of an image's pixel: three bands of two bytes, and a class for four pixels
@@ -102,6 +102,7 @@ def _done_already(request: Request, keys: dict[int, str]) -> dict[int, dict[str,
                 f"{path}: is there and was made in another way (box, months, clouds or catalog): "
                 "move it away, or give another --name or --out"
             )
+        clear_work(request, year, key)  # of a run that was killed between the last two steps
         request.log(f"{year}: there already")
         done[year] = record
     return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -85,7 +86,7 @@ def make_year(
 
     Raises NoItemsError, CloudyYearError, CollectionError, ServerError.
     """
-    work = request.folder / WORK / f"{year}-{key}"
+    work = work_folder(request, year, key)
     plan = kept_plan(work, lambda: _plan(request, grid, year, source, reader))
     blocks = Blocks(work)
     windows = grid.blocks(plan.side)
@@ -113,11 +114,24 @@ def make_year(
     parts = (
         (window, blocks.made(window, lambda window=window: make(window))[:3]) for window in windows
     )
-    write_composite(path, grid, plan.side, parts, record)
-    shutil.rmtree(work)
-    if not any(work.parent.iterdir()):
-        work.parent.rmdir()
+    made = work / path.name  # what a killed run leaves of it goes with the folder
+    write_composite(made, grid, plan.side, parts, record)
+    os.replace(made, path)
+    clear_work(request, year, key)
     return record
+
+
+def work_folder(request: Request, year: int, key: str) -> Path:
+    """Where what is not finished of a year is kept."""
+    return request.folder / WORK / f"{year}-{key}"
+
+
+def clear_work(request: Request, year: int, key: str) -> None:
+    """Remove what was kept of a year, which is finished."""
+    work = work_folder(request, year, key)
+    shutil.rmtree(work, ignore_errors=True)
+    if work.parent.is_dir() and not any(work.parent.iterdir()):
+        work.parent.rmdir()
 
 
 def _plan(request: Request, grid: UtmGrid, year: int, source: Source, reader: Reader) -> Plan:
