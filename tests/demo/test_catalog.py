@@ -14,6 +14,7 @@ def written(tmp_path_factory):
     return write_catalog(tmp_path_factory.mktemp("demo"), [2021], dates=DATES[:3])
 
 
+@pytest.mark.filterwarnings("ignore:Server does not advertise")  # a static catalog is none
 def test_a_stac_library_walks_it(written):
     import pystac_client
 
