@@ -15,6 +15,7 @@ def written(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore:Server does not advertise")  # a static catalog is none
+@pytest.mark.filterwarnings("ignore:Falling back to pystac")
 def test_a_stac_library_walks_it(written):
     import pystac_client
 
