@@ -29,8 +29,8 @@ def test_a_stac_library_walks_it(written):
         for asset in item.make_asset_hrefs_absolute().assets.values():
             with rasterio.open(asset.href) as src:
                 assert src.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-                assert src.crs.to_epsg() == item.properties["proj:epsg"]
-    assert {item.properties["proj:epsg"] for item in items} == {32631, 32632}
+                assert src.crs.to_string() == item.properties["proj:code"]  # as it is called now
+    assert {i.properties["proj:code"] for i in items} == {"EPSG:32631", "EPSG:32632"}
 
 
 def test_images_have_clouds_shadows_an_edge_and_three_ways_to_tell_of_1000(written):
