@@ -31,6 +31,7 @@ HEAVY = {
     "lpips",
     "nbformat",
     "torch_fidelity",
+    "pystac_client",
 }
 # Calls that make a file: each stands inside `with paths.replaced(...) as part`, or here.
 WRITERS = {"write_text", "write_bytes", "to_csv", "to_parquet", "save_file", "savefig"}
