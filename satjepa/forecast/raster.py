@@ -116,8 +116,8 @@ def forecasting(
     Rows that a run with the same model, settings and images has left there, because it was killed,
     are taken as they are; what a run with others has left is removed. share: of this process; of
     several, each makes a part of the rows, bit for bit as one does, and the block is entered when
-    all are there. The folder goes when the block is left; after an error it stays, if it holds more
-    than one band of rows.
+    all are there; the first process is to write. The folder goes when the block is left; after an
+    error it stays, if it holds more than one band of rows.
     """
     share = share or Share()
     made, stream = _prepared(request, forecaster, settings, log, InMemory())
@@ -134,8 +134,7 @@ def forecasting(
         if len(made.plan.bands) == 1 and share.rank == 0:
             made.remove()
         raise
-    share.wait()
-    if share.rank == 0:
+    if share.rank == 0:  # the only one that reads the rows
         made.remove()
 
 

@@ -92,10 +92,12 @@ def _making(made: Made, ahead: int) -> dict[str, Any]:
     inputs = []
     for path, year in zip(scene.images, scene.years, strict=True):
         inputs.append({"name": path.name, "year": year, "sha256": scene.hashes[path.name]})
-    return {f"satjepa:{name}": text for name, text in tags.items()} | {
-        "satjepa:version": satjepa.__version__,
-        "satjepa:inputs": inputs,
-    }
+    numbers = {"satjepa:seed": int(tags["seed"]), "satjepa:samples": int(tags["samples"])}
+    return (
+        {f"satjepa:{name}": text for name, text in tags.items()}
+        | numbers
+        | {"satjepa:version": satjepa.__version__, "satjepa:inputs": inputs}
+    )
 
 
 def outline_of(place: Georeference) -> list[tuple[float, float]]:
@@ -150,7 +152,7 @@ def box_of(outline: list[tuple[float, float]]) -> list[float]:
     """West, south, east, north of an outline; west is greater than east across the antimeridian."""
     lons = [lon for lon, _ in outline]
     lats = [lat for _, lat in outline]
-    west, east = ((lon + 180) % 360 - 180 for lon in (min(lons), max(lons)))
+    west, east = (round((lon + 180) % 360 - 180, 7) for lon in (min(lons), max(lons)))
     return [west, min(lats), east, max(lats)]
 
 

@@ -3,7 +3,10 @@
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -11,8 +14,9 @@ import torch
 from forecast_files import Noise, image, quiet, write
 
 from satjepa.data.errors import SceneError
+from satjepa.data.share import Share
 from satjepa.data.stack import ForecastError
-from satjepa.forecast import forecast_raster
+from satjepa.forecast import Settings, check_files, forecast_raster, forecasting
 
 HOW = {"patch": 32, "samples": 2, "batch": 2, "tags": {"MODEL": "m"}} | quiet
 
@@ -122,6 +126,38 @@ def test_killed_it_goes_on_bit_for_bit(
     again = Counts()
     assert forecast_raster(path, out, again, **HOW).read_bytes() == whole[0]
     assert again.count < whole[1]
+    assert [file.name for file in out.parent.iterdir()] == ["o.tif"]
+
+
+@dataclass(frozen=True)
+class Meeting(Share):
+    """A process that is a thread."""
+
+    barrier: Barrier | None = None
+
+    def wait(self) -> None:
+        self.barrier.wait(60)
+
+
+def test_two_processes_make_the_rows_of_one(
+    path: Path, whole: tuple[bytes, int], tmp_path: Path
+) -> None:
+    out = tmp_path / "out/o.tif"
+    request = check_files([path], out)
+    settings = Settings(**{k: v for k, v in HOW.items() if k != "log"})
+    barrier = Barrier(2)
+    counts = [Counts(), Counts()]
+
+    def work(rank: int) -> None:
+        share = Meeting(rank, 2, barrier)
+        with forecasting(request, counts[rank], settings, out, HOW["log"], share) as made:
+            if rank == 0:
+                made.write(out)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, range(2)))
+    assert out.read_bytes() == whole[0]
+    assert all(0 < count.count < whole[1] for count in counts)
     assert [file.name for file in out.parent.iterdir()] == ["o.tif"]
 
 
