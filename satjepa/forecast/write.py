@@ -106,6 +106,8 @@ def write_layer(
     with replaced(out) as part:
         made = folder / "making.tif" if folder else part
         beside = Path(f"{made}.aux.xml")
+        for half in folder.glob("making.*") if folder else ():
+            half.unlink()  # of a run that was killed
         try:
             with rasterio.Env(GDAL_CACHEMAX=CACHE):
                 _make(made, units, layer, cloud)
