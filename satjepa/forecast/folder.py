@@ -123,7 +123,7 @@ def scenes_of(root: Path) -> dict[str, list[Path]]:
     <Region>/s2_rgb_<Region>_<YEAR>_10km.tif. ForecastError where there is none, or two of a year.
     """
     scenes: dict[str, dict[int, Path]] = {}
-    for path in sorted(root.glob("*/s2_rgb_*.tif")):
+    for path in sorted(root.glob("*/s2_rgb_*.tif")):  # of a region by year
         found = layout_of(path)
         if found is None or found[0] != path.parent.name:
             continue
@@ -133,4 +133,4 @@ def scenes_of(root: Path) -> dict[str, list[Path]]:
         scenes[region][year] = path
     if not scenes:
         raise ForecastError(f"{root}: no <Region>/s2_rgb_<Region>_<YEAR>_10km.tif below it")
-    return {region: [images[year] for year in sorted(images)] for region, images in scenes.items()}
+    return {region: list(images.values()) for region, images in scenes.items()}

@@ -26,6 +26,7 @@ from satjepa.forecast.scene import Scene
 from satjepa.forecast.stream import Plan, Stream, drawing, runs_of
 from satjepa.forecast.tiles import years_back
 from satjepa.forecast.units import Units, nodata_of
+from satjepa.forecast.write import bounded_cache
 
 FORMAT = 1  # of the rows that are kept: those of another one are made anew
 
@@ -120,14 +121,16 @@ def forecasting(
     error it stays, if it holds more than one band of rows.
     """
     share = share or Share()
-    made, stream = _prepared(request, forecaster, settings, log, InMemory())
+    with bounded_cache():
+        made, stream = _prepared(request, forecaster, settings, log, InMemory())
     pieces = InFolder.of(out, _identity(made))
     made = replace(made, pieces=pieces)
     try:
         if share.rank == 0:
             pieces.open(fresh="MODEL" not in made.notes)  # no one knows whether it is the same one
         share.wait()
-        _fill(made, stream, pieces, share, log)
+        with bounded_cache():
+            _fill(made, stream, pieces, share, log)
         share.wait()
         yield made
     except Exception:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,10 +22,22 @@ from satjepa.forecast.scene import stored_window
 from satjepa.forecast.units import BANDS, Units
 from satjepa.paths import replaced
 
+if TYPE_CHECKING:
+    import rasterio
+
 BLOCK = 512  # pixels: side of the blocks of a large file
 CACHE = 256 * 2**20  # bytes that GDAL keeps of blocks: a row of them in a scene 10,000 px wide
 Read = Callable[[int, int], np.ndarray]
 """read(top, bottom) -> those rows (bands,h,W) of the upright scene, as they are stored"""
+
+
+def bounded_cache() -> rasterio.Env:
+    """GDAL keeps no more of what it reads and writes than a part of what it would by itself, which
+    is a twentieth of the memory of the machine.
+    """
+    import rasterio
+
+    return rasterio.Env(GDAL_CACHEMAX=CACHE)
 
 
 @dataclass(frozen=True)
@@ -101,15 +114,13 @@ def write_layer(
     `folder`, on the same disk, or else beside. A place that the cloud form would change comes as a
     tiled GeoTIFF with overviews instead.
     """
-    import rasterio
-
     with replaced(out) as part:
         made = folder / "making.tif" if folder else part
         beside = Path(f"{made}.aux.xml")
         for half in folder.glob("making.*") if folder else ():
             half.unlink()  # of a run that was killed
         try:
-            with rasterio.Env(GDAL_CACHEMAX=CACHE):
+            with bounded_cache():
                 _make(made, units, layer, cloud)
             remove_companions(out)
             if beside.exists():
