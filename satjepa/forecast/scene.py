@@ -17,8 +17,8 @@ from satjepa.data.grid import Turn, upright
 from satjepa.data.rasters import read_rgb, rgb_scale
 from satjepa.data.stack import ForecastError, Stack, filled
 
-ROWS = 256  # read at once
-MARGIN = 256  # rows above and below these that a hole is filled from
+ROWS = 128  # read at once
+MARGIN = 128  # rows above and below these that a hole is filled from
 KEEP = 2  # blocks of rows in memory
 Window = tuple[int, int, int, int]  # first column, first row, width, height
 
@@ -29,8 +29,8 @@ class Scene:
 
     images, years, whites: oldest first, of the images that are used. place: of the newest one.
 
-    Holes are filled from the nearest valid pixel of the block of 256 rows that they lie in or of
-    the 256 rows above and below it; where a year has none there, with 0, as a year that is absent.
+    Holes are filled from the nearest valid pixel of the block of 128 rows that they lie in or of
+    the 128 rows above and below it; where a year has none there, with 0, as a year that is absent.
     So what is read does not depend on the rows asked for, and of a scene of up to 256 rows it is
     what `read_stack` reads.
     """
