@@ -40,6 +40,7 @@ IN_PLACE = {
     ("log.py", "open"),  # a line is added to it at a time, and its rows are in the checkpoint
     ("checkpoint.py", "_write"),  # inside a folder that is renamed as a whole
     ("write.py", "check_place"),  # a trial, which is removed
+    ("write.py", "_write"),  # the part of its caller, `write_layer`, which renames it
 }
 IDS = {"ids": lambda path: str(path.relative_to(REPO))}
 

@@ -1,150 +1,15 @@
-"""Commands from GeoTIFF to GeoTIFF, or to words: forecast, inference, caption."""
+"""Commands from GeoTIFF to GeoTIFF, or to words: inference, caption."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from satjepa.cli import common
-from satjepa.cli.common import Checkpoint, Samples, Seed, White, app, plainly
+from satjepa.cli.common import Seed, White, app, plainly
 from satjepa.models.published import STEPS, STRENGTH
-
-if TYPE_CHECKING:
-    from satjepa.forecast.members import Members
-    from satjepa.forecast.raster import Made
-    from satjepa.forecast.request import Request
-
-Images = Annotated[
-    list[Path] | None, typer.Argument(help="RGB GeoTIFFs of one place, one a year, oldest first.")
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        help="GeoTIFF to write: mean and spread of red, green, blue [forecast_<YEAR>.tif]."
-    ),
-]
-Example = Annotated[bool, typer.Option("--example", help="Forecast the example scene.")]
-Picture = Annotated[Path | None, typer.Option(help="PNG to write [beside the GeoTIFF].")]
-NoPicture = Annotated[bool, typer.Option("--no-picture", help="Write no PNG.")]
-Truth = Annotated[
-    Path | None, typer.Option(help="Image of the year forecast, to draw and compare with.")
-]
-Steps = Annotated[int | None, typer.Option(help="Steps of the sampler [those of params.yaml].")]
-Guidance = Annotated[
-    float | None, typer.Option(help="Classifier-free guidance [that of params.yaml].")
-]
-Strength = Annotated[
-    float | None,
-    typer.Option(
-        help="1: from pure noise. Below: from the last image, not zero-RGB [that of params.yaml]."
-    ),
-]
-Compile = Annotated[
-    str | None, typer.Option("--compile", help="auto, on or off [that of params.yaml].")
-]
-Words = Annotated[
-    str | None,
-    typer.Option(
-        "--caption", help="Semantic caption of the year forecast, to lead every tile [the model's]."
-    ),
-]
-What = Annotated[str | None, typer.Option(help="Informative caption to lead by [by rule].")]
-Layout = Annotated[str | None, typer.Option(help="Geometric caption to lead by [by rule].")]
-Years = Annotated[
-    list[int] | None,
-    typer.Option(help="Year of the last image, or repeated for each [from the names]."),
-]
-
-
-@app.command()
-@plainly
-def forecast(
-    images: Images = None, out: Out = None, example: Example = False, samples: Samples = None,
-    seed: Seed = 0, checkpoint: Checkpoint = None, picture: Picture = None,
-    no_picture: NoPicture = False, truth: Truth = None, white: White = None, steps: Steps = None,
-    guidance: Guidance = None, strength: Strength = None, compiled: Compile = None,
-    caption: Words = None, informative: What = None, geometric: Layout = None, year: Years = None,
-) -> None:  # fmt: skip
-    """Forecast the year after the last of the images, on their grid and in their units; draw it."""
-    from satjepa.forecast.load import load
-    from satjepa.forecast.members import Members
-    from satjepa.forecast.picture import MEMBERS, check_truth, middle
-    from satjepa.forecast.request import check_files
-
-    if bool(images) == example:
-        raise typer.BadParameter("name images, oldest first, or pass --example")
-    if example:
-        images, example_truth = _example()
-        truth = truth or example_truth
-    request = check_files(images, out, year)  # before a model is loaded
-    out = out or Path(f"forecast_{_next_year(request)}.tif")
-    picture = None if no_picture else picture or out.with_suffix(".png")
-    _check_outputs(request, out, picture)
-    if truth:
-        check_truth(request, truth)
-    folder = common.existing(checkpoint)
-    model = load(folder, steps=steps, guidance=guidance, strength=strength, compile=compiled)
-    samples = samples or model.joint.params.sample.samples
-    typer.echo(f"model {folder} ({model.name}); {model.sampler}")
-    members = Members(middle(request.shape), min(MEMBERS, samples))
-    started = time.perf_counter()
-    words = {"semantic": caption, "informative": informative, "geometric": geometric}
-    given = {kind: text for kind, text in words.items() if text is not None}
-    made = model.make(request, samples, seed, white, typer.echo, members, given)
-    made.write(out)
-    seconds = time.perf_counter() - started
-    typer.echo(
-        f"wrote {out}: forecast of year {made.notes['YEAR']}, mean and spread, in {seconds:.1f} s"
-    )
-    _show(made, members, picture, truth)
-
-
-def _check_outputs(request: Request, out: Path, picture: Path | None) -> None:
-    """Refuse to write over an image, or both files under one name."""
-    from satjepa.forecast.request import check_output
-
-    check_output(out, request.images)
-    if picture == out:
-        raise typer.BadParameter(f"{out} cannot be both the GeoTIFF and its picture")
-    if picture:
-        check_output(picture, request.images)
-
-
-def _example() -> tuple[list[Path], Path]:
-    """The shipped scene and its truth; says what to type for the same."""
-    from satjepa.demo.example import shipped_scene
-
-    images, truth = shipped_scene()
-    folder = images[0].parent
-    here = Path.cwd()
-    shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
-    typer.echo(f"example: satjepa forecast {shown}/*.tif --truth {shown}/truth/{truth.name}")
-    return images, truth
-
-
-def _next_year(request: Request) -> str:
-    last = request.years[-1]
-    return "next_year" if last is None else str(last + 1)
-
-
-def _show(made: Made, members: Members, picture: Path | None, truth: Path | None) -> None:
-    """Draw a forecast and compare it with the truth, as far as is asked for."""
-    from satjepa.forecast.picture import psnr, save_picture, truth_of, view_of
-
-    image = None if truth is None else truth_of(made, truth)
-    if picture is not None:
-        typer.echo(
-            f"wrote {save_picture(view_of(made, members, image), picture)}: the picture of it"
-        )
-    if image is not None:
-        ours, persistence = psnr(made, image)
-        typer.echo(
-            f"against {truth.name}: PSNR {ours:.2f} dB; the last image taken as the forecast has "
-            f"{persistence:.2f} dB"
-        )
 
 
 @app.command()
