@@ -26,12 +26,12 @@ Out = Annotated[
     Path | None,
     typer.Option(
         help="GeoTIFF to write: mean and spread of red, green, blue [forecast_<YEAR>.tif]; or a "
-        "folder, for Cloud-Optimized GeoTIFFs and a STAC item."
+        "folder, for Cloud-Optimized GeoTIFFs, a STAC item and a page (index.html)."
     ),
 ]
 Example = Annotated[bool, typer.Option("--example", help="Forecast the example scene.")]
 Picture = Annotated[Path | None, typer.Option(help="PNG to write [beside the GeoTIFF].")]
-NoPicture = Annotated[bool, typer.Option("--no-picture", help="Write no PNG.")]
+NoPicture = Annotated[bool, typer.Option("--no-picture", help="Write no PNG and no page.")]
 Truth = Annotated[
     Path | None, typer.Option(help="Image of the year forecast, to draw and compare with.")
 ]
@@ -172,10 +172,14 @@ def _example(say: Callable[[str], None]) -> tuple[list[Path], Path]:
 
 def _show(made: Made, target: Target, truth: Path | None, say: Callable[[str], None]) -> None:
     """Draw a forecast and compare it with the truth, as far as is asked for."""
+    from satjepa.forecast.page_folder import page_of
     from satjepa.forecast.picture import middle, psnr, read_truth, save_picture, truth_of, view_of
 
     image = None if truth is None else truth_of(made, truth)
-    if target.picture is not None and not target.is_folder:
+    if target.picture is not None and target.is_folder:
+        page = page_of(target.out, target.request.images, [] if truth is None else [truth])
+        say(f"wrote {page}: all of it to look at, in any browser")
+    elif target.picture is not None:
         window = middle(made.shape)
         view = view_of(made, window, None if image is None else read_truth(image, window))
         say(f"wrote {save_picture(view, target.picture)}: the picture of it")
