@@ -23,6 +23,7 @@ from satjepa.captions.table import RULES
 from satjepa.contracts import CAPTION_KINDS
 from satjepa.data.georeference import as_stored
 from satjepa.data.stack import ForecastError
+from satjepa.forecast.dataset import forecast_dataset, is_labelled
 from satjepa.forecast.members import Members
 from satjepa.forecast.picture import draw, middle, part_of, psnr, save_picture, truth_of, view_of
 from satjepa.forecast.raster import Made, forecast_images
@@ -31,6 +32,7 @@ from satjepa.paths import SHIPPED_MODEL, root, run_folder
 
 if TYPE_CHECKING:
     import torch
+    import xarray as xr
     from matplotlib.figure import Figure
     from rasterio import Affine
     from rasterio.crs import CRS
@@ -132,16 +134,17 @@ class Model:
 
     def forecast(
         self,
-        *images: str | Path,
+        *images: str | Path | xr.Dataset | xr.DataArray,
         samples: int | None = None,
         seed: int = 0,
         years: Sequence[int] | None = None,
         white: float | None = None,
         captions: dict[str, str] | None = None,
         log: Callable[[str], None] = no_log,
-    ) -> Forecast:
+    ) -> Forecast | xr.Dataset:
         """Forecast the year after the last of the images: RGB GeoTIFFs of one grid, one a year,
-        oldest first.
+        oldest first; or one xarray Dataset or DataArray of them, whose forecast is a Dataset
+        (`satjepa.forecast.dataset`).
 
         samples: members of the ensemble; default: `sample.samples` of params.yaml. seed: the same
         one gives the same forecast. years: of the last image or of each; default: from the file
@@ -156,6 +159,9 @@ class Model:
         """
         if not images:
             raise ForecastError("no image: give at least that of the last year")
+        if is_labelled(images):
+            how = {"samples": samples, "seed": seed, "captions": captions, "log": log}
+            return forecast_dataset(self, images[0], years=years, white=white, **how)
         request = check_files(images, None, years)
         samples = samples or self.joint.params.sample.samples
         height, width = request.shape
