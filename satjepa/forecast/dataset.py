@@ -98,7 +98,7 @@ def forecast_dataset(
             # the names of files that are gone would not help anyone
             raise ForecastError(str(error).replace(f"{folder}{os.sep}", "")) from error
     time = {} if name is None else {name: _a_year_later(times[order[-1]])}
-    mapping = mapping_of(data) | _mapping(place)
+    mapping = _mapping(mapping_of(data), place)
     return _labelled(array, layers, means, time, mapping).assign_attrs(tags)
 
 
@@ -193,13 +193,14 @@ def _a_year_later(time: Any) -> Any:
     return time + 1 if isinstance(time, int | np.integer) else time.replace(year=time.year + 1)
 
 
-def _mapping(place: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of a grid mapping that say where the pixels lie."""
+def _mapping(said: dict[str, Any], place: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a grid mapping, as `said`, completed, and with where the pixels lie."""
     a, b, c, d, e, f = tuple(place["transform"])[:6]
-    said = {"GeoTransform": " ".join(repr(float(number)) for number in (c, a, b, f, d, e))}
+    numbers = " ".join(repr(float(number)) for number in (c, a, b, f, d, e))
+    wkt = {}
     if place["crs"] is not None:
-        said |= dict.fromkeys(("crs_wkt", "spatial_ref"), place["crs"].to_wkt())
-    return said
+        wkt = dict.fromkeys(("crs_wkt", "spatial_ref"), place["crs"].to_wkt())
+    return wkt | said | {"GeoTransform": numbers}
 
 
 def _labelled(

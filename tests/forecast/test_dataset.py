@@ -94,6 +94,7 @@ def test_the_place_comes_back_as_cf_has_it(model: Model) -> None:
     assert found["time"].values == np.datetime64("2022-07-01")
 
 
+@pytest.mark.filterwarnings("ignore")  # of its own use of affine
 def test_rioxarray_reads_the_place(model: Model) -> None:
     pytest.importorskip("rioxarray")
     found = model.forecast(cube(numbers("uint8")[0]), samples=2)
