@@ -34,6 +34,7 @@ from satjepa.forecast.labelled import (
     transform_of,
     year_in,
 )
+from satjepa.paths import replaced
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -142,8 +143,8 @@ def _write(path: Path, image: np.ndarray, means: Meaning, place: dict[str, Any])
 
     shape = {"count": len(image), "height": image.shape[1], "width": image.shape[2]}
     profile = {"driver": "GTiff", "dtype": image.dtype, "nodata": _held(means.nodata, image.dtype)}
-    # a scratch file: the folder it lies in is removed, whole or not
-    with without_remark(), rasterio.open(path, "w", **profile, **shape, **place) as dst:
+    profile |= shape | place
+    with replaced(path) as part, without_remark(), rasterio.open(part, "w", **profile) as dst:
         dst.write(image)
         if (means.scale, means.offset) != (1.0, 0.0):
             dst.scales = [means.scale] * 3

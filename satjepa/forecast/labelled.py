@@ -63,12 +63,12 @@ def _of_variables(data: xr.Dataset) -> xr.DataArray:
     import xarray as xr
 
     names = {str(name).lower(): name for name in data.data_vars}
-    found = [[names[alias] for alias in ALIASES[c] if alias in names] for c in COLOURS]
-    if all(len(hits) == 1 for hits in found):
-        parts = [data[hits[0]] for hits in found]
-        kinds = [repr(meaning(part)) for part in parts]
-        if len(set(kinds)) > 1:
-            raise ForecastError(f"{', '.join(COLOURS)} are stored differently: {kinds}")
+    found = _named(list(names))
+    if found is not None:
+        parts = [data[list(names.values())[i]] for i in found]
+        kinds = {repr(meaning(part)) for part in parts}
+        if len(kinds) > 1:
+            raise ForecastError(f"{', '.join(COLOURS)} are stored differently: {sorted(kinds)}")
         array = xr.concat(parts, "band", coords="minimal", compat="override", join="exact")
         array.attrs = dict(parts[0].attrs)
         array.encoding = dict(parts[0].encoding)
@@ -89,15 +89,26 @@ def _positions(array: xr.DataArray) -> list[int]:
     names = array.attrs.get("long_name")
     if isinstance(names, tuple | list) and len(names) == count:
         labels = [str(name).lower() for name in names]
-    hits = [[i for i, label in enumerate(labels) if label in ALIASES[c]] for c in COLOURS]
-    if all(len(hit) == 1 for hit in hits):
-        return [hit[0] for hit in hits]
-    if count == 3 and not any(hits):
+    found = _named(labels)
+    if found is not None:
+        return found
+    if count == 3 and not set(labels) & {alias for names in ALIASES.values() for alias in names}:
         return [0, 1, 2]
     raise ForecastError(
         f"bands {labels}: needed are {', '.join(COLOURS)}; choose them (.sel(band=...)), or name "
         "them in the coordinate band"
     )
+
+
+def _named(labels: Sequence[str]) -> list[int] | None:
+    """Where red, green and blue are among labels; None unless each is there once."""
+    found = []
+    for colour in COLOURS:
+        hits = [i for i, label in enumerate(labels) if label in ALIASES[colour]]
+        if len(hits) != 1:
+            return None
+        found += hits
+    return found
 
 
 def space_of(array: xr.DataArray) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +85,7 @@ def fine_tune(
     reads = params.model.use_captions
     encoders = load_text_encoders(params) if reads else None
     samples = samples_of(place, params, model.backbone, encoders, out / "place", log, progress)
-    origin = origin_of(found, place, how)
+    origin = origin_of(found, place, how, [cube.region for cube in samples.places])
     train(
         model, samples, params, out / "run", resume, progress, split=digest(origin),
         max_seconds=max_seconds,
@@ -138,21 +138,22 @@ def start_from(found: Checkpoint, params: Params) -> JointModel:
     return model
 
 
-def origin_of(found: Checkpoint, place: Place, how: How) -> dict[str, Any]:
+def origin_of(found: Checkpoint, place: Place, how: How, regions: Sequence[str]) -> dict[str, Any]:
     """What a fine-tuned model came from: sha256 and steps of the model before, its own origin if it
-    was fine-tuned itself, the years and the sha256 of the images of each region, seed and steps.
+    was fine-tuned itself, the years and the sha256 of the images of each of the regions, and how
+    it was trained.
     """
     images = {}
-    for name, scenes in place.regions.items():
+    for name in regions:
         sums = hashlib.sha256()
-        for scene in scenes:
+        for scene in place.regions[name]:
             sums.update(f"{scene.year} ".encode() + scene.rgb.read_bytes())
             sums.update(scene.emb.read_bytes() if scene.emb else b"")
         images[name] = sums.hexdigest()
     origin = {
         "model": found.state["sha256"][MODEL],
         "model_steps": found.state["step"],
-        "years": place.years(),
+        "years": {name: place.years()[name] for name in regions},
         "images": images,
         "steps": how.steps,
         "rate": how.rate,

@@ -10,18 +10,17 @@ cubes and latents are made anew, which takes seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from satjepa.captions import rules
 from satjepa.captions.embeddings import TextEncoders
 from satjepa.captions.store import TextStore
 from satjepa.captions.table import RULES, lookup
-from satjepa.captions.writing import caption_patches
+from satjepa.captions.writing import Image, caption_patches
 from satjepa.config import Params
-from satjepa.contracts import PatchKey
 from satjepa.data.cube import build_cube
 from satjepa.data.display import display_white, is_display
 from satjepa.data.draw import serving_years
@@ -31,7 +30,10 @@ from satjepa.data.splits import SplitPart
 from satjepa.data.stack import layout_of
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from satjepa.models.backbone import Backbone
+    from satjepa.models.latents import LatentStore
 
 PRESET = "place"  # the name that cubes, captions and latents of a place have in its keys
 MOST = 1200  # windows of all regions and pairs of years, about: more take long and teach little
@@ -53,10 +55,13 @@ class Place:
 
     def years(self) -> dict[str, list[int]]:
         """The years that are trained on, by region."""
-        return {name: [scene.year for scene in own] for name, own in self.regions.items()}
+        years: dict[str, list[int]] = {name: [] for name in self.regions}
+        for name, scenes in self.regions.items():
+            years[name] += [scene.year for scene in scenes]
+        return years
 
     def __str__(self) -> str:
-        shown = [f"{name}: {', '.join(map(str, own))}" for name, own in self.years().items()]
+        shown = [f"{name}: {', '.join(map(str, years))}" for name, years in self.years().items()]
         lost = [f"{name} is left out: {why}" for name, why in self.left_out.items()]
         return "\n".join([*shown, *lost])
 
@@ -177,7 +182,7 @@ def samples_of(
     return _windows(fit, params, latents=_latents(data, backbone, out / "latents"), **words)
 
 
-def _windows(cubes: Sequence, params: Params, **more: object) -> PairDataset:
+def _windows(cubes: Sequence[xr.Dataset], params: Params, **more: Any) -> PairDataset:
     """All windows of the cubes, at the smallest stride at which there are not too many."""
     d = params.data
     part = SplitPart("train", "region", frozenset(cube.attrs["region"] for cube in cubes))
@@ -191,13 +196,13 @@ def _windows(cubes: Sequence, params: Params, **more: object) -> PairDataset:
 
 def _words(
     data: PairDataset, params: Params, encoders: TextEncoders, out: Path, progress: bool
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Captions by rule, their embeddings and lengths, as a `PairDataset` takes them."""
     c = params.captions
     table = out / "captions.parquet"
     keys = data.keys()
 
-    def patches() -> object:
+    def patches() -> Iterator[Image]:
         for key in keys:
             rgb, valid = data.image(key)
             yield key, rgb.numpy(), valid[0].numpy()
@@ -213,7 +218,7 @@ def _words(
     return {"captions": captions, "text": store, "lengths": lengths}
 
 
-def _latents(data: PairDataset, backbone: Backbone, folder: Path) -> Mapping[PatchKey, object]:
+def _latents(data: PairDataset, backbone: Backbone, folder: Path) -> LatentStore:
     from satjepa.models.latents import LatentStore, image_batches
 
     return LatentStore.write(folder, backbone, image_batches([(data, data.keys())], 64))
