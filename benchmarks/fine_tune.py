@@ -1,7 +1,7 @@
 """What is fine-tuning on a place worth? The last year of some scenes, forecast before and after.
 
     python benchmarks/fine_tune.py FOLDER... [--checkpoint assets/demo_model] [--steps 200]
-                                   [--rates 0.1] [--samples 8] [--out .work/fine_tune]
+                                   [--rates 0.1] [--one-way] [--samples 8] [--out .work/fine_tune]
 
 Each FOLDER is a region in the published layout (<Region>/s2_rgb_<Region>_<YEAR>_10km.tif). Of its
 years the last two that follow each other are a pair that is never trained on: from the first of
@@ -99,8 +99,8 @@ def scored(case: Case, args: argparse.Namespace) -> Iterator[list[str]]:
     home = args.out / f"{case.name}-{case.years[1]}"
     tuned = {}
     for rate in args.rates:
-        out = home / f"{args.steps}-{rate:g}"
-        how = How(args.steps, rate)
+        out = home / f"{args.steps}-{rate:g}{'-one-way' * args.one_way}"
+        how = How(args.steps, rate, both_ways=not args.one_way)
         tuned[f"fine-tuned, {args.steps} steps, rate {rate:g}"] = fine_tune(
             args.checkpoint, case.folder, out, how, log=lambda line: None, progress=False
         )
@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=root() / "assets/demo_model")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--rates", type=float, nargs="+", default=[RATE])
+    parser.add_argument("--one-way", action="store_true", help="pairs of years forwards only")
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--out", type=Path, default=root() / ".work/fine_tune")
     args = parser.parse_args()

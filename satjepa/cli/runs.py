@@ -35,6 +35,10 @@ Rate = Annotated[
     typer.Option(min=0, help="With --from: share of the learning rates of the first training."),
 ]
 
+OneWay = Annotated[
+    bool, typer.Option("--one-way", help="With --from: no pair of years backwards, too.")
+]
+
 
 @app.command()
 @plainly
@@ -52,13 +56,14 @@ def train(
         float | None, typer.Option(help="Stop after so long; the same command goes on.")
     ] = None,
     source: Source = None, data: Scenes = None, until: Until = None, white: White = None,
-    steps: Steps = None, rate: Rate = None,
+    steps: Steps = None, rate: Rate = None, one_way: OneWay = False,
 ) -> None:  # fmt: skip
     """Train a model on what the pipeline has prepared in artifacts/, or go on with one on scenes of
     your own (--from, --data); Ctrl-C saves, the same command goes on.
     """
     limit = None if minutes is None else 60 * minutes
     tuning = {"until": until, "white": white, "steps": steps, "rate": rate}
+    tuning["both_ways"] = False if one_way else None
     if source is not None and data is not None and arm is None:
         out = run_dir or Path(PLACE)
         done = _fine_tune(source, data, out, seed, tuning, resume=resume, max_seconds=limit)
@@ -85,7 +90,7 @@ def _fine_tune(
     """`fine_tune`, of what was given and, where nothing was, its defaults."""
     from satjepa.pipeline.fine_tune import How, fine_tune
 
-    how = {"steps": tuning.pop("steps"), "rate": tuning.pop("rate"), "seed": seed}
+    how = {name: tuning.pop(name) for name in ("steps", "rate", "both_ways")} | {"seed": seed}
     chosen = How(**{name: value for name, value in how.items() if value is not None})
     return fine_tune(source, data, out, chosen, log=typer.echo, **tuning, **more)
 

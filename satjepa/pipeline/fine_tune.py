@@ -41,12 +41,14 @@ class How:
     """How long and how fast is trained.
 
     steps: of `train.batch` windows each. rate: share of the learning rates that the model was
-    trained with. seed: of the order of the windows, and of noise.
+    trained with. seed: of the order of the windows, and of noise. both_ways: whether each pair of
+    years is also trained on from the later to the earlier one.
     """
 
     steps: int = STEPS
     rate: float = RATE
     seed: int = 0
+    both_ways: bool = True
 
 
 def fine_tune(
@@ -84,8 +86,10 @@ def fine_tune(
     model = start_from(found, params).to(the_device())
     reads = params.model.use_captions
     encoders = load_text_encoders(params) if reads else None
-    samples = samples_of(place, params, model.backbone, encoders, out / "place", log, progress)
-    origin = origin_of(found, place, how, [cube.region for cube in samples.places])
+    samples = samples_of(
+        place, params, model.backbone, encoders, out / "place", log, progress, how.both_ways
+    )
+    origin = origin_of(found, place, how, sorted({own.region for own in samples.places}))
     train(
         model, samples, params, out / "run", resume, progress, split=digest(origin),
         max_seconds=max_seconds,
@@ -157,6 +161,7 @@ def origin_of(found: Checkpoint, place: Place, how: How, regions: Sequence[str])
         "images": images,
         "steps": how.steps,
         "rate": how.rate,
+        "both_ways": how.both_ways,
     }
     return origin | ({ORIGIN: found.header[ORIGIN]} if ORIGIN in found.header else {})
 

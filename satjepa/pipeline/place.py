@@ -21,6 +21,7 @@ from satjepa.captions.store import TextStore
 from satjepa.captions.table import RULES, lookup
 from satjepa.captions.writing import Image, caption_patches
 from satjepa.config import Params
+from satjepa.contracts import PatchKey
 from satjepa.data.cube import build_cube
 from satjepa.data.display import display_white, is_display
 from satjepa.data.draw import serving_years
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from satjepa.models.backbone import Backbone
     from satjepa.models.latents import LatentStore
 
+BACK = "place-back"  # the same, of years that run backwards
 PRESET = "place"  # the name that cubes, captions and latents of a place have in its keys
 MOST = 1200  # windows of all regions and pairs of years, about: more take long and teach little
 
@@ -154,12 +156,17 @@ def samples_of(
     out: str | Path,
     log: Callable[[str], None] = print,
     progress: bool = True,
+    both_ways: bool = False,
 ) -> PairDataset:
     """The windows of a place, turned and mirrored, with captions, embeddings and latents.
 
     params: of the model that is to be trained. encoders: of the backbone's texts, None for a model
-    that reads none. Raises PlaceError where no window of `data.patch` pixels is valid by half in
-    two consecutive years.
+    that reads none. both_ways: each pair of years also from the later to the earlier one: a place
+    has few pairs, each with a haze, a season and a processing of its own, and in one direction they
+    would be learnt as what time brings.
+
+    Raises PlaceError where no window of `data.patch` pixels is valid by half in two consecutive
+    years.
     """
     out = Path(out)
     cubes = {}
@@ -174,28 +181,78 @@ def samples_of(
     for line in lost:
         log(f"left out, {line}")
     data = _windows(fit, params)
+    pairs = len(data) * (2 if both_ways else 1)
     log(
-        f"{len(data)} samples of {data.patch}x{data.patch} px, {data.dropped} windows dropped as "
-        "less than half of them is valid"
+        f"{pairs} samples of {data.patch}x{data.patch} px, {data.dropped} windows dropped as less "
+        "than half of them is valid"
     )
     words = {} if encoders is None else _words(data, params, encoders, out, progress)
-    return _windows(fit, params, latents=_latents(data, backbone, out / "latents"), **words)
+    latents = _latents(data, backbone, out / "latents")
+    if not both_ways:
+        return _windows(fit, params, data.stride, latents=latents, **words)
+    return _there_and_back(fit, params, data, latents, words)
 
 
-def _windows(cubes: Sequence[xr.Dataset], params: Params, **more: Any) -> PairDataset:
-    """All windows of the cubes, at the smallest stride at which there are not too many."""
-    d = params.data
-    part = SplitPart("train", "region", frozenset(cube.attrs["region"] for cube in cubes))
-    stride = max(1, d.patch // 8)
-    while True:
-        data = PairDataset(cubes, part, d.patch, stride, d.history, augment=True, **more)
-        if len(data) <= MOST or 2 * stride > d.patch:
-            return data
+class _Windows(PairDataset):
+    """All windows of some cubes at a stride."""
+
+    def __init__(
+        self, cubes: Sequence[xr.Dataset], params: Params, stride: int, **more: Any
+    ) -> None:
+        d = params.data
+        self.stride = stride
+        part = SplitPart("train", "region", frozenset(cube.attrs["region"] for cube in cubes))
+        super().__init__(cubes, part, d.patch, stride, d.history, augment=True, **more)
+
+
+def _windows(
+    cubes: Sequence[xr.Dataset], params: Params, stride: int | None = None, **more: Any
+) -> _Windows:
+    """The windows at a stride, by default the smallest at which there are not too many."""
+    if stride is not None:
+        return _Windows(cubes, params, stride, **more)
+    patch = params.data.patch
+    stride = max(1, patch // 8)
+    while len(data := _Windows(cubes, params, stride)) > MOST and 2 * stride <= patch:
         stride *= 2
+    return data
+
+
+def _there_and_back(
+    cubes: Sequence[xr.Dataset], params: Params, data: _Windows, latents: LatentStore,
+    words: dict[str, Any],
+) -> _Windows:  # fmt: skip
+    """The windows, and the same with the years in the other direction, where what was the last is
+    the first: their images, and so captions and latents, are the same ones.
+    """
+    back = []
+    ends = {}  # sum of the first and the last year of a region
+    for cube in cubes:
+        years = cube["year"].values
+        ends[cube.attrs["region"]] = int(years[0] + years[-1])
+        turned = cube.isel(year=slice(None, None, -1))
+        turned = turned.assign_coords(year=(years[0] + years[-1] - years)[::-1])
+        back.append(turned.assign_attrs(preset=BACK))
+
+    def forward(key: Sequence) -> PatchKey:
+        preset, region, year, x, y = key
+        year = ends[region] - year if preset == BACK else year
+        return PatchKey(PRESET, region, year, x, y)
+
+    if words:
+        written = words["captions"]
+        turned = {
+            key._replace(preset=BACK, year=ends[key.region] - key.year): text
+            for key, text in written.items()
+            if key.region in ends
+        }
+        words = words | {"captions": written | turned}
+    every = [*cubes, *back]
+    return _windows(every, params, data.stride, latents=lambda k: latents[forward(k)], **words)
 
 
 def _words(
-    data: PairDataset, params: Params, encoders: TextEncoders, out: Path, progress: bool
+    data: _Windows, params: Params, encoders: TextEncoders, out: Path, progress: bool
 ) -> dict[str, Any]:
     """Captions by rule, their embeddings and lengths, as a `PairDataset` takes them."""
     c = params.captions
@@ -218,7 +275,7 @@ def _words(
     return {"captions": captions, "text": store, "lengths": lengths}
 
 
-def _latents(data: PairDataset, backbone: Backbone, folder: Path) -> LatentStore:
+def _latents(data: _Windows, backbone: Backbone, folder: Path) -> LatentStore:
     from satjepa.models.latents import LatentStore, image_batches
 
     return LatentStore.write(folder, backbone, image_batches([(data, data.keys())], 64))

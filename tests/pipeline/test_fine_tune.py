@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from satjepa import cli
 from satjepa.pipeline import fine_tune as module
 from satjepa.pipeline.fine_tune import How, fine_tune, start_from
-from satjepa.pipeline.place import PlaceError, find_place
+from satjepa.pipeline.place import PlaceError, find_place, samples_of
 from satjepa.training import checkpoint, provenance
 from satjepa.training.checkpoint import CheckpointError
 from satjepa.training.export import export
@@ -156,6 +156,23 @@ def test_it_begins_with_the_averaged_weights(source: Path, backbone) -> None:
         assert any(name.startswith("target_encoder.") for name in model.state())
 
 
+def test_each_pair_is_shown_both_ways(backbone, tmp_path: Path) -> None:
+    place = find_place(region(tmp_path / "Wood"))
+    how = (place, tiny(), backbone, Encoders(), tmp_path / "out", quiet["log"], False)
+    data = samples_of(*how, both_ways=True)
+    assert len(data) == 2 * len(samples_of(*how)) == 4
+    early, late, back, far_back = (data[i] for i in range(4))
+    assert (early["meta"]["year"], late["meta"]["year"]) == (2016, 2017)
+    assert torch.equal(back["rgb_t"], late["rgb_tp1"]) and torch.equal(
+        back["rgb_tp1"], late["rgb_t"]
+    )
+    assert torch.equal(far_back["rgb_tp1"], early["rgb_t"])
+    assert torch.equal(far_back["history"][0], late["rgb_tp1"]) and far_back["history_valid"][0]
+    assert torch.equal(back["latent_tp1"], early["latent_tp1"])
+    assert not torch.equal(far_back["latent_tp1"], early["latent_tp1"])
+    assert torch.equal(back["text_tp1"]["hidden"], late["text_t"]["hidden"])
+
+
 def test_interrupted_it_goes_on_and_finished_it_stays(source: Path, tmp_path: Path) -> None:
     folder = region(tmp_path / "Wood")
     whole = blob(fine_tune(source, folder, tmp_path / "whole", How(2), **quiet))
@@ -199,12 +216,13 @@ def test_the_command_passes_on_what_it_is_told(monkeypatch, tmp_path: Path) -> N
 
     monkeypatch.setattr(module, "fine_tune", record)
     words = "train --from a --data b --out c --steps 7 --rate 0.2 --until 2018 --minutes 2 --seed 3"
+    words += " --one-way"
     result = CliRunner().invoke(cli.app, words.split())
     assert "forecast with it: --checkpoint done" in result.output, result.output
     more = {"until": 2018, "white": None, "resume": "auto", "max_seconds": 120}
-    assert calls == [((Path("a"), Path("b"), Path("c"), How(7, 0.2, 3)), more)]
+    assert calls == [((Path("a"), Path("b"), Path("c"), How(7, 0.2, 3, False)), more)]
     CliRunner().invoke(cli.app, ["train", "--from", "a", "--data", "b"])
     assert calls[1][0] == (Path("a"), Path("b"), Path("runs/place"), How())
-    for odd in (["--from", "a"], ["--data", "b"], ["--steps", "3"]):
+    for odd in (["--from", "a"], ["--data", "b"], ["--steps", "3"], ["--one-way"]):
         result = CliRunner().invoke(cli.app, ["train", *odd])
         assert result.exit_code == 2 and "--from and --data go together" in result.output
