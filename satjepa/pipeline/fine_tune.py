@@ -31,7 +31,7 @@ from satjepa.training.loop import train
 if TYPE_CHECKING:
     from satjepa.models.joint import JointModel
 
-STEPS = 200
+STEPS = 150
 RATE = 0.1
 ORIGIN = "origin"  # of the header of a fine-tuned checkpoint: what it came from
 
