@@ -5,6 +5,9 @@ scenes of one's own.
                     model, on which images and years ("origin")
     <out>/run/      the run (`satjepa.training.loop`), its log, and what it goes on from
     <out>/place/    cubes, captions, embeddings and latents (`satjepa.pipeline.place`)
+
+It is not known to help: a forest of 100 x 100 px with two or three years to learn from was forecast
+worse after it than by the demo model as shipped (benchmarks/fine_tune.py measures it on any scene).
 """
 
 from __future__ import annotations
