@@ -16,7 +16,7 @@ PLACE = "runs/place"
 
 Source = Annotated[
     Path | None,
-    typer.Option("--from", help="Fine-tune the model in this checkpoint folder, on --data."),
+    typer.Option("--from", help="Experimental: fine-tune the model in this folder, on --data."),
 ]
 Scenes = Annotated[
     Path | None, typer.Option(help="With --from: folder of a region, or of several, to train on.")
@@ -58,8 +58,11 @@ def train(
     source: Source = None, data: Scenes = None, until: Until = None, white: White = None,
     steps: Steps = None, rate: Rate = None, one_way: OneWay = False,
 ) -> None:  # fmt: skip
-    """Train a model on what the pipeline has prepared in artifacts/, or go on with one on scenes of
-    your own (--from, --data); Ctrl-C saves, the same command goes on.
+    """Train a model on what the pipeline has prepared in artifacts/; Ctrl-C saves, the same command
+    goes on.
+
+    Experimental: --from and --data go on with a model on scenes of your own. On none of the real
+    scenes that it was measured on did that forecast better than before (docs/own_region.md).
     """
     limit = None if minutes is None else 60 * minutes
     tuning = {"until": until, "white": white, "steps": steps, "rate": rate}
