@@ -1,7 +1,7 @@
 """What is fine-tuning on a place worth? The last year of some scenes, forecast before and after.
 
-    python benchmarks/fine_tune.py FOLDER... [--checkpoint assets/demo_model] [--steps 150]
-                                   [--rates 0.1] [--one-way] [--samples 8] [--out .work/fine_tune]
+    python benchmarks/fine_tune.py FOLDER... [--checkpoint assets/demo_model] [--steps 15]
+                                   [--rates 0.02] [--one-way] [--samples 8] [--out .work/fine_tune]
 
 Each FOLDER is a region in the published layout (<Region>/s2_rgb_<Region>_<YEAR>_10km.tif). Of its
 years the last two that follow each other are a pair that is never trained on: from the first of

@@ -29,10 +29,10 @@ White = Annotated[
     float | None,
     typer.Option(help="With --from: value in [0, 1] shown as white [1 for uint8, else a guess]."),
 ]
-Steps = Annotated[int | None, typer.Option(min=1, help="With --from: steps to train [150].")]
+Steps = Annotated[int | None, typer.Option(min=1, help="With --from: steps to train [15].")]
 Rate = Annotated[
     float | None,
-    typer.Option(min=0, help="With --from: share of the learning rates of the first training."),
+    typer.Option(min=0, help="With --from: share of the first training's learning rates [0.02]."),
 ]
 
 OneWay = Annotated[
@@ -61,8 +61,9 @@ def train(
     """Train a model on what the pipeline has prepared in artifacts/; Ctrl-C saves, the same command
     goes on.
 
-    Experimental: --from and --data go on with a model on scenes of your own. On none of the real
-    scenes that it was measured on did that forecast better than before (docs/own_region.md).
+    Experimental: --from and --data go on with a model on scenes of your own. On the real scene it
+    was measured on it gained 0.3 dB as it is set here, and lost 3 dB at a rate of 0.1; the last
+    image, taken as the forecast, is better than either (docs/own_region.md).
     """
     limit = None if minutes is None else 60 * minutes
     tuning = {"until": until, "white": white, "steps": steps, "rate": rate}

@@ -6,8 +6,10 @@ scenes of one's own.
     <out>/run/      the run (`satjepa.training.loop`), its log, and what it goes on from
     <out>/place/    cubes, captions, embeddings and latents (`satjepa.pipeline.place`)
 
-It is not known to help: a forest of 100 x 100 px with two or three years to learn from was forecast
-worse after it than by the demo model as shipped (benchmarks/fine_tune.py measures it on any scene).
+Experimental. On a forest of 100 x 100 px the few slow steps that are the default gained 0.3 dB over
+the demo model as shipped, still short of persistence; 20 or 30 at a rate of 0.1 lost over 3 dB,
+of a year that was trained on 2 dB, though the losses fell (docs/own_region.md;
+benchmarks/fine_tune.py measures it on any scene).
 """
 
 from __future__ import annotations
@@ -34,8 +36,9 @@ from satjepa.training.loop import train
 if TYPE_CHECKING:
     from satjepa.models.joint import JointModel
 
-STEPS = 150
-RATE = 0.1
+STEPS = 15
+RATE = 0.02
+BATCH = 8  # windows a step at most; what was measured was measured with it
 ORIGIN = "origin"  # of the header of a fine-tuned checkpoint: what it came from
 
 
@@ -43,8 +46,8 @@ ORIGIN = "origin"  # of the header of a fine-tuned checkpoint: what it came from
 class How:
     """How long and how fast is trained.
 
-    steps: of `train.batch` windows each. rate: share of the learning rates that the model was
-    trained with. seed: of the order of the windows, and of noise. both_ways: whether each pair of
+    steps: of `train.batch` windows each, of BATCH at most. rate: share of the learning rates that
+    the model was trained with. seed: of the order of the windows, and of noise. both_ways: whether each pair of
     years is also trained on from the later to the earlier one.
     """
 
@@ -116,6 +119,7 @@ def settings_for(settings: dict[str, Any], place: Place, data: str | Path, how: 
                 "captions.captioner": RULES,
                 "captions.prompt_version": rules.PROMPT_VERSION,
                 "train.steps": how.steps,
+                "train.batch": min(BATCH, rates["batch"]),
                 "train.jepa_share": 0.0,
                 "train.lr": rates["lr"] * how.rate,
                 "train.muon_lr": None if muon is None else muon * how.rate,
