@@ -47,8 +47,8 @@ class How:
     """How long and how fast is trained.
 
     steps: of `train.batch` windows each, of BATCH at most. rate: share of the learning rates that
-    the model was trained with. seed: of the order of the windows, and of noise. both_ways: whether each pair of
-    years is also trained on from the later to the earlier one.
+    the model was trained with. seed: of the order of the windows, and of noise. both_ways: whether
+    each pair of years is also trained on from the later to the earlier one.
     """
 
     steps: int = STEPS
