@@ -6,10 +6,9 @@ scenes of one's own.
     <out>/run/      the run (`satjepa.training.loop`), its log, and what it goes on from
     <out>/place/    cubes, captions, embeddings and latents (`satjepa.pipeline.place`)
 
-Experimental. On a forest of 100 x 100 px the few slow steps that are the default gained 0.3 dB over
-the demo model as shipped, still short of persistence; 20 or 30 at a rate of 0.1 lost over 3 dB,
-of a year that was trained on 2 dB, though the losses fell (docs/own_region.md;
-benchmarks/fine_tune.py measures it on any scene).
+Experimental. The few slow steps that are the default gained 0.1 and 0.3 dB on the two real scenes
+measured; at a rate of 0.1 one of them gained 2 dB and the other lost 3 dB, and persistence had the
+better PSNR on both (docs/own_region.md; benchmarks/fine_tune.py measures it on any scene).
 """
 
 from __future__ import annotations
