@@ -22,12 +22,14 @@ from satjepa.contracts import CAPTION_KINDS
 from satjepa.data.stack import ForecastError
 from satjepa.forecast.arrays import Forecast
 from satjepa.forecast.blend import NOTHING, Kept
+from satjepa.forecast.dataset import forecast_dataset, is_labelled
 from satjepa.forecast.raster import Settings, forecast_images
 from satjepa.forecast.request import check_files
 from satjepa.paths import SHIPPED_MODEL, root, run_folder
 
 if TYPE_CHECKING:
     import torch
+    import xarray as xr
 
     from satjepa.captions.embeddings import Embed
     from satjepa.models.joint import JointModel
@@ -56,16 +58,17 @@ class Model:
 
     def forecast(
         self,
-        *images: str | Path,
+        *images: str | Path | xr.Dataset | xr.DataArray,
         samples: int | None = None,
         seed: int = 0,
         years: Sequence[int] | None = None,
         white: float | None = None,
         captions: dict[str, str] | None = None,
         log: Callable[[str], None] = no_log,
-    ) -> Forecast:
+    ) -> Forecast | xr.Dataset:
         """Forecast the year after the last of the images: RGB GeoTIFFs of one grid, one a year,
-        oldest first.
+        oldest first; or one xarray Dataset or DataArray of them, whose forecast is a Dataset
+        (`satjepa.forecast.dataset`).
 
         samples: members of the ensemble; default: `sample.samples` of params.yaml. seed: the same
         one gives the same forecast. years: of the last image or of each; default: from the file
@@ -80,6 +83,9 @@ class Model:
         """
         if not images:
             raise ForecastError("no image: give at least that of the last year")
+        if is_labelled(images):
+            how = {"samples": samples, "seed": seed, "captions": captions, "log": log}
+            return forecast_dataset(self, images[0], years=years, white=white, **how)
         request = check_files(images, None, years)
         _, width = request.shape
         samples = samples or self.joint.params.sample.samples

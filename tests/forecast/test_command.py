@@ -76,7 +76,7 @@ def test_a_folder_holds_files_for_a_map_and_what_they_are(here: Path) -> None:
     image = write(here / "a_2021.tif", pixels(1))
     result = run(image, "--samples", 2, "--out", "out", "--members")
     assert "wrote 5 files in out: forecast of year 2022, mean, spread and members" in result.output
-    names = ["forecast_2022.json", "forecast_2022.png", "forecast_2022.tif"]
+    names = ["forecast_2022.json", "forecast_2022.png", "forecast_2022.tif", "index.html"]
     names += ["member_1_2022.tif", "member_2_2022.tif"]
     assert sorted(path.name for path in (here / "out").iterdir()) == names
     with rasterio.open(here / "out/member_2_2022.tif") as member, rasterio.open(image) as last:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from forecast_files import NORTH, Noise, image, quiet, write
+from forecast_files import NORTH, Noise, image, write
 from page_files import (
     HOLE,
     SIZE,
@@ -31,7 +31,7 @@ from satjepa.data.errors import GridMismatchError
 from satjepa.data.stack import ForecastError
 from satjepa.forecast.page import write_page
 from satjepa.forecast.picture import psnr, truth_of
-from satjepa.forecast.raster import forecast_images
+from satjepa.forecast.raster import Settings, forecast_images
 from satjepa.forecast.request import check_files
 
 PLAIN = {"settings": {"Seed": "0"}, "attribution": None}
@@ -105,8 +105,8 @@ def test_scores_are_those_of_the_forecast_command(
     with rasterio.open(truth, "r+") as dst:  # a hole that the images do not have
         dst.write(np.zeros((3, 4, 9), np.uint16), window=Window(20, 15, 9, 4))
     request = check_files([path for _, path in images], None)
-    draw = quiet | {"patch": 16, "samples": 3, "white": WHITE}
-    made = forecast_images(request, Noise(), **draw)
+    settings = Settings(patch=16, samples=3, white=WHITE)
+    made = forecast_images(request, Noise(), settings, log=lambda line: None)
     out = made.write(tmp_path / "f.tif")
     page = write_page(
         tmp_path / "p.html", images, [(2022, out)], truth={2022: truth}, side=10, **PLAIN
