@@ -6,13 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from satjepa.region.catalog import Source
-from satjepa.region.errors import (
-    CloudyYearError,
-    ExistingFileError,
-    NoItemsError,
-    RegionError,
-    TooLargeError,
-)
+from satjepa.region.errors import REFUSED, ExistingFileError, RegionError, TooLargeError
 from satjepa.region.grid import UtmGrid, utm_grid
 from satjepa.region.plan import key_of
 from satjepa.region.read import Reader
@@ -31,9 +25,9 @@ def get_region(request: Request) -> list[Path]:
     """Make the composites of a request; returns their files, one a year.
 
     A year that is there already, made in the same way, stays; what a killed run has finished is
-    not made again. Years without images, or too cloudy, are passed over, and after the others the
-    error of the first of them is raised, with all of them in its message. Raises the errors of
-    `satjepa.region.errors`.
+    not made again. Years without images that can be read, or too cloudy, are passed over, and after
+    the others the error of the first of them is raised, with all of them in its message.
+    Raises the errors of `satjepa.region.errors`.
     """
     grid = utm_grid(request.box)
     request.log(
@@ -56,7 +50,7 @@ def get_region(request: Request) -> list[Path]:
     for year in todo:
         try:
             records[year] = make_year(request, grid, year, keys[year], source, reader)
-        except (NoItemsError, CloudyYearError) as error:
+        except REFUSED as error:
             request.log(str(error))
             refused.append(error)
             if getattr(error, "record", None):

@@ -7,18 +7,18 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from satjepa.region.assets import read_item
+from satjepa.region.assets import read_items
 from satjepa.region.blocks import Blocks
 from satjepa.region.catalog import Catalog, Source
 from satjepa.region.composite import compose_block
-from satjepa.region.errors import CloudyYearError, NoItemsError
+from satjepa.region.errors import CloudyYearError, NoItemsError, UnreadableItemsError
 from satjepa.region.grid import UtmGrid, Window
 from satjepa.region.plan import Plan, kept_plan, make_plan
 from satjepa.region.read import Reader
@@ -84,7 +84,7 @@ def make_year(
 ) -> dict[str, Any]:
     """Make the composite of a year, or go on with it; returns what is told of it in its tags.
 
-    Raises NoItemsError, CloudyYearError, CollectionError, ServerError.
+    Raises the errors of REFUSED, CollectionError, ServerError.
     """
     work = work_folder(request, year, key)
     plan = kept_plan(work, lambda: _plan(request, grid, year, source, reader))
@@ -135,7 +135,9 @@ def clear_work(request: Request, year: int, key: str) -> None:
 
 
 def _plan(request: Request, grid: UtmGrid, year: int, source: Source, reader: Reader) -> Plan:
-    """Search and look at what is found. Raises NoItemsError where nothing of it can be used."""
+    """Search and look at what is found. Raises NoItemsError where nothing of it can be used,
+    UnreadableItemsError where nothing of it can be read.
+    """
     items = source.search(request.box, request.season, year)
     first, last = request.season.dates(year)
     where = f"{year}: no image of {request.box} from {first} to {last} in {request.catalog.url}"
@@ -143,7 +145,11 @@ def _plan(request: Request, grid: UtmGrid, year: int, source: Source, reader: Re
         request.log(f"{year}: its season lasts until {last}: this is made of what there is so far")
     if not items:
         raise NoItemsError(f"{where}: look at the box, or take more --months")
-    images = [read_item(item) for item in items]
+    images, unreadable = read_items(items)
+    if not images:
+        raise UnreadableItemsError(
+            f"{year}: none of {len(items)} items can be read ({': '.join(unreadable[0])})"
+        )
     plan = make_plan(
         images,
         grid,
@@ -152,6 +158,7 @@ def _plan(request: Request, grid: UtmGrid, year: int, source: Source, reader: Re
         side=request.side,
         workers=request.workers,
     )
+    plan = replace(plan, left_out=unreadable + plan.left_out)
     for one in plan.images:
         if one.offset.contradicted:
             request.log(
