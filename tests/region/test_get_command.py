@@ -40,3 +40,21 @@ def test_what_is_missing_is_said(tmp_path):
     ):
         result = run("data", "get", *words)
         assert result.exit_code == 2 and said in " ".join(result.output.split()), result.output
+
+
+def test_embeddings_come_for_the_years_that_are_made_when_another_is_refused(
+    catalog, tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(
+        "satjepa.region.alphaearth.get_embeddings", lambda *told, **_: asked.append(told)
+    )
+    words = ("data", "get", "--stac", catalog.path, "--bbox", *catalog.bbox, "--months", "6-7")
+    words += ("--min-valid", 0.3, "--name", "Borderland", "--out", tmp_path, "--embeddings")
+    result = run(*words, "--years", "2020,2022")
+    assert result.exit_code == 2 and "error: 2020: no image" in result.output
+    image = tmp_path / "Borderland/s2_rgb_Borderland_2022_10km.tif"
+    assert asked == [(image, [2022], image.parent, None)] and image.is_file()
+    asked.clear()
+    result = run(*words, "--years", "2020")
+    assert result.exit_code == 2 and not asked  # no year, no grid to ask for
