@@ -85,6 +85,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="However many bytes that is.")]
 @data_app.command()
 @plainly
 def get(
+    context: typer.Context,
     what: What = None,
     bbox: Bbox = None,
     years: Years = "2017-2024",
@@ -105,6 +106,7 @@ def get(
         satjepa data get --bbox 5.97 50.48 6.03 50.52 --years 2019-2022 --out data
     """
     if what == "published":
+        _refuse_others(context, {"what", "out", "name"})
         from satjepa.region.published import get_published
 
         get_published(out, [name] if name else None, log=typer.echo)
@@ -113,6 +115,8 @@ def get(
         raise typer.BadParameter(f"{what!r}: say `published`, or give a --bbox")
     if bbox is None:
         raise typer.BadParameter("give --bbox W S E N, or say `published`")
+    if index and not embeddings:
+        raise typer.BadParameter("--index plays no part without --embeddings")
     from satjepa.region.ask import ask
 
     request = ask(
@@ -120,6 +124,18 @@ def get(
         collection=collection, name=name, yes=yes, log=typer.echo,
     )  # fmt: skip
     _get_all(request, embeddings, index)
+
+
+def _refuse_others(context: typer.Context, known: set[str]) -> None:
+    """Raises BadParameter for options that were given and are not among the known."""
+    given = {
+        name
+        for name in context.params
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
+    others = sorted(f"--{name.replace('_', '-')}" for name in given - known)
+    if others:
+        raise typer.BadParameter(f"{', '.join(others)}: play no part with `published`")
 
 
 def _get_all(request: Request, embeddings: bool, index: str | None) -> None:

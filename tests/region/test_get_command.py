@@ -58,3 +58,23 @@ def test_embeddings_come_for_the_years_that_are_made_when_another_is_refused(
     asked.clear()
     result = run(*words, "--years", "2020")
     assert result.exit_code == 2 and not asked  # no year, no grid to ask for
+
+
+def test_options_that_play_no_part_are_named(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "satjepa.region.published.get_published", lambda *told, **_: asked.append(told)
+    )
+    every = ("--years", "2017-2024", "--yes", "--stac", "earth-search", "--embeddings", "--index")
+    every += ("i", "--months", "5-9", "--collection", "c", "--max-cloud", 9, "--min-valid", 0.1)
+    result = run("data", "get", "published", *every, "--bbox", 5, 50, 6, 51)
+    said = " ".join(result.output.replace("│", "").split())
+    assert result.exit_code == 2 and "play no part" in said and not asked
+    for option in [word for word in every if str(word).startswith("--")] + ["--bbox"]:
+        assert option in said
+    assert "--out" not in said and "--name" not in said
+    result = run("data", "get", "published", "--out", tmp_path, "--name", "Lhasa")
+    assert result.exit_code == 0 and asked == [(tmp_path, ["Lhasa"])]
+    result = run("data", "get", "--bbox", 5, 50, 5.1, 50.1, "--index", "i", "--stac", tmp_path)
+    said = " ".join(result.output.replace("│", "").split())
+    assert result.exit_code == 2 and "--index plays no part without --embeddings" in said
