@@ -23,7 +23,7 @@ export SATJEPA_TRUNKS ?= $(CURDIR)/../shared/weights
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro table verify test smoke lab lint lock clean has-setup has-repro has-verify
+.PHONY: help setup repro table verify test smoke stac lab lint lock clean has-setup has-repro has-verify
 
 help:  ## list the commands
 	@awk -F ':.*## *' '/^[a-z]+:.*## /{printf "make %-8s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ test: setup  ## the tests, a few minutes
 
 smoke: setup  ## the whole pipeline at smoke size in a scratch clone
 	$(PY) -m pytest tests/pipeline -m pipeline
+
+stac: setup  ## images of a box from a real STAC API here; needs PostgreSQL, PostGIS, SATJEPA_PGSTAC (tests/region/pgstac.py)
+	$(PY) -m pytest tests/region -m pipeline
 
 # Jupyter refuses root unless told; in a container one is root. The kernels of .venv come first,
 # whatever JUPYTER_PATH holds.

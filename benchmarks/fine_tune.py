@@ -65,7 +65,7 @@ def trend_of(case: Case, white: float, history: int = 2) -> np.ndarray:
     years = [year_of(path) for path in case.images]
     whites = [value for value, _ in whites_of(case.images, white)]
     stack = read_stack(case.images, years, whites)
-    count = years_back(stack, history)
+    count = years_back(stack.years, history)
     batch = {
         "rgb_t": torch.from_numpy(stack.rgb[:1]),
         "valid_t": torch.from_numpy(stack.valid[:1, None]),

@@ -124,7 +124,8 @@ def main() -> None:
         found = {"kills": kills(Path(name), args.kills)}
         found["damages"] = damages(Path(name), args.damages)
     print(json.dumps(found, indent=1))
-    bad = found["kills"]["equal"] != args.kills or found["kills"]["something else left"]
+    half = found["kills"]["there after the kill, and other bytes"]
+    bad = half or found["kills"]["equal"] != args.kills or found["kills"]["something else left"]
     bad = bad or any("crash" in key or "left" in key for key in found["damages"])
     sys.exit(bool(bad))
 

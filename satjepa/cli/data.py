@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from satjepa.cli.common import app, plainly
+
+if TYPE_CHECKING:
+    from satjepa.region.year import Request
 
 data_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Get the data of a place, and check it."
@@ -82,6 +85,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="However many bytes that is.")]
 @data_app.command()
 @plainly
 def get(
+    context: typer.Context,
     what: What = None,
     bbox: Bbox = None,
     years: Years = "2017-2024",
@@ -102,6 +106,7 @@ def get(
         satjepa data get --bbox 5.97 50.48 6.03 50.52 --years 2019-2022 --out data
     """
     if what == "published":
+        _refuse_others(context, {"what", "out", "name"})
         from satjepa.region.published import get_published
 
         get_published(out, [name] if name else None, log=typer.echo)
@@ -110,18 +115,50 @@ def get(
         raise typer.BadParameter(f"{what!r}: say `published`, or give a --bbox")
     if bbox is None:
         raise typer.BadParameter("give --bbox W S E N, or say `published`")
+    if index and not embeddings:
+        raise typer.BadParameter("--index plays no part without --embeddings")
     from satjepa.region.ask import ask
-    from satjepa.region.get import get_region
 
     request = ask(
         bbox, years, out, months=months, max_cloud=max_cloud, min_valid=min_valid, stac=stac,
         collection=collection, name=name, yes=yes, log=typer.echo,
     )  # fmt: skip
-    images = get_region(request)
-    if embeddings:
+    _get_all(request, embeddings, index)
+
+
+def _refuse_others(context: typer.Context, known: set[str]) -> None:
+    """Raises BadParameter for options that were given and are not among the known."""
+    given = {
+        name
+        for name in context.params
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
+    others = sorted(f"--{name.replace('_', '-')}" for name in given - known)
+    if others:
+        raise typer.BadParameter(f"{', '.join(others)}: play no part with `published`")
+
+
+def _get_all(request: Request, embeddings: bool, index: str | None) -> None:
+    """Images, and embeddings of the years that have one: a year that is refused is told of after
+    the others have all that there is of them.
+    """
+    from satjepa.region.errors import REFUSED
+    from satjepa.region.get import get_region
+    from satjepa.region.write import composite_path
+
+    refused: Exception | None = None
+    try:
+        get_region(request)
+    except REFUSED as error:
+        refused = error
+    images = {year: composite_path(request.out, request.region, year) for year in request.years}
+    made = [year for year, path in images.items() if path.is_file()]
+    if embeddings and made:
         from satjepa.region.alphaearth import get_embeddings
 
-        get_embeddings(images[0], request.years, request.folder, index, log=typer.echo)
+        get_embeddings(images[made[0]], made, request.folder, index, log=typer.echo)
+    if refused is not None:
+        raise refused
 
 
 @data_app.command()

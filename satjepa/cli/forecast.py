@@ -151,7 +151,7 @@ def _run(
         kinds = "mean, spread and members" if target.members else "mean and spread"
         what = f"{len(files)} files in {target.out}" if target.is_folder else target.out
         say(f"wrote {what}: forecast of {which}, {kinds}, in {seconds:.1f} s")
-        _show(made, target, truth, say)
+        _show(made, target, files, truth, say)
 
 
 def _nothing(line: str) -> None:
@@ -170,14 +170,17 @@ def _example(say: Callable[[str], None]) -> tuple[list[Path], Path]:
     return images, truth
 
 
-def _show(made: Made, target: Target, truth: Path | None, say: Callable[[str], None]) -> None:
-    """Draw a forecast and compare it with the truth, as far as is asked for."""
+def _show(
+    made: Made, target: Target, files: list[Path], truth: Path | None, say: Callable[[str], None]
+) -> None:
+    """Draw a forecast, written to files, and compare it with the truth, as far as is asked for."""
     from satjepa.forecast.page_folder import page_of
     from satjepa.forecast.picture import middle, psnr, read_truth, save_picture, truth_of, view_of
 
     image = None if truth is None else truth_of(made, truth)
     if target.picture is not None and target.is_folder:
-        page = page_of(target.out, target.request.images, [] if truth is None else [truth])
+        seen = [] if truth is None else [truth]
+        page = page_of(target.out, made.scene.images, seen, files=files)
         say(f"wrote {page}: all of it to look at, in any browser")
     elif target.picture is not None:
         window = middle(made.shape)

@@ -77,7 +77,7 @@ class Target:
             picture = save_picture(view, self.file("forecast", ahead, ".png"))
             files.append(picture)
         if self.request.years[-1] is not None:
-            item = item_of(made, ahead, files[0].name, members, picture and picture.name)
+            item = item_of(made, ahead, files[0], members, picture and picture.name)
             file = self.file("forecast", ahead, ".json")
             write_text(file, json.dumps(item, indent=1, allow_nan=False) + "\n")
             files.append(file)

@@ -92,7 +92,7 @@ def _positions(array: xr.DataArray) -> list[int]:
     found = _named(labels)
     if found is not None:
         return found
-    if count == 3 and not set(labels) & {alias for names in ALIASES.values() for alias in names}:
+    if count == 3 and all(label.isdigit() for label in labels):  # numbers: in their order
         return [0, 1, 2]
     raise ForecastError(
         f"bands {labels}: needed are {', '.join(COLOURS)}; choose them (.sel(band=...)), or name "

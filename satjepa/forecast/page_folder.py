@@ -41,6 +41,7 @@ def page_of(
     images: Sequence[str | Path] | None = None,
     truth: Sequence[str | Path] = (),
     captions: dict[str, str | dict] | None = None,
+    files: Sequence[Path] | None = None,
 ) -> Path:
     """Write `index.html` into a folder that `satjepa forecast --out` has written: the page of all
     years that were forecast there. Returns its path.
@@ -49,9 +50,12 @@ def page_of(
         folder: with forecast_<YEAR>.tif, maybe member_<NUMBER>_<YEAR>.tif and a STAC item
             forecast_<YEAR>.json.
         images: that the forecast was made from, oldest first; default: those that the item names.
-        truth: images of the years forecast; the year is in the name unless there is but one.
+        truth: images of the years forecast; the year is in the name, or a single one is of the
+            first.
         captions: as in `write_page`; default: the last image and each forecast, described by rule,
             and the captions that led the forecast.
+        files: what to show of the folder; default: all forecasts and members in it, which may be of
+            several runs.
 
     Raises ForecastError where there is no folder, or no forecast in it, or nothing tells the
     images, and what `write_page` raises.
@@ -59,7 +63,8 @@ def page_of(
     folder = Path(folder)
     if not folder.is_dir():
         raise ForecastError(f"{folder}: no folder: name the one that satjepa forecast has written")
-    forecasts = _forecasts(folder)
+    found = _listed(folder) if files is None else sorted(files)
+    forecasts = _forecasts(folder, found)
     inputs = [Path(image) for image in images or _inputs_of(folder, forecasts)]
     shown = [(year_of(path), path) for path in inputs]
     tags = _tags(forecasts[0][1], len(BANDS))
@@ -68,16 +73,16 @@ def page_of(
         shown,
         forecasts,
         truth=_truths(truth, [year for year, _ in forecasts]),
-        members=_members(folder),
+        members=_members(found),
         captions=_described(shown, forecasts, tags) if captions is None else captions,
         settings=_settings(tags, [path.name for _, path in forecasts], inputs),
         attribution=_credit(inputs[-1]),
     )
 
 
-def _forecasts(folder: Path) -> list[tuple[int, Path]]:
-    """Year and path of every forecast of a folder, by year."""
-    hits = [(_FORECAST.fullmatch(path.name), path) for path in _listed(folder)]
+def _forecasts(folder: Path, files: Sequence[Path]) -> list[tuple[int, Path]]:
+    """Year and path of every forecast among the files of a folder, by year."""
+    hits = [(_FORECAST.fullmatch(path.name), path) for path in files]
     found = sorted((_year(hit[1]), path) for hit, path in hits if hit)
     if not found:
         raise ForecastError(
@@ -87,10 +92,10 @@ def _forecasts(folder: Path) -> list[tuple[int, Path]]:
     return found
 
 
-def _members(folder: Path) -> dict[int, list[Path]]:
+def _members(files: Sequence[Path]) -> dict[int, list[Path]]:
     """The members of each year, by their number."""
     found: dict[int, list[tuple[int, Path]]] = {}
-    for path in _listed(folder):
+    for path in files:
         if hit := _MEMBER.fullmatch(path.name):
             found.setdefault(_year(hit[2]), []).append((int(hit[1]), path))
     members = {}
@@ -160,7 +165,7 @@ def _truths(paths: Sequence[str | Path], years: list[int]) -> dict[int, Path]:
     found = {}
     for path in map(Path, paths):
         year = year_of(path)
-        if year is None and len(paths) == len(years) == 1:
+        if year is None and len(paths) == 1:
             year = years[0]
         if year not in years and min(years) >= FIRST:
             listed = ", ".join(map(str, years))

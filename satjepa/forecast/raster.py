@@ -198,7 +198,7 @@ def _notes(request: Request, scene: Scene, settings: Settings) -> dict[str, str]
         "SEED": str(settings.seed),
         "SAMPLES": str(settings.samples),
         "WHITE": f"{scene.whites[-1]:g}",
-        "INPUTS": ", ".join(path.name for path in request.images),
+        "INPUTS": ", ".join(path.name for path in scene.images),
     }
     given = {f"GIVEN_{kind.upper()}": text for kind, text in (settings.given or {}).items()}
     return notes | (settings.tags or {}) | given

@@ -73,12 +73,12 @@ class Scene:
         return count / (self.shape[0] * self.shape[1]), bright / count
 
     @cached_property
-    def hashes(self) -> dict[str, str]:
-        """Name of each file -> sha256 of its bytes."""
-        digests = {}
+    def hashes(self) -> list[str]:
+        """The sha256 of the bytes of each image."""
+        digests = []
         for path in self.images:
             with path.open("rb") as file:
-                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
         return digests
 
     def read(self, top: int, bottom: int, width: int | None = None) -> Stack:

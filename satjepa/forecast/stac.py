@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +23,10 @@ EDGE = 8  # points of each edge of the outline: a straight edge of a grid is a c
 
 
 def item_of(
-    made: Made, ahead: int, data: str, members: Sequence[str] = (), picture: str | None = None
+    made: Made, ahead: int, data: Path, members: Sequence[str] = (), picture: str | None = None
 ) -> dict[str, Any]:
-    """The item (STAC 1.1) of the forecast of one year, whose files lie beside it under these names.
+    """The item (STAC 1.1) of the forecast of one year in the file `data`; members and picture lie
+    beside it under these names. Links lead to the images that it was made from.
 
     Properties of satjepa: the model (`satjepa:model`, of the sha256 of its weights), the tags of
     the file in lower case, and the name, year and sha256 of each image it was made from. A place
@@ -31,7 +34,7 @@ def item_of(
     """
     place = made.request.place
     year = int(made.year(ahead))
-    assets = {"forecast": _asset(made, data, "Mean and spread of the ensemble", BANDS)}
+    assets = {"forecast": _asset(made, data.name, "Mean and spread of the ensemble", BANDS)}
     for number, name in enumerate(members, start=1):
         assets[f"member_{number}"] = _asset(made, name, f"Member {number}", COLOURS)
     if picture:
@@ -41,8 +44,8 @@ def item_of(
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": [PROJECTION],
-        "id": data.removesuffix(".tif"),
-        "geometry": outline and geometry_of(outline),
+        "id": data.stem,
+        "geometry": geometry_of(outline) if outline else None,
         "properties": {
             "title": f"Forecast of {year}",
             "datetime": None,
@@ -51,12 +54,18 @@ def item_of(
             **_projection(place),
             **_making(made, ahead),
         },
-        "links": [],
+        "links": [_source(image, data.parent) for image in made.scene.images],
         "assets": assets,
     }
     if outline:
         item["bbox"] = box_of(outline)
     return item
+
+
+def _source(image: Path, folder: Path) -> dict[str, str]:
+    """The link from an item in a folder to an image that it was made from."""
+    href = os.path.relpath(image.resolve(), folder.resolve())
+    return {"rel": "derived_from", "href": href, "type": "image/tiff; application=geotiff"}
 
 
 def _asset(made: Made, name: str, title: str, bands: tuple[str, ...]) -> dict[str, Any]:
@@ -90,8 +99,8 @@ def _making(made: Made, ahead: int) -> dict[str, Any]:
     tags = {name.lower(): text for name, text in made.tags(ahead).items() if name != "INPUTS"}
     scene = made.scene
     inputs = []
-    for path, year in zip(scene.images, scene.years, strict=True):
-        inputs.append({"name": path.name, "year": year, "sha256": scene.hashes[path.name]})
+    for path, year, digest in zip(scene.images, scene.years, scene.hashes, strict=True):
+        inputs.append({"name": path.name, "year": year, "sha256": digest})
     numbers = {"satjepa:seed": int(tags["seed"]), "satjepa:samples": int(tags["samples"])}
     return (
         {f"satjepa:{name}": text for name, text in tags.items()}

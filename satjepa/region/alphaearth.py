@@ -20,9 +20,9 @@ import numpy as np
 from satjepa.data.alphaearth import BANDS, MASKED
 from satjepa.data.georeference import Georeference, georeference, name_of
 from satjepa.region.codes import GROUP, Window, kept_codes, windows, write_codes
-from satjepa.region.fetch import AGENT, PATIENT, Log
+from satjepa.region.fetch import PATIENT, Log
 from satjepa.region.fetch_errors import NoSpaceError
-from satjepa.region.patience import AgainError, Attempts, Patience
+from satjepa.region.patience import AGENT, AgainError, Attempts, Patience
 from satjepa.region.tile_index import (
     INDEX,
     EmbeddingError,

@@ -48,4 +48,5 @@ def ask(
         min_valid=MIN_VALID if min_valid is None else min_valid,
         most_bytes=math.inf if yes else MOST_BYTES,
         log=log,
+        today=today or datetime.date.today(),
     )

@@ -4,6 +4,7 @@ classification (SCL) are, what is to be added to the numbers, clouds, tile and b
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,7 +63,7 @@ def read_item(item: dict[str, Any]) -> Image:
     return Image(
         name=item["id"],
         when=properties["datetime"],
-        hrefs={band: _readable(item["id"], asset["href"]) for band, asset in assets.items()},
+        hrefs={band: _readable(asset["href"]) for band, asset in assets.items()},
         stated=stated,
         says=says,
         bbox=tuple(item.get("bbox") or (-180, -90, 180, 90)),
@@ -70,6 +71,20 @@ def read_item(item: dict[str, Any]) -> Image:
         tile=str(properties.get("grid:code") or properties.get("s2:mgrs_tile") or ""),
         baseline=baseline,
     )
+
+
+def read_items(items: Iterable[dict[str, Any]]) -> tuple[list[Image], list[tuple[str, str]]]:
+    """The items that can be read, and of the others the name and why they cannot."""
+    images: list[Image] = []
+    unreadable: list[tuple[str, str]] = []
+    for item in items:
+        try:
+            images.append(read_item(item))
+        except CollectionError as error:
+            unreadable.append((item["id"], str(error)))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            unreadable.append((item["id"], f"its metadata are not as STAC has them ({error})"))
+    return images, unreadable
 
 
 def newest_baselines(images: list[Image]) -> list[Image]:
@@ -98,8 +113,7 @@ def _asset(item: dict[str, Any], band: str) -> dict[str, Any]:
             return asset
     has = ", ".join(sorted(assets)[:12]) or "none"
     raise CollectionError(
-        f"item {item['id']}: no asset for {band} (it has {has}): name a collection of Sentinel-2 "
-        "L2A (--collection)"
+        f"no asset for {band} (it has {has}): name a collection of Sentinel-2 L2A (--collection)"
     )
 
 
@@ -121,12 +135,12 @@ def _stated(properties: dict[str, Any], asset: dict[str, Any], baseline: str) ->
     return (ESA_OFFSET if newer else 0), f"processing baseline {baseline}"
 
 
-def _readable(name: str, href: str) -> str:
+def _readable(href: str) -> str:
     """An href that GDAL can read without credentials: a path or http(s)."""
     scheme = urlsplit(href).scheme
     if scheme in ("http", "https") or "://" not in href:
         return href
     raise CollectionError(
-        f"item {name}: its files are at {scheme}://, which wants credentials of that store: use a "
-        "catalog with https files, such as --stac earth-search or planetary-computer"
+        f"its files are at {scheme}://, which wants credentials of that store: use a catalog with "
+        "https files, such as --stac earth-search or planetary-computer"
     )

@@ -83,12 +83,12 @@ class Source:
         """The items (STAC, as dicts with absolute hrefs) that touch a box in the season of a year,
         sorted by time and id; clouds play no part.
 
-        A catalog without search is walked. Raises ServerError, and CollectionError where nothing
-        is found because the catalog has no such collection.
+        A catalog without search is walked. Raises ServerError, also for an answer that is no
+        STAC, and CollectionError where nothing is found because the catalog has no such collection.
         """
         found: dict[str, dict[str, Any]] = {}
         dates = season.dates(year)
-        with _quietly():
+        with _quietly(), _one_line(self.catalog, "an answer that is not as STAC has it"):
             for item in self._items(box, dates):
                 if _meets(item, box, dates):
                     found[item["id"]] = item
@@ -139,16 +139,25 @@ def _quietly() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _one_line(catalog: Catalog, wrong: str) -> Iterator[None]:
+    """Errors that are not ours become a ServerError that says what is wrong: the library has one
+    of its own for each way not to be STAC, and Python's where it did not look.
+    """
+    try:
+        yield
+    except RegionError:
+        raise
+    except Exception as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        raise ServerError(f"{catalog.url}: {wrong} ({words})") from error
+
+
 def _open(catalog: Catalog, wait: Callable[[float], None]) -> Client:
     from pystac_client import Client
 
-    try:
+    with _one_line(catalog, "no STAC catalog"):
         return Client.open(catalog.url, stac_io=patient_io(wait))
-    except RegionError:
-        raise
-    except Exception as error:  # the library has an error of its own for each way not to be STAC
-        words = " ".join(str(error).split())[:120]
-        raise ServerError(f"{catalog.url}: no STAC catalog ({words})") from error
 
 
 def _meets(item: dict[str, Any], box: Box, dates: Dates) -> bool:
@@ -160,5 +169,5 @@ def _meets(item: dict[str, Any], box: Box, dates: Dates) -> bool:
     west, south, east, north = bounds[:4] if len(bounds) == 4 else (*bounds[:2], *bounds[3:5])
     inside = south <= box.north and north >= box.south
     width = east - west if east >= west else east - west + 360
-    apart = (west - box.west + 180) % 360 - 180  # degrees, to the east
-    return inside and (apart <= box.width if apart >= 0 else -apart <= width)
+    # one begins within the other, going to the east: the item in the box, or the box in the item
+    return inside and ((west - box.west) % 360 <= box.width or (box.west - west) % 360 <= width)

@@ -33,6 +33,10 @@ class CollectionError(RegionError):
     """
 
 
+class UnreadableItemsError(CollectionError):
+    """Items of a year, not one of which has all its files where they can be read."""
+
+
 class NoItemsError(RegionError):
     """Not one image of the box in the season of a year."""
 
@@ -47,3 +51,6 @@ class CloudyYearError(RegionError):
 
 class ExistingFileError(RegionError):
     """A file of that name is there and was made in another way."""
+
+
+REFUSED = (NoItemsError, CloudyYearError, UnreadableItemsError)  # of a year: others can be made

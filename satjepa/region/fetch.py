@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import satjepa
 from satjepa.region.fetch_errors import (
     FetchError,
     NoSpaceError,
@@ -21,13 +20,11 @@ from satjepa.region.fetch_errors import (
     WrongBytesError,
 )
 from satjepa.region.part import Part, Wanted, hidden, partial
-from satjepa.region.patience import AgainError, Attempts, Patience, retry_after
+from satjepa.region.patience import AGENT, PASSING, AgainError, Attempts, Patience, retry_after
 
 if TYPE_CHECKING:
     from requests import Response
 
-AGENT = f"satjepa/{satjepa.__version__}"  # some servers refuse those that do not say who they are
-PASSING = {408, 425, 429, 500, 502, 503, 504, 520, 522, 524}  # answers that may be others later
 CHUNK = 1 << 14  # bytes; where a connection breaks, at most so many that came are lost
 PATIENT = Patience()
 Log = Callable[[str], None]

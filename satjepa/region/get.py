@@ -6,13 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from satjepa.region.catalog import Source
-from satjepa.region.errors import (
-    CloudyYearError,
-    ExistingFileError,
-    NoItemsError,
-    RegionError,
-    TooLargeError,
-)
+from satjepa.region.errors import REFUSED, ExistingFileError, RegionError, TooLargeError
 from satjepa.region.grid import UtmGrid, utm_grid
 from satjepa.region.plan import key_of
 from satjepa.region.read import Reader
@@ -30,10 +24,10 @@ LONG = 4.0  # seconds of waiting that are told of
 def get_region(request: Request) -> list[Path]:
     """Make the composites of a request; returns their files, one a year.
 
-    A year that is there already, made in the same way, stays; what a killed run has finished is
-    not made again. Years without images, or too cloudy, are passed over, and after the others the
-    error of the first of them is raised, with all of them in its message. Raises the errors of
-    `satjepa.region.errors`.
+    A year that is there already, made in the same way, stays, unless its season was not over then;
+    what a killed run has finished is not made again. Years without images that can be read, or too
+    cloudy, are passed over, and after the others the error of the first of them is raised, with all
+    of them in its message. Raises the errors of `satjepa.region.errors`.
     """
     grid = utm_grid(request.box)
     request.log(
@@ -56,7 +50,7 @@ def get_region(request: Request) -> list[Path]:
     for year in todo:
         try:
             records[year] = make_year(request, grid, year, keys[year], source, reader)
-        except (NoItemsError, CloudyYearError) as error:
+        except REFUSED as error:
             request.log(str(error))
             refused.append(error)
             if getattr(error, "record", None):
@@ -90,7 +84,9 @@ def estimate(request: Request, grid: UtmGrid) -> str:
 
 
 def _done_already(request: Request, keys: dict[int, str]) -> dict[int, dict[str, Any]]:
-    """The records of the years that are there, made in the same way. Raises ExistingFileError."""
+    """The records of the years that are there, made in the same way of a season that was over.
+    Raises ExistingFileError.
+    """
     done = {}
     for year, key in keys.items():
         path = composite_path(request.out, request.region, year)
@@ -102,6 +98,9 @@ def _done_already(request: Request, keys: dict[int, str]) -> dict[int, dict[str,
                 f"{path}: is there and was made in another way (box, months, clouds or catalog): "
                 "move it away, or give another --name or --out"
             )
+        if record.get("partial"):
+            request.log(f"{year}: there already, but made before its season was over: made again")
+            continue
         clear_work(request, year, key)  # of a run that was killed between the last two steps
         request.log(f"{year}: there already")
         done[year] = record

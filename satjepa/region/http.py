@@ -8,15 +8,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from satjepa.region.errors import ServerError
+from satjepa.region.patience import AGENT, PASSING, retry_after
 
 if TYPE_CHECKING:
     from pystac_client.stac_api_io import StacApiIO
 
 TRIES = 8  # with a minute between the first and the last
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
-PASSING = (408, 425, 429, 500, 502, 503, 504)  # states of a server that pass
 LONGEST_WAIT = 120.0  # seconds that a server may ask to be left alone
-AGENT = {"User-Agent": "satjepa (https://github.com/satjepa/satjepa)"}
 
 
 def patience(attempt: int, asked: float | None = None) -> float:
@@ -40,8 +39,7 @@ def patient_io(wait: Callable[[float], None] = time.sleep) -> StacApiIO:
         asked: float | None = None  # seconds, by the last answer
 
         def remember(self, answer: Any, *_: Any, **__: Any) -> None:
-            text = answer.headers.get("Retry-After", "")
-            self.asked = float(text) if text.isdigit() else None
+            self.asked = retry_after(answer.headers)
 
         def request(self, href: str, *args: Any, **kwargs: Any) -> str:
             for attempt in range(TRIES):
@@ -62,7 +60,7 @@ def patient_io(wait: Callable[[float], None] = time.sleep) -> StacApiIO:
                     wait(patience(attempt, self.asked))
             raise ServerError(_failed(href, said, attempt + 1))
 
-    client = PatientIO(headers=AGENT, timeout=TIMEOUT, max_retries=None)
+    client = PatientIO(headers={"User-Agent": AGENT}, timeout=TIMEOUT, max_retries=None)
     client.session.hooks["response"].append(client.remember)
     return client
 

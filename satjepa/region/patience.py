@@ -7,7 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
+import satjepa
 from satjepa.region.fetch_errors import UnreachableError
+
+AGENT = f"satjepa/{satjepa.__version__}"  # some servers refuse those that do not say who they are
+PASSING = {408, 425, 429, 500, 502, 503, 504, 520, 522, 524}  # answers that may be others later
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy as np
 
 from satjepa.region.errors import ServerError
 from satjepa.region.grid import PIXEL, UtmGrid, Window
-from satjepa.region.http import AGENT, TRIES, patience
+from satjepa.region.http import TRIES, patience
+from satjepa.region.patience import AGENT
 from satjepa.region.signing import Signer
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ GDAL = {
     "CPL_VSIL_CURL_CACHE_SIZE": 64 * MIB,
     "GDAL_HTTP_CONNECTTIMEOUT": 10,
     "GDAL_HTTP_TIMEOUT": 60,
-    "GDAL_HTTP_USERAGENT": AGENT["User-Agent"],
+    "GDAL_HTTP_USERAGENT": AGENT,
     "GDAL_HTTP_MULTIRANGE": "YES",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
 }

@@ -25,6 +25,8 @@ def report_table(records: list[dict[str, Any]]) -> str:
     lines = ["year  images  left out  valid  offsets in DN"]
     for record in records:
         wrong = f"  REFUSED: {record['refused']}" if record.get("refused") else ""
+        if record.get("partial"):
+            wrong += f"  PARTIAL: its season lasts until {record['last_day']}"
         lines.append(
             f"{record['year']}  {len(record['items']):6d}  {len(record['left_out']):8d}  "
             f"{record['valid_share']:5.1%}  {offsets_of(record)}{wrong}"

@@ -6,8 +6,10 @@ import datetime
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
+from satjepa.region.errors import ServerError
 from satjepa.region.http import read_json
 
 SPARE = 120.0  # seconds before its end at which a token is renewed
@@ -31,10 +33,7 @@ class Signer:
             return href
         with self.lock:
             if time.time() > self.until - SPARE:
-                answer = read_json(self.url, self.wait)
-                self.token = answer["token"]
-                expiry = answer["msft:expiry"].replace("Z", "+00:00")
-                self.until = datetime.datetime.fromisoformat(expiry).timestamp()
+                self.token, self.until = _token(self.url, read_json(self.url, self.wait))
             return f"{href}{'&' if '?' in href else '?'}{self.token}"
 
     def refused(self, href: str) -> None:
@@ -44,3 +43,16 @@ class Signer:
         with self.lock:
             if self.token and self.token in href:
                 self.until = 0.0
+
+
+def _token(url: str, answer: Any) -> tuple[str, float]:
+    """The token of an answer, and until when it is good, seconds since 1970. Raises ServerError."""
+    try:
+        expiry = datetime.datetime.fromisoformat(answer["msft:expiry"].replace("Z", "+00:00"))
+        if isinstance(answer["token"], str):
+            return answer["token"], expiry.timestamp()
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass  # as below; what it says may be a token, and is not told
+    raise ServerError(
+        f"{url}: an answer without a token and its expiry: try again later, or another --stac"
+    )

@@ -7,18 +7,18 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from satjepa.region.assets import read_item
+from satjepa.region.assets import read_items
 from satjepa.region.blocks import Blocks
 from satjepa.region.catalog import Catalog, Source
 from satjepa.region.composite import compose_block
-from satjepa.region.errors import CloudyYearError, NoItemsError
+from satjepa.region.errors import CloudyYearError, NoItemsError, UnreadableItemsError
 from satjepa.region.grid import UtmGrid, Window
 from satjepa.region.plan import Plan, kept_plan, make_plan
 from satjepa.region.read import Reader
@@ -39,6 +39,7 @@ class Request:
     """What is asked for. max_cloud: percent of an image's clouds by its metadata; min_valid: the
     share of a year's pixels below which it is refused; most_bytes: to be fetched at most; workers:
     images read at a time; side: pixels of a block, a multiple of 16. wait: how to pass seconds.
+    today: the day on which is asked.
     """
 
     catalog: Catalog
@@ -55,6 +56,11 @@ class Request:
     log: Callable[[str], None] = print
     progress: bool = True
     wait: Callable[[float], None] = time.sleep
+    today: datetime.date = field(default_factory=datetime.date.today)
+
+    def is_partial(self, year: int) -> bool:
+        """Whether the season of a year is not over: later there is more of it."""
+        return self.season.dates(year)[1] >= self.today
 
     @property
     def region(self) -> str:
@@ -84,7 +90,7 @@ def make_year(
 ) -> dict[str, Any]:
     """Make the composite of a year, or go on with it; returns what is told of it in its tags.
 
-    Raises NoItemsError, CloudyYearError, CollectionError, ServerError.
+    Raises the errors of REFUSED, CollectionError, ServerError.
     """
     work = work_folder(request, year, key)
     plan = kept_plan(work, lambda: _plan(request, grid, year, source, reader))
@@ -109,6 +115,8 @@ def make_year(
             f"{len(plan.images)} images, and --min-valid asks for {request.min_valid:.1%}: take "
             "more --months, a higher --max-cloud, or a lower --min-valid"
         )
+        if record["partial"]:
+            clear_work(request, year, key)
         raise CloudyYearError(message, record | {"refused": "too cloudy"})
     path = composite_path(request.out, request.region, year)
     parts = (
@@ -122,28 +130,38 @@ def make_year(
 
 
 def work_folder(request: Request, year: int, key: str) -> Path:
-    """Where what is not finished of a year is kept."""
-    return request.folder / WORK / f"{year}-{key}"
+    """Where what is not finished of a year is kept: for a day, where its season is not over, as
+    the next day may have more images.
+    """
+    day = f"-{request.today}" if request.is_partial(year) else ""
+    return request.folder / WORK / f"{year}-{key}{day}"
 
 
 def clear_work(request: Request, year: int, key: str) -> None:
-    """Remove what was kept of a year, which is finished."""
-    work = work_folder(request, year, key)
-    shutil.rmtree(work, ignore_errors=True)
-    if work.parent.is_dir() and not any(work.parent.iterdir()):
-        work.parent.rmdir()
+    """Remove what was kept of a year, which is finished, on any day."""
+    kept = request.folder / WORK
+    for work in kept.glob(f"{year}-{key}*"):
+        shutil.rmtree(work, ignore_errors=True)
+    if kept.is_dir() and not any(kept.iterdir()):
+        kept.rmdir()
 
 
 def _plan(request: Request, grid: UtmGrid, year: int, source: Source, reader: Reader) -> Plan:
-    """Search and look at what is found. Raises NoItemsError where nothing of it can be used."""
+    """Search and look at what is found. Raises NoItemsError where nothing of it can be used,
+    UnreadableItemsError where nothing of it can be read.
+    """
     items = source.search(request.box, request.season, year)
     first, last = request.season.dates(year)
     where = f"{year}: no image of {request.box} from {first} to {last} in {request.catalog.url}"
-    if last >= datetime.date.today():
+    if request.is_partial(year):
         request.log(f"{year}: its season lasts until {last}: this is made of what there is so far")
     if not items:
         raise NoItemsError(f"{where}: look at the box, or take more --months")
-    images = [read_item(item) for item in items]
+    images, unreadable = read_items(items)
+    if not images:
+        raise UnreadableItemsError(
+            f"{year}: none of {len(items)} items can be read ({': '.join(unreadable[0])})"
+        )
     plan = make_plan(
         images,
         grid,
@@ -152,6 +170,7 @@ def _plan(request: Request, grid: UtmGrid, year: int, source: Source, reader: Re
         side=request.side,
         workers=request.workers,
     )
+    plan = replace(plan, left_out=unreadable + plan.left_out)
     for one in plan.images:
         if one.offset.contradicted:
             request.log(
@@ -184,6 +203,7 @@ def _record(
         "bbox": str(request.box),
         "first_day": str(first),
         "last_day": str(last),
+        "partial": request.is_partial(year),
         "months_reason": request.season.reason,
         "items": plan.report(),
         "left_out": [f"{name}: {why}" for name, why in plan.left_out],

@@ -149,6 +149,9 @@ def test_variables_and_bands_go_by_their_names(model: Model) -> None:
     names = dict(enumerate(("B04", "B03", "B02")))
     split = xr.Dataset({names[i]: data.isel(band=i) for i in (2, 0, 1)})
     np.testing.assert_array_equal(model.forecast(split, samples=2)["mean"], expected)
+    infrared = data.assign_coords(band=["B08", "B11", "B12"])
+    with pytest.raises(ForecastError, match="b08"):
+        model.forecast(infrared)
     four = data.isel(band=[2, 1, 0, 0]).assign_coords(band=["blue", "green", "red", "nir"])
     np.testing.assert_array_equal(model.forecast(four, samples=2)["mean"], expected)
 

@@ -25,9 +25,11 @@ POINTS = [
 ]
 
 
-def forecast_folder(paths: list[Path], out: Path, **asked: object) -> list[Path]:
+def forecast_folder(paths: list[Path], out: Path, history: int = 0, **asked: object) -> list[Path]:
     target = target_of(paths, out, **{"with_picture": False} | asked)
-    settings = Settings(patch=64, samples=2, kept=target.kept(2), tags={"MODEL": "m"})
+    settings = Settings(
+        patch=64, samples=2, kept=target.kept(2), tags={"MODEL": "m"}, history=history
+    )
     forecaster = Noise() if target.members else Persistence()
     with forecasting(target.request, forecaster, settings, target.anchor, **quiet) as made:
         return target.write(made)
@@ -104,6 +106,9 @@ def test_the_item_says_where_when_and_from_what(tmp_path: Path) -> None:
     (used,) = properties["satjepa:inputs"]  # Persistence looks at the last image alone
     digest = sha256(paths[1].read_bytes()).hexdigest()
     assert used == {"name": "a_2019.tif", "year": 2019, "sha256": digest}
+    (link,) = item["links"]
+    assert link["rel"] == "derived_from"
+    assert (files[-1].parent / link["href"]).samefile(paths[1])
     ring = item["geometry"]["coordinates"][0]
     assert ring[0] == ring[-1] and item["geometry"]["type"] == "Polygon"
     west, south, east, north = item["bbox"]
@@ -114,6 +119,23 @@ def test_the_item_says_where_when_and_from_what(tmp_path: Path) -> None:
     with rasterio.open(files[0]) as mean:
         np.testing.assert_allclose(mean.read()[:3], both.mean(0), atol=1e-3)
     assert np.abs(both[0] - both[1]).mean() > 1
+
+
+def test_images_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / "2018/rgb.tif", tmp_path / "2019/rgb.tif"]
+    for step, path in zip((1, -1), paths, strict=True):
+        path.parent.mkdir()
+        write(path, image(64, 64)[:, ::step])
+    files = forecast_folder(paths, tmp_path / "out", history=1, year=[2018, 2019])
+    used = json.loads(files[-1].read_text())["properties"]["satjepa:inputs"]
+    digests = [sha256(path.read_bytes()).hexdigest() for path in paths]
+    assert [entry["sha256"] for entry in used] == digests and len(set(digests)) == 2
+
+
+def test_a_place_that_no_one_knows_has_no_geometry(tmp_path: Path) -> None:
+    nowhere = write(tmp_path / "a_2019.tif", image(64, 64), crs=None, transform=Affine.identity())
+    item = json.loads(forecast_folder([nowhere], tmp_path / "out")[-1].read_text())
+    assert item["geometry"] is None and "bbox" not in item
 
 
 def test_places_in_degrees() -> None:

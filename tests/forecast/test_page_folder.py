@@ -144,9 +144,16 @@ def test_a_truth_goes_with_its_year(folder: Path, images: list[Path], tmp_path: 
         page_of(folder, images, [other])
     nameless = shutil.copy(later, tmp_path / "seen.tif")
     with pytest.raises(ForecastError, match="says no year in its name"):
-        page_of(folder, images, [nameless])
-    (folder / "forecast_2023.tif").unlink()
-    assert "truth-2022" in layers_of(page_of(folder, images, [nameless], {}))
+        page_of(folder, images, [nameless, later])
+    shown = layers_of(page_of(folder, images, [nameless], {}))
+    assert "truth-2022" in shown and "truth-2023" not in shown  # of the first year forecast
+
+
+def test_only_the_files_named_are_shown(folder: Path, images: list[Path]) -> None:
+    """What an earlier run has left in the folder is not of this one."""
+    both = data_of(page_of(folder, images, captions={}))["years"]
+    one = data_of(page_of(folder, images, captions={}, files=[folder / "forecast_2023.tif"]))
+    assert len(both) == 2 and one["years"] == both[1:]
 
 
 def test_a_forecast_of_an_unknown_year(tmp_path: Path, images: list[Path]) -> None:

@@ -40,3 +40,41 @@ def test_what_is_missing_is_said(tmp_path):
     ):
         result = run("data", "get", *words)
         assert result.exit_code == 2 and said in " ".join(result.output.split()), result.output
+
+
+def test_embeddings_come_for_the_years_that_are_made_when_another_is_refused(
+    catalog, tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(
+        "satjepa.region.alphaearth.get_embeddings", lambda *told, **_: asked.append(told)
+    )
+    words = ("data", "get", "--stac", catalog.path, "--bbox", *catalog.bbox, "--months", "6-7")
+    words += ("--min-valid", 0.3, "--name", "Borderland", "--out", tmp_path, "--embeddings")
+    result = run(*words, "--years", "2020,2022")
+    assert result.exit_code == 2 and "error: 2020: no image" in result.output
+    image = tmp_path / "Borderland/s2_rgb_Borderland_2022_10km.tif"
+    assert asked == [(image, [2022], image.parent, None)] and image.is_file()
+    asked.clear()
+    result = run(*words, "--years", "2020")
+    assert result.exit_code == 2 and not asked  # no year, no grid to ask for
+
+
+def test_options_that_play_no_part_are_named(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "satjepa.region.published.get_published", lambda *told, **_: asked.append(told)
+    )
+    every = ("--years", "2017-2024", "--yes", "--stac", "earth-search", "--embeddings", "--index")
+    every += ("i", "--months", "5-9", "--collection", "c", "--max-cloud", 9, "--min-valid", 0.1)
+    result = run("data", "get", "published", *every, "--bbox", 5, 50, 6, 51)
+    said = " ".join(result.output.replace("│", "").split())
+    assert result.exit_code == 2 and "play no part" in said and not asked
+    for option in [word for word in every if str(word).startswith("--")] + ["--bbox"]:
+        assert option in said
+    assert "--out" not in said and "--name" not in said
+    result = run("data", "get", "published", "--out", tmp_path, "--name", "Lhasa")
+    assert result.exit_code == 0 and asked == [(tmp_path, ["Lhasa"])]
+    result = run("data", "get", "--bbox", 5, 50, 5.1, 50.1, "--index", "i", "--stac", tmp_path)
+    said = " ".join(result.output.replace("│", "").split())
+    assert result.exit_code == 2 and "--index plays no part without --embeddings" in said
