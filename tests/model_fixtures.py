@@ -29,6 +29,7 @@ def params(**model):
             "predictor": small,
             "forecaster": {"dim": 16, "layers": 1, "heads": 2},
             "adapter": {"dim": 16, "layers": 1, "heads": 2},
+            "reader": {"dim": 16, "layers": 1, "heads": 2},
             "use_jepa": True,
             "use_captions": True,
             "coarse_rgb": 0,
@@ -36,7 +37,8 @@ def params(**model):
         } | model,
         loss={
             "l1": 20.0, "cosine": 2.0, "contrastive": 0.5, "spatial": 2.0, "feature": 5.0,
-            "temperature": 0.1, "ijepa": 1.0, "readout": 5.0, "sd": 1.0, "caption": 0.5,
+            "temperature": 0.1, "ijepa": 1.0, "readout": 5.0, "layout": 5.0, "sd": 1.0,
+            "caption": 0.5,
         },
         train={"timestep_mean": 0.3, "timestep_std": 0.8, "precision": "float32"},
         sample={"steps": 3, "guidance": 1.0, "strength": 1.0, "compile": "auto"},

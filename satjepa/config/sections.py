@@ -128,6 +128,7 @@ class Model(Section):
     predictor: Predictor
     forecaster: Attention
     adapter: Attention
+    reader: Attention | None
     use_jepa: bool
     use_captions: bool
     coarse_rgb: Whole
@@ -145,8 +146,19 @@ class Loss(Section):
     temperature: Positive
     ijepa: Weight
     readout: Weight
+    layout: Weight
     sd: Weight
     caption: Weight
+
+
+class Words(Section):
+    """The lesson of what reads tokens, between I-JEPA's own steps and the joint ones."""
+
+    windows: Count
+    steps: Count
+    batch: Count
+    lr: Positive
+    weight_decay: Weight
 
 
 class Train(Section):
@@ -154,6 +166,7 @@ class Train(Section):
 
     steps: Count
     jepa_share: Share
+    words: Words | None
     batch: Count
     lr: Positive
     muon_lr: Positive | None

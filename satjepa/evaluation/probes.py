@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from satjepa.assemble import sample_batch
+from satjepa.contracts import CAPTION_KINDS
 from satjepa.evaluation.score import samplers
 from satjepa.models.caption_tensors import semantic_of
 
@@ -23,8 +24,8 @@ def _roll(value: Any) -> Any:
 
 
 def listen(model: JointModel, params: Params, count: int = 64, samples: int = 4) -> pd.DataFrame:
-    """What a trained model loses when it is told of another place (the next patch in the batch),
-    and gains by the true semantic caption of t+1.
+    """What a trained model loses when it is told of another place (the next patch in the batch) or
+    hears one of its captions alone, or none, and gains by the true semantic caption of t+1.
 
     One row a case: PSNR (dB, mean over patches) and CRPS of `samples` forecasts, "changed" the PSNR
     of pixels that have changed (`eval.change_threshold`), and the differences of PSNR to the first.
@@ -37,6 +38,7 @@ def listen(model: JointModel, params: Params, count: int = 64, samples: int = 4)
         "caption of t, copied": _led(batch["text_t"]),
         "caption of another place's t+1": _led(_roll(batch["text_tp1"])),
         "captions of another place": {"text_t": _roll(batch["text_t"])},
+        **_streams(model, count),
         "tokens of another place": rolled,
         "both of another place": rolled | {"text_t": _roll(batch["text_t"])},
     }
@@ -53,6 +55,23 @@ def _led(text: dict[str, torch.Tensor]) -> dict[str, Any]:
     """What leads a forecast by the semantic captions of a text (B,3,...)."""
     all_of_them = torch.ones(len(text["mask"]), dtype=torch.bool)
     return {"text_given": text, "is_given": semantic_of(all_of_them)}
+
+
+def _streams(model: JointModel, count: int) -> dict[str, dict[str, Any]]:
+    """What leaves a model with one of its three captions, empty texts in place of the others, or
+    with none; nothing for a model that has no such streams.
+    """
+    m = model.params.model
+    if m.variant == "published" or not m.use_captions:
+        return {}
+    silence = model.adapter.silence(count)
+    everyone = torch.ones(count, len(CAPTION_KINDS), dtype=torch.bool)
+    cases = {"no captions": {"text_given": silence, "is_given": everyone}}
+    for number, kind in enumerate(CAPTION_KINDS):
+        others = everyone.clone()
+        others[:, number] = False
+        cases[f"{kind} caption alone"] = {"text_given": silence, "is_given": others}
+    return cases
 
 
 def _heard(members: torch.Tensor, batch: dict[str, Any], threshold: float) -> dict[str, float]:

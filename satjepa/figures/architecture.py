@@ -46,7 +46,8 @@ BOXES = {
     "predictor": (6.1, 3.8, 1.9),
     "CLIP x2 + T5": (3.6, 1.9, 1.9),
     "caption forecaster": (6.1, 2.4, 1.9),
-    "adapter": (8.7, 3.1, 1.8),
+    "reader": (8.7, 3.8, 1.8),
+    "adapter": (8.7, 2.4, 1.8),
     "noise": (6.1, 0.6, 1.9),
     "SD 3.5 + LoRA": (8.7, 0.6, 1.8),
     "VAE decoder": (11.3, 0.6, 1.8),
@@ -58,6 +59,9 @@ ARROWS = (
     ("RGB(t)", "I-JEPA encoder"),
     ("past years", "I-JEPA encoder"),
     ("I-JEPA encoder", "predictor"),
+    ("predictor", "reader"),
+    ("caption forecaster", "reader"),
+    ("reader", "adapter"),
     ("predictor", "adapter"),
     ("three captions", "CLIP x2 + T5"),
     ("CLIP x2 + T5", "caption forecaster"),
@@ -157,6 +161,7 @@ def shapes(model: Any) -> dict[str, str]:
         "predictor": tokens,
         "CLIP x2 + T5": f"(B, 3, {max(lengths)}, {joint})",
         "caption forecaster": f"(B, {length}, {joint})",
+        "reader": f"(B, {places}, {64 * model.cells**2})",
         "adapter": f"(B, {read} + {length}, {joint})",
         "noise": noise,
         "SD 3.5 + LoRA": noise,
@@ -177,4 +182,6 @@ def absent(model: Any) -> list[str]:
         boxes += ["past years"]
     if not m.use_captions:
         boxes += ["three captions", "CLIP x2 + T5", "caption forecaster"]
+    if m.variant == "published" or model.reader is None:
+        boxes += ["reader"]
     return boxes

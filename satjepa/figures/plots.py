@@ -257,6 +257,12 @@ def ranks(counts: Sequence[float], title: str = "") -> Figure:
     return fig
 
 
+def lesson(log: pd.DataFrame) -> Figure:
+    """The curves of the lesson of words (words.csv of a run)."""
+    parts = {"layout.mse": "layout, words read", "caption.cosine": "caption: 1 - cosine"}
+    return curves(log, {name: title for name, title in parts.items() if name in log})
+
+
 def training(log: pd.DataFrame) -> Figure:
     """The curves that tell whether a joint run is healthy, but those of switched-off streams."""
     parts = {
@@ -264,6 +270,7 @@ def training(log: pd.DataFrame) -> Figure:
         "readout.mse": "read-out: tokens to latent",
         "ijepa.cosine": "AlphaEarth: 1 - cosine",
         "ijepa.feature": "features of t+1",
+        "layout.mse": "layout, words read",
         "caption.cosine": "caption: 1 - cosine",
         "grad_norm": "gradient norm",
     }

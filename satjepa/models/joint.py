@@ -90,6 +90,13 @@ class JointModel(nn.Module):
         return False
 
     @property
+    def has_pupils(self) -> bool:
+        """Whether there is something that reads tokens and may have a lesson of its own
+        (`train.words`); not so as published.
+        """
+        return False
+
+    @property
     def has_idle_weights(self) -> bool:
         """Whether some of what should train has no part in the loss, which several processes must
         be told.
@@ -186,6 +193,14 @@ class JointModel(nn.Module):
             parameters = dict(self.named_parameters())
             self._trained = [parameters[name] for name in self._average]
         move_average(list(self._average.values()), self._trained, momentum)
+
+    @torch.no_grad()
+    def start_average(self, part: nn.Module) -> None:
+        """The average of a part's weights begins anew at their present values."""
+        own = {id(p) for p in part.parameters()}
+        for name, p in self.named_parameters():
+            if id(p) in own and name in self._average:
+                self._average[name].copy_(p)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

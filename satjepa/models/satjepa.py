@@ -2,7 +2,8 @@
 
 RGB(t), past years -> encoder -> predictor -> tokens(t+1)
 semantic(t), tokens(t+1) -> forecaster -> semantic(t+1)
-tokens, three captions, past years -> adapter -> (context, pooled)
+tokens, semantic(t+1) -> reader -> layout(t+1)
+tokens, layout, three captions, past years -> adapter -> (context, pooled)
 noise -> SD 3 + LoRA -> VAE -> RGB(t+1)
 """
 
@@ -24,23 +25,18 @@ from satjepa.models.caption_tensors import fitted, semantic_of, substituted
 from satjepa.models.checks import check_model
 from satjepa.models.drops import Drops
 from satjepa.models.flow import euler, guided, guided_at_once, noisy, sigmas, velocity_target
-from satjepa.models.jepa import (
-    Encoder,
-    Predictor,
-    ProjectionHead,
-    patch_cells,
-    patch_mean,
-    sincos_2d,
-)
-from satjepa.models.joint import Batch, Conditions, JointModel
+from satjepa.models.jepa import Encoder, Predictor, ProjectionHead, sincos_2d
+from satjepa.models.joint import Batch, Conditions
 from satjepa.models.layers import layer_norm0
-from satjepa.models.losses import Loss, caption_loss, flow_loss, ijepa_loss, joint_loss
+from satjepa.models.losses import Loss, flow_loss, joint_loss
+from satjepa.models.objectives import Objectives
+from satjepa.models.reader import Reader, normed
 
 # tokens of a place in earlier years (B,Y,N,D), most recent first, and which exist (B,Y)
 Years = tuple[Tensor, Tensor]
 
 
-class SatJepa(JointModel):
+class SatJepa(Objectives):
     """Forecast of next year's image.
 
     params: an object with the sections ``data``, ``model``, ``loss`` and ``sample`` of params.yaml.
@@ -83,6 +79,12 @@ class SatJepa(JointModel):
         )  # fmt: skip
         if layout is not None:
             self.adapter.warm_start(layout)
+        self.reader = None
+        if m.reader is not None and m.use_captions and m.use_jepa:
+            self.reader = Reader(
+                m.encoder.dim, positions, self.lengths[SEMANTIC], empty["hidden"].shape[-1],
+                self.cells, m.reader.dim, m.reader.layers, m.reader.heads,
+            )  # fmt: skip
         self.backbone = backbone
 
     def _add_jepa(self, grid: int, backbone: Backbone) -> None:
@@ -107,6 +109,11 @@ class SatJepa(JointModel):
         return self.params.model.use_jepa
 
     @property
+    def has_pupils(self) -> bool:
+        """As `JointModel` has it: where there are tokens and captions."""
+        return self.params.model.use_jepa and self.params.model.use_captions
+
+    @property
     def has_static_step(self) -> bool:
         """As `JointModel` has it."""
         return True
@@ -121,8 +128,8 @@ class SatJepa(JointModel):
         """Joint loss; noise (B,C,h,w) and sigma (B,) of the flow, drops of the adapter -> (loss,
         detached parts).
 
-        Given the batch alone: the loss of I-JEPA alone; forecaster, adapter and backbone are not
-        asked.
+        Given the batch alone: the loss of I-JEPA alone; forecaster, reader, adapter and backbone
+        are not asked.
         """
         weights = self.params.loss
         latent = self.latent(batch)  # (B,C,h,w)
@@ -135,12 +142,15 @@ class SatJepa(JointModel):
         if noise is None:
             return joint_loss(losses)
         captions = self.foresee(batch, tokens)  # two of t, semantic(t+1): (B,3,L,joint)
-        known = (batch, tokens, projected, self.with_truth(captions, batch, drops.truth))
-        context, pooled = self.adapt(*known, drops, years)  # (B,N'+L,joint), (B,P)
+        told = self.with_truth(captions, batch, drops.truth)
+        layout = self.read(tokens, projected, self.semantic(told), drops.text)  # (B,N,64 cells^2)
+        losses |= self.layout_loss(layout, *self.observed(batch))
+        context, pooled = self.adapt(batch, tokens, layout, told, drops, years)
         velocity = self.backbone(noisy(latent, noise, sigma), sigma, context, pooled)  # (B,C,h,w)
         losses["flow"] = (weights.sd, flow_loss(velocity, velocity_target(latent, noise)))
         if self.params.model.use_captions:
-            losses["caption"] = (weights.caption, self.caption_loss(batch, captions))
+            words = (self.semantic(captions), self.semantic(batch["text_tp1"]))
+            losses["caption"] = (weights.caption, self.caption_loss(*words))
         return joint_loss(losses)
 
     def predict(self, rgb_t: Tensor, years: Years | None) -> tuple[Tensor, Tensor]:
@@ -189,7 +199,7 @@ class SatJepa(JointModel):
         self,
         batch: Batch,
         tokens: Tensor,
-        projected: Tensor,
+        layout: Tensor,
         captions: Caption,
         drops: Drops,
         years: Years | None,
@@ -199,12 +209,24 @@ class SatJepa(JointModel):
         """
         m = self.params.model
         drops = drops._replace(tokens=drops.tokens | (not m.use_jepa))
-        # normed as in the pre-training of the layout tokens
-        emb = layer_norm0(projected.unflatten(-1, (-1, 64))).flatten(2)
         coarse = (
             F.adaptive_avg_pool2d(2 * batch["rgb_t"] - 1, m.coarse_rgb) if m.coarse_rgb else None
         )
-        return self.adapter(tokens, emb, captions, drops, years, coarse)
+        return self.adapter(tokens, layout, captions, drops, years, coarse)
+
+    def read(self, tokens: Tensor, projected: Tensor, semantic: Caption, mute: Tensor) -> Tensor:
+        """The layout of t+1 (B,N,64 cells^2) foreseen from the tokens, normed as in the
+        pre-training of the layout tokens, with the semantic caption of t+1 (B,L,...) read into it;
+        with the empty one where `mute` (B,) is set.
+        """
+        layout = normed(projected)
+        if self.reader is None:
+            return layout
+        longest = fitted(semantic, max(self.lengths))
+        one = {name: value[:, None] for name, value in longest.items()}  # (B,1,L,...)
+        hidden, mask, _ = self.adapter.spoken(one, mute)
+        length = self.lengths[SEMANTIC]
+        return self.reader(tokens, layout, hidden[:, 0, :length], mask[:, 0, :length])
 
     def remember(self, batch: Batch) -> Years | None:
         """Tokens (B,Y,N,D) of the same place in earlier years and which exist (B,Y); the encoder
@@ -225,33 +247,6 @@ class SatJepa(JointModel):
         fine = self.readout(tokens).transpose(1, 2).unflatten(2, (grid, grid))  # (B,C f^2,g,g)
         return F.pixel_shuffle(fine, isqrt(fine.shape[1] // self.backbone.latent_channels))
 
-    def ijepa_loss(self, batch: Batch, tokens: Tensor, projected: Tensor) -> Loss:
-        """Predicted tokens against AlphaEarth(t+1) and the target encoder's features of RGB(t+1),
-        where valid.
-        """
-        patch = self.params.model.encoder.patch
-        valid = batch["valid_tp1"]
-        vectors, weight = patch_cells(
-            batch["emb_tp1"], patch, self.cells, batch["emb_valid"] & valid
-        )
-        vectors = vectors.flatten(1, 2)  # (B,N cells^2,64), (B,N cells^2)
-        weight = weight.flatten(1)
-        with torch.no_grad():
-            features = self.target_encoder(2 * batch["rgb_tp1"] - 1)  # (B,N,D)
-        _, weight_feat = patch_mean(valid.to(tokens.dtype), patch)  # (B,N)
-        said = projected.unflatten(-1, (-1, 64)).flatten(1, 2)  # (B,N cells^2,64)
-        targets = (vectors, tokens, features, weight, weight_feat)
-        return ijepa_loss(said, *targets, self.params.loss, spatial="channel")
-
-    def caption_loss(self, batch: Batch, captions: Caption) -> Loss:
-        """Forecast semantic caption against the caption written from RGB(t+1)."""
-        words = {name: value[:, SEMANTIC] for name, value in captions.items()}
-        forecast = fitted(words, self.lengths[SEMANTIC])  # (B,L,...)
-        words = {name: value[:, SEMANTIC] for name, value in batch["text_tp1"].items()}
-        observed = fitted(words, self.lengths[SEMANTIC])
-        pooled = (forecast["pooled"], observed["pooled"])
-        return caption_loss(forecast["hidden"], observed["hidden"], observed["mask"], pooled)
-
     # ------------------------------------------------------------------ forecasting
 
     @torch.no_grad()
@@ -265,8 +260,10 @@ class SatJepa(JointModel):
         captions = self.foresee(batch, tokens)
         if "text_given" in batch and self.params.model.use_captions:
             captions = substituted(captions, batch["text_given"], batch["is_given"], self.lengths)
-        seen = self.adapt(batch, tokens, projected, captions, Drops.all(tokens, False), years)
-        null = self.adapt(batch, tokens, projected, captions, Drops.all(tokens, True), years)
+        none = Drops.all(tokens, False)
+        layout = self.read(tokens, projected, self.semantic(captions), none.text)
+        seen = self.adapt(batch, tokens, layout, captions, none, years)
+        null = self.adapt(batch, tokens, layout, captions, Drops.all(tokens, True), years)
         return Conditions(*seen, *null)
 
     @torch.no_grad()

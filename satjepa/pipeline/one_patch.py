@@ -154,7 +154,7 @@ def loss_table(parts: Mapping[str, Tensor], weights: Any) -> pd.DataFrame:
     from satjepa.models.losses import CaptionWeights
 
     scales = {"ijepa": weights.ijepa, "readout": weights.readout}
-    scales |= {"flow": weights.sd, "caption": weights.caption}
+    scales |= {"layout": weights.layout, "flow": weights.sd, "caption": weights.caption}
     inner = {"ijepa": weights, "caption": CaptionWeights()}
     rows = {}
     for name, value in parts.items():

@@ -5,6 +5,7 @@ to stop.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
@@ -210,6 +211,17 @@ class Report:
             writer.writeheader()
             rows = self.rows
         writer.writerows(rows)
+
+    def write_words(self, lines: list[dict[str, float]]) -> None:
+        """Write words.csv: the lines of the lesson of words."""
+        if not self.main or not lines:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        for line in lines:
+            writer.writerow({name: f"{value:.6g}" for name, value in line.items()})
+        write_text(self.run / "words.csv", text.getvalue())
 
     def write_run(self, reason: str, step: int) -> None:
         """Write run.json: how far the run is, why it stands there, how long it took, and on what

@@ -9,6 +9,7 @@ global generators for a model that uses them.
     <run_dir>/log.csv    every named part of the loss, learning rate, gradient norm, flow loss by
                          noise level (flow.s0: sigma in [0, 0.1), ...), averaged over the steps
                          since the line before; empty where there is none
+    <run_dir>/words.csv  losses of the lesson of words, where there is one
     <run_dir>/speed.csv  step, seconds, images/s
     <run_dir>/run.json   why it stopped, wall time, machine, git revision
 """
@@ -46,6 +47,7 @@ from satjepa.training.state import (
     seed_of,
     set_rng_state,
 )
+from satjepa.training.words import teach
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from satjepa.models.drops import Drops
     from satjepa.models.joint import JointModel
     from satjepa.training.checkpoint import Checkpoint
+    from satjepa.training.optim import Stepping
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,9 @@ def train(
 
     Where the model has it so, I-JEPA is alone in the first `train.jepa_share` of the steps: they
     cost a third of a joint one, and the rest has little to learn from tokens that say nothing yet.
-    Then all losses count at once. One schedule of learning rates goes over both.
+    Then caption forecaster and reader have a lesson of their own (`train.words`,
+    `satjepa.training.words`), and from there on all losses count at once. One schedule of learning
+    rates goes over both.
 
     Args:
         dataset: a `PairDataset`, or anything whose `dataset[i]` are samples for
@@ -128,6 +133,7 @@ def train(
     how = params.train
     alone = min(round(how.jepa_share * how.steps), how.steps - 1)  # at least one step is joint
     alone = alone if model.jepa_comes_first else 0
+    has_lesson = how.words is not None and model.has_pupils and alone > 0
     idle = DistributedDataParallelKwargs(find_unused_parameters=alone > 0 or model.has_idle_weights)
     accelerator = make_accelerator(how.precision, [idle])
     wrapped = accelerator.prepare_model(model.train())
@@ -151,6 +157,8 @@ def train(
     speed = model.backbone.training_blocks(how.compile, how.checkpointing, how.precision == "bf16")
     with run.report.open(start), Stop(max_seconds) as stop, closing(batches), speed:
         for step in steps:
+            if step == alone and has_lesson:
+                _give_lesson(model, dataset, params, run, accelerator, stepping, stop, step)
             # I-JEPA alone needs neither noise, sigma nor drops
             drawn = plan.draw(step) if step >= alone else ()
             batch = next(batches)
@@ -176,12 +184,9 @@ def train(
             if saving:
                 readings.tell()
             if saving and accelerator.is_main_process:
-                moments = optimizer_tensors(stepping.optimizers, _trained(model)) | rng_state()
-                reason = f"stopped: {stop.reason}" if stopping else "running"
-                run.save(step + 1, reason, model.state(), moments)
+                _save(run, model, stepping, step + 1, stop.reason if stopping else "")
             if stopping:
-                done = f"stopped ({stop.reason}) after step {step + 1} of {how.steps}"
-                raise Interrupted(f"{done}, saved: run again to go on")
+                raise _interrupted(stop, step + 1, how)
         readings.tell()
 
     accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
@@ -190,6 +195,37 @@ def train(
         run.finish(how.steps, model.state(), {"step": how.steps})
     accelerator.wait_for_everyone()
     return run.model
+
+
+def _give_lesson(
+    model: JointModel, dataset: Any, params: Params, run: Run, accelerator: Accelerator,
+    stepping: Stepping, stop: Stop, step: int,
+) -> None:  # fmt: skip
+    """The lesson of words (`satjepa.training.words`) before a step; if it is stopped, what is saved
+    is as if it had not begun.
+    """
+    every = params.train.log_every
+    chance = rng_state()  # of a dataset that uses the global generators
+    lines = teach(
+        model, dataset, params.train, params.seed, accelerator,
+        lambda at: _is_stopping(accelerator, stop, at, every),
+    )  # fmt: skip
+    if lines is None:
+        set_rng_state(chance)
+        if accelerator.is_main_process:
+            _save(run, model, stepping, step, stop.reason)
+        raise _interrupted(stop, step, params.train)
+    run.report.write_words(lines)
+
+
+def _save(run: Run, model: JointModel, stepping: Stepping, step: int, stopped: str) -> None:
+    moments = optimizer_tensors(stepping.optimizers, _trained(model)) | rng_state()
+    run.save(step, f"stopped: {stopped}" if stopped else "running", model.state(), moments)
+
+
+def _interrupted(stop: Stop, step: int, how: Train) -> Interrupted:
+    done = f"stopped ({stop.reason}) after step {step} of {how.steps}"
+    return Interrupted(f"{done}, saved: run again to go on")
 
 
 def _trained(model: JointModel) -> dict[str, torch.nn.Parameter]:

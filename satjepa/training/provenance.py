@@ -32,6 +32,7 @@ NOT_COMPARED = (
 ABSENT = {
     "train": {
         "jepa_share": 0.0,
+        "words": None,
         "workers": 0,
         "compile": "auto",
         "checkpointing": False,
@@ -40,7 +41,8 @@ ABSENT = {
     },
     "data": {"white": None},
     "captions": {"lengths": None},
-    "model": {"context_merge": 1},
+    "model": {"context_merge": 1, "reader": None},
+    "loss": {"layout": 0.0},
 }
 
 

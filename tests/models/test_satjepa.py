@@ -9,7 +9,9 @@ from satjepa.contracts import SEMANTIC
 from satjepa.models.caption_tensors import fitted
 from satjepa.models.drops import Chances, Drops, sample_drops
 
-TRAINED_PARTS = {"encoder", "past", "predictor", "projection", "readout", "forecaster", "adapter"}
+TRAINED_PARTS = {
+    "encoder", "past", "predictor", "projection", "readout", "forecaster", "reader", "adapter",
+}  # fmt: skip
 
 
 def test_what_trains_is_pinned(build):
@@ -51,6 +53,7 @@ def test_loss_is_the_weighted_sum_of_its_named_parts(model, batch, step):
     c = {"mse": 1, "cosine": 0.5, "contrastive": 0.1, "pooled": 0.5, "silence": 1}
     caption = sum(scale * parts[f"caption.{name}"] for name, scale in c.items())
     total = ijepa + parts["flow.mse"] + 0.5 * caption + 5 * parts["readout.mse"]
+    total = total + 5 * parts["layout.mse"]
     torch.testing.assert_close(loss.detach(), total)
     assert parts["loss"] == loss and not any(part.requires_grad for part in parts.values())
 
@@ -67,10 +70,10 @@ def grads(model, loss):
 
 def test_where_each_gradient_goes(model, batch, step):
     """Diffusion reaches I-JEPA; the caption loss stops at the forecaster; the readout reaches the
-    tokens.
+    tokens; what is read from words reaches the projection by the sum alone.
     """
     weights = model.params.loss
-    for name in ("ijepa", "sd", "caption", "readout"):
+    for name in ("ijepa", "sd", "caption", "readout", "layout"):
         setattr(weights, name, 0.0)
     assert grads(model, step(model, batch)[0]) == set()
     weights.readout = 1.0
@@ -79,8 +82,21 @@ def test_where_each_gradient_goes(model, batch, step):
     weights.caption = 1.0
     assert grads(model, step(model, batch)[0]) == {"forecaster"}
     weights.caption = 0.0
+    weights.layout = 1.0
+    jepa = {"encoder", "past", "predictor", "projection"}
+    assert grads(model, step(model, batch)[0]) == jepa | {"reader"}
+    weights.layout = 0.0
     weights.sd = 1.0
-    expected = {"forecaster", "adapter", "backbone", "encoder", "past", "predictor", "projection"}
+    expected = {
+        "reader",
+        "forecaster",
+        "adapter",
+        "backbone",
+        "encoder",
+        "past",
+        "predictor",
+        "projection",
+    }
     assert grads(model, step(model, batch)[0]) == expected
 
 
