@@ -25,7 +25,7 @@ TINY = {
     "model.encoder": SMALL | {"patch": 8},
     "model.predictor": SMALL, "model.forecaster": {"dim": 16, "layers": 1, "heads": 2},
     "model.adapter": {"dim": 16, "layers": 1, "heads": 2},
-    "model.reader": {"dim": 16, "layers": 1, "heads": 2}, "train.steps": 6, "train.words": None,
+    "model.reader": {"dim": 16, "layers": 1, "heads": 2}, "train.steps": 6, "train.lesson.steps": 0,
     "train.jepa_share": 0.5, "train.batch": 2, "train.log_every": 2, "train.checkpoint_every": 2,
     "train.precision": "float32", "sample.steps": 2,
 }  # fmt: skip

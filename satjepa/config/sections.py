@@ -151,14 +151,12 @@ class Loss(Section):
     caption: Weight
 
 
-class Words(Section):
-    """The lesson of what reads tokens, between I-JEPA's own steps and the joint ones."""
+class Lesson(Section):
+    """The reader's lesson, between I-JEPA's own steps and the joint ones; 0 steps are none."""
 
     windows: Count
-    steps: Count
+    steps: Whole
     batch: Count
-    lr: Positive
-    weight_decay: Weight
 
 
 class Train(Section):
@@ -166,7 +164,7 @@ class Train(Section):
 
     steps: Count
     jepa_share: Share
-    words: Words | None
+    lesson: Lesson
     batch: Count
     lr: Positive
     muon_lr: Positive | None

@@ -258,9 +258,8 @@ def ranks(counts: Sequence[float], title: str = "") -> Figure:
 
 
 def lesson(log: pd.DataFrame) -> Figure:
-    """The curves of the lesson of words (words.csv of a run)."""
-    parts = {"layout.mse": "layout, words read", "caption.cosine": "caption: 1 - cosine"}
-    return curves(log, {name: title for name, title in parts.items() if name in log})
+    """The curve of the reader's lesson (lesson.csv of a run)."""
+    return curves(log, {"layout.mse": "layout, true words read"})
 
 
 def training(log: pd.DataFrame) -> Figure:

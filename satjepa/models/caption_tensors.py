@@ -46,11 +46,3 @@ def substituted(
         name: torch.where(where.view(*where.shape, *[1] * (own.ndim - 2)), others[name], own)
         for name, own in captions.items()
     }
-
-
-def chosen(where: Tensor, one: Caption, other: Caption) -> Caption:
-    """One caption (B,L,...) where (B,) is set, the other elsewhere."""
-    return {
-        name: torch.where(where.view(-1, *[1] * (value.ndim - 1)), value, other[name])
-        for name, value in one.items()
-    }

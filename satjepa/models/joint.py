@@ -36,13 +36,14 @@ class JointModel(nn.Module):
 
     A variant builds ``backbone`` and, with ``model.use_jepa``, ``encoder`` and ``target_encoder``;
     it says `condition` and `sample`, and how strongly the image of year t is noised to start from
-    (`strength`).
+    (`strength`). ``reader`` is what puts words in their place, None where a variant has none.
     """
 
     def __init__(self, params: Any) -> None:
         super().__init__()
         self.params = params
         self.levers = Levers()
+        self.reader: nn.Module | None = None
         self._row_sizes = RowSizes()
         self._average: dict[str, Tensor] = {}
         self._trained: list[nn.Parameter] | None = None  # of the same order, looked up once
@@ -86,13 +87,6 @@ class JointModel(nn.Module):
     def jepa_comes_first(self) -> bool:
         """Whether I-JEPA is trained alone in the first steps (`train.jepa_share`); not so as
         published.
-        """
-        return False
-
-    @property
-    def has_pupils(self) -> bool:
-        """Whether there is something that reads tokens and may have a lesson of its own
-        (`train.words`); not so as published.
         """
         return False
 

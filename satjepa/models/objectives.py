@@ -5,29 +5,28 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from satjepa.contracts import SEMANTIC
 from satjepa.models.caption_forecaster import Caption
-from satjepa.models.caption_tensors import chosen, fitted
+from satjepa.models.caption_tensors import fitted
 from satjepa.models.jepa import Encoder, patch_cells, patch_mean
 from satjepa.models.joint import Batch, JointModel
-from satjepa.models.losses import Loss, caption_loss, ijepa_loss, joint_loss
+from satjepa.models.losses import Loss, caption_loss, ijepa_loss
 from satjepa.models.reader import Reader, layout_loss
 
 
-class Lesson(NamedTuple):
-    """B windows as caption forecaster and reader learn from them (`satjepa.training.words`).
+class Told(NamedTuple):
+    """B windows as the reader learns from them (`satjepa.training.lesson`).
 
-    tokens: of t+1, (B,N,D). vectors, weight: of AlphaEarth(t+1), layer-normed (B,N,cells^2,64), and
-    how much of each is known (B,N,cells^2). now, ahead: semantic captions of t and t+1.
+    tokens: of t+1, (B,N,D). caption: the true semantic one of t+1. vectors, weight: of
+    AlphaEarth(t+1), layer-normed (B,N,cells^2,64), and how much of each is known (B,N,cells^2).
     """
 
     tokens: Tensor
+    caption: Caption
     vectors: Tensor
     weight: Tensor
-    now: Caption
-    ahead: Caption
 
 
 class Objectives(JointModel):
@@ -83,30 +82,16 @@ class Objectives(JointModel):
         pooled = (forecast["pooled"], observed["pooled"])
         return caption_loss(forecast["hidden"], observed["hidden"], observed["mask"], pooled)
 
-    # ------------------------------------------------------------------ the lesson of words
-
-    @property
-    def pupils(self) -> nn.Module:
-        """What reads tokens and gives them no gradient: caption forecaster and reader."""
-        named = {"forecaster": self.forecaster, "reader": self.reader}
-        return nn.ModuleDict({name: part for name, part in named.items() if part is not None})
-
-    def lesson(self, batch: Batch) -> Lesson:
-        """Of a batch what the pupils learn from, its tokens as they are foreseen now."""
+    def told(self, batch: Batch) -> Told:
+        """Of a batch what the reader learns from, its tokens as they are foreseen now."""
         tokens, _ = self.predict(batch["rgb_t"], self.remember(batch))
-        now = self.semantic(batch["text_t"])
-        return Lesson(tokens, *self.observed(batch), now, self.semantic(batch["text_tp1"]))
+        return Told(tokens, self.semantic(batch["text_tp1"]), *self.observed(batch))
 
-    def words_loss(self, lesson: Lesson, mute: Tensor, truth: Tensor) -> Loss:
-        """What the pupils are trained on: the forecast caption against the true one, and the layout
-        read with the true caption in the samples `truth` (B,), with none in those `mute` (B,), with
-        the forecast one in the others.
+    def lesson_loss(self, told: Told, mute: Tensor) -> Tensor:
+        """The error of the layouts that are read with the captions, with none in the samples `mute`
+        (B,); it changes the reader alone.
         """
-        weights = self.params.loss
-        forecast = self.forecaster(lesson.now, lesson.tokens)
-        losses = {"caption": (weights.caption, self.caption_loss(forecast, lesson.ahead))}
-        told = chosen(truth, lesson.ahead, forecast)
         with torch.no_grad():
-            projected = self.projection(lesson.tokens)
-        layout = self.read(lesson.tokens, projected, told, mute)
-        return joint_loss(losses | self.layout_loss(layout, lesson.vectors, lesson.weight))
+            projected = self.projection(told.tokens)
+        layout = self.read(told.tokens, projected, told.caption, mute)
+        return layout_loss(layout, told.vectors, told.weight)[0]

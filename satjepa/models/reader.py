@@ -6,16 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from satjepa.models.adapter import FusionBlock
-from satjepa.models.layers import Attention, layer_norm0, mlp, zero_linear
+from satjepa.models.layers import layer_norm0, mlp, zero_linear
 from satjepa.models.losses import Loss
 
 BANDS = 64  # of AlphaEarth
+PHRASE = 9  # words that are read together
 
 
 class Reader(nn.Module):
     """A caption says of a quarter what covers it; the reader says of each location what that means.
 
-        words  = the caption's states + their position, having looked at each other    (B,L,dim)
+        words  = the caption's states + their order, each with the words beside it     (B,L,dim)
         h      = token + layout + place, ``layers`` times having read the words        (B,N,dim)
         layout = LN(layout + change(h)), each vector normed by itself         (B,N,64 cells^2)
 
@@ -35,9 +36,9 @@ class Reader(nn.Module):
         width = BANDS * cells**2
         self.register_buffer("positions", positions.clone(), persistent=False)
         self.text_in = nn.Sequential(nn.LayerNorm(text_dim), nn.Linear(text_dim, dim))
-        self.order = nn.Parameter(0.02 * torch.randn(1, length, dim))
+        self.order = nn.Parameter(0.5 * torch.randn(1, length, dim))
         self.norm1 = nn.LayerNorm(dim)
-        self.words = Attention(dim, heads)
+        self.phrase = nn.Conv1d(dim, dim, PHRASE, padding=PHRASE // 2)
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = mlp(dim)
         self.token_in = nn.Sequential(nn.LayerNorm(token_dim), nn.Linear(token_dim, dim))
@@ -63,9 +64,10 @@ class Reader(nn.Module):
         return normed(layout + self.change(self.norm(h)))
 
     def heard(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """The words (B,L,dim), each knowing its neighbours."""
+        """The words (B,L,dim), each knowing those beside it."""
         x = self.text_in(hidden) + self.order  # (B,L,dim)
-        x = x + self.words(self.norm1(x), mask=mask)
+        near = self.norm1(x).masked_fill(~mask[..., None], 0)
+        x = x + self.phrase(near.transpose(1, 2)).transpose(1, 2)
         return x + self.mlp(self.norm2(x))
 
 

@@ -79,12 +79,7 @@ class SatJepa(Objectives):
         )  # fmt: skip
         if layout is not None:
             self.adapter.warm_start(layout)
-        self.reader = None
-        if m.reader is not None and m.use_captions and m.use_jepa:
-            self.reader = Reader(
-                m.encoder.dim, positions, self.lengths[SEMANTIC], empty["hidden"].shape[-1],
-                self.cells, m.reader.dim, m.reader.layers, m.reader.heads,
-            )  # fmt: skip
+        self.reader = self._reader(positions, empty["hidden"].shape[-1])
         self.backbone = backbone
 
     def _add_jepa(self, grid: int, backbone: Backbone) -> None:
@@ -101,17 +96,21 @@ class SatJepa(Objectives):
         fine = backbone.latent_size(side) // grid
         self.readout = nn.Linear(e.dim, backbone.latent_channels * fine**2)
 
+    def _reader(self, positions: Tensor, text_dim: int) -> Reader | None:
+        """Where there are tokens and captions to be read."""
+        m = self.params.model
+        if m.reader is None or not (m.use_jepa and m.use_captions):
+            return None
+        sizes = (m.reader.dim, m.reader.layers, m.reader.heads)
+        length = self.lengths[SEMANTIC]
+        return Reader(m.encoder.dim, positions, length, text_dim, self.cells, *sizes)
+
     # ------------------------------------------------------------------ training
 
     @property
     def jepa_comes_first(self) -> bool:
         """As `JointModel` has it: where there is an I-JEPA."""
         return self.params.model.use_jepa
-
-    @property
-    def has_pupils(self) -> bool:
-        """As `JointModel` has it: where there are tokens and captions."""
-        return self.params.model.use_jepa and self.params.model.use_captions
 
     @property
     def has_static_step(self) -> bool:

@@ -212,8 +212,8 @@ class Report:
             rows = self.rows
         writer.writerows(rows)
 
-    def write_words(self, lines: list[dict[str, float]]) -> None:
-        """Write words.csv: the lines of the lesson of words."""
+    def write_lesson(self, lines: list[dict[str, float]]) -> None:
+        """Write lesson.csv: the lines of the reader's lesson."""
         if not self.main or not lines:
             return
         text = io.StringIO()
@@ -221,7 +221,7 @@ class Report:
         writer.writeheader()
         for line in lines:
             writer.writerow({name: f"{value:.6g}" for name, value in line.items()})
-        write_text(self.run / "words.csv", text.getvalue())
+        write_text(self.run / "lesson.csv", text.getvalue())
 
     def write_run(self, reason: str, step: int) -> None:
         """Write run.json: how far the run is, why it stands there, how long it took, and on what

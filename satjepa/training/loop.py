@@ -9,7 +9,7 @@ global generators for a model that uses them.
     <run_dir>/log.csv    every named part of the loss, learning rate, gradient norm, flow loss by
                          noise level (flow.s0: sigma in [0, 0.1), ...), averaged over the steps
                          since the line before; empty where there is none
-    <run_dir>/words.csv  losses of the lesson of words, where there is one
+    <run_dir>/lesson.csv errors of the reader's lesson, where there is one
     <run_dir>/speed.csv  step, seconds, images/s
     <run_dir>/run.json   why it stopped, wall time, machine, git revision
 """
@@ -34,6 +34,7 @@ from satjepa.training import checkpoint, provenance
 from satjepa.training.advance import GraphedAdvance, advance
 from satjepa.training.environment import make_accelerator
 from satjepa.training.feed import feed
+from satjepa.training.lesson import teach
 from satjepa.training.log import Report, Stop
 from satjepa.training.optim import make_stepping, step_if
 from satjepa.training.readings import Readings
@@ -47,7 +48,6 @@ from satjepa.training.state import (
     seed_of,
     set_rng_state,
 )
-from satjepa.training.words import teach
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -107,9 +107,8 @@ def train(
 
     Where the model has it so, I-JEPA is alone in the first `train.jepa_share` of the steps: they
     cost a third of a joint one, and the rest has little to learn from tokens that say nothing yet.
-    Then caption forecaster and reader have a lesson of their own (`train.words`,
-    `satjepa.training.words`), and from there on all losses count at once. One schedule of learning
-    rates goes over both.
+    Then the reader has a lesson of its own (`train.lesson`, `satjepa.training.lesson`), and from
+    there on all losses count at once. One schedule of learning rates goes over both.
 
     Args:
         dataset: a `PairDataset`, or anything whose `dataset[i]` are samples for
@@ -133,7 +132,7 @@ def train(
     how = params.train
     alone = min(round(how.jepa_share * how.steps), how.steps - 1)  # at least one step is joint
     alone = alone if model.jepa_comes_first else 0
-    has_lesson = how.words is not None and model.has_pupils and alone > 0
+    has_lesson = how.lesson.steps > 0 and model.reader is not None and alone > 0
     idle = DistributedDataParallelKwargs(find_unused_parameters=alone > 0 or model.has_idle_weights)
     accelerator = make_accelerator(how.precision, [idle])
     wrapped = accelerator.prepare_model(model.train())
@@ -201,8 +200,8 @@ def _give_lesson(
     model: JointModel, dataset: Any, params: Params, run: Run, accelerator: Accelerator,
     stepping: Stepping, stop: Stop, step: int,
 ) -> None:  # fmt: skip
-    """The lesson of words (`satjepa.training.words`) before a step; if it is stopped, what is saved
-    is as if it had not begun.
+    """The reader's lesson (`satjepa.training.lesson`) before a step; if it is stopped, what is
+    saved is as if it had not begun.
     """
     every = params.train.log_every
     chance = rng_state()  # of a dataset that uses the global generators
@@ -215,7 +214,7 @@ def _give_lesson(
         if accelerator.is_main_process:
             _save(run, model, stepping, step, stop.reason)
         raise _interrupted(stop, step, params.train)
-    run.report.write_words(lines)
+    run.report.write_lesson(lines)
 
 
 def _save(run: Run, model: JointModel, stepping: Stepping, step: int, stopped: str) -> None:

@@ -32,7 +32,7 @@ NOT_COMPARED = (
 ABSENT = {
     "train": {
         "jepa_share": 0.0,
-        "words": None,
+        "lesson": {"windows": 1, "steps": 0, "batch": 1},
         "workers": 0,
         "compile": "auto",
         "checkpointing": False,

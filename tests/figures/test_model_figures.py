@@ -104,7 +104,7 @@ def test_the_architecture_has_a_shape_under_each_name_and_dashes_for_what_is_abs
     boxes = [patch.get_linestyle() for patch in fig.axes[0].patches]
     arrows = [text.arrow_patch for text in fig.axes[0].texts if getattr(text, "arrow_patch", None)]
     assert boxes.count(":") == 1
-    assert [arrow.get_linestyle() for arrow in arrows].count(":") == 3, "to it, and two from it"
+    assert [arrow.get_linestyle() for arrow in arrows].count(":") == 4, "to it, and three from it"
     with pytest.raises(ValueError, match="no box 'adaptor'"):
         inside.architecture({"adaptor": ""})
     assert {name for arrow in architecture.ARROWS for name in arrow} == {*architecture.BOXES}

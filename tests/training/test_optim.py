@@ -33,7 +33,13 @@ def test_decay_is_for_the_weights_of_layers_only(backbone: Backbone) -> None:
     decayed = hidden | decay
     assert decayed | free == set(model.trainable_names())
     assert len(hidden) + len(decay) + len(free) == len(model.trainable_names())
-    assert {n.split(".")[0] for n in hidden} == {"encoder", "predictor", "forecaster", "adapter"}
+    assert {n.split(".")[0] for n in hidden} == {
+        "encoder",
+        "predictor",
+        "forecaster",
+        "reader",
+        "adapter",
+    }
     assert all(n.endswith("weight") for n in hidden) and "encoder.blocks.0.attn.q.weight" in hidden
     assert all(n.endswith("weight") and "norm" not in n for n in decayed) and any(
         "lora_A" in n for n in decayed

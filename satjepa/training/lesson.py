@@ -1,0 +1,121 @@
+"""The reader's lesson: what puts words in their place, trained by itself before the joint steps.
+
+The reader takes tokens and gives them no gradient. So once I-JEPA has learned by itself, the tokens
+of some thousand windows are made once and kept, and the reader sees many more of them than the
+joint steps could show it, told the true caption of t+1: one of its steps costs a fifth of a joint
+one. A reader that enters the joint steps knowing nothing is not heard in them (docs/research.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from satjepa.data.pairs import spread_evenly
+from satjepa.models.objectives import Told
+from satjepa.training.feed import feed
+from satjepa.training.optim import JointStepping, step_if
+from satjepa.training.state import batch_indices, seed_of
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from satjepa.config.sections import Train
+    from satjepa.models.joint import JointModel
+
+AT_ONCE = 64  # windows whose tokens are made together
+
+
+def teach(
+    model: JointModel,
+    dataset: Any,
+    how: Train,
+    seed: int,
+    accelerator: Accelerator,
+    is_stopping: Callable[[int], bool],
+) -> list[dict[str, float]] | None:
+    """Train `model.reader`, all else as it is; returns the lines of its log, every
+    `train.log_every` steps: step and the error of its layouts, mean since the line before.
+
+    Everything random in it is a function of (seed, step). Where `is_stopping(step)` ends it early,
+    None: nothing has changed, and the lesson is given anew when the run goes on.
+
+    Args:
+        dataset: as `satjepa.training.loop.train` has it.
+        how: the `train` section. `how.lesson` has windows, steps and batch; rates, decay and
+            clipping are those of the joint steps, on a schedule of the lesson's own.
+    """
+    reader = model.reader
+    before = {name: value.clone() for name, value in reader.state_dict().items()}
+    kept = keep(model, dataset, how.lesson.windows, how.workers)
+    stepping = JointStepping(reader, how.model_copy(update={"steps": how.lesson.steps}))
+    lines = []
+    errors = []
+    for step in range(how.lesson.steps):
+        if is_stopping(step):
+            reader.load_state_dict(before)
+            return None
+        stepping.set_rates(step)
+        reader.zero_grad()
+        loss = model.lesson_loss(*_drawn(kept, how, seed, step, accelerator))
+        loss.backward()
+        _share_gradients(stepping.trained, accelerator)
+        stepping.clip()
+        step_if(stepping.optimizers, None)
+        errors.append(loss.detach())
+        if (step + 1) % how.log_every == 0:
+            lines.append({"step": step + 1, "layout.mse": torch.stack(errors).mean().item()})
+            errors.clear()
+    reader.zero_grad()
+    model.start_average(reader)
+    return lines
+
+
+@torch.no_grad()
+def keep(model: JointModel, dataset: Any, windows: int, workers: int) -> Told:
+    """What the lesson is made of: `windows` windows of the dataset, spread evenly over it, on the
+    CPU, numbers as float16.
+    """
+    chosen = spread_evenly(len(dataset), windows)
+    steps = range(0, len(chosen), AT_ONCE)
+    pieces = []
+    batches = feed(dataset, lambda i: chosen[i : i + AT_ONCE], steps, model.device, workers)
+    with closing(batches):
+        for batch in batches:
+            pieces.append(tree_map(_small, model.told(batch)))
+    return tree_map(lambda *parts: torch.cat(parts), *pieces)
+
+
+def _drawn(
+    kept: Told, how: Train, seed: int, step: int, accelerator: Accelerator
+) -> tuple[Told, Tensor]:
+    """This process's share of a step, and which of its windows are told nothing."""
+    rank = accelerator.process_index
+    world = accelerator.num_processes
+    batch = how.lesson.batch
+    key = seed_of("lesson", seed)
+    chosen = batch_indices(key, step, batch, len(kept.tokens), rank, world)
+    generator = torch.Generator().manual_seed(seed_of("lesson", seed, step))
+    mute = torch.rand(batch, generator=generator) < how.caption_dropout
+    device = accelerator.device
+    return tree_map(lambda x: _large(x[chosen]).to(device), kept), mute[rank::world].to(device)
+
+
+def _share_gradients(trained: list[nn.Parameter], accelerator: Accelerator) -> None:
+    """Gradients <- their mean over the processes."""
+    if accelerator.num_processes > 1:
+        for parameter in trained:
+            parameter.grad = accelerator.reduce(parameter.grad, "mean")
+
+
+def _small(x: Tensor) -> Tensor:
+    return (x.half() if x.is_floating_point() else x).cpu()
+
+
+def _large(x: Tensor) -> Tensor:
+    return x.float() if x.is_floating_point() else x
