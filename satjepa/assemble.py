@@ -246,6 +246,7 @@ def from_checkpoint(
     found = replace(found, header=found.header | {"config": config})
     model = provenance.restore(found, build_model(from_dict(config), device=device))
     model.trained_on = split or UnknownSplit()
+    model.folder = found.folder
     return model.to(device)
 
 
@@ -270,11 +271,9 @@ def trained_on(found: Checkpoint) -> Split | UnknownSplit:
 
 
 def embedder(model: JointModel, encoders: TextEncoders | None = None) -> Embed:
-    """What turns captions into the embeddings a model was trained on; encoders: by default those of
-    its backbone, on its device, which are kept for the next call.
-
-    An imported checkpoint was trained on T5 states that attended to padding and keep it; ours are
-    masked.
+    """What turns captions into the embeddings a model was trained on: of an imported one, T5 states
+    that attended to padding and keep it; ours are masked. encoders: by default those of its
+    backbone, on its device, which are kept for the next call.
     """
     encoders = encoders or load_text_encoders(model.params, model.device, keep=True)
     make = padded_embedder if getattr(model, "reads_padding", False) else caption_embedder

@@ -53,6 +53,10 @@ Words = Annotated[
 ]
 What = Annotated[str | None, typer.Option(help="Informative caption to lead by [by rule].")]
 Layout = Annotated[str | None, typer.Option(help="Geometric caption to lead by [by rule].")]
+Written = Annotated[
+    bool,
+    typer.Option("--written", help="Lead each member by a caption that is drawn; write them, too."),
+]
 Years = Annotated[
     list[int] | None,
     typer.Option(help="Year of the last image, or repeated for each [from the names]."),
@@ -67,6 +71,7 @@ def forecast(
     no_picture: NoPicture = False, truth: Truth = None, white: White = None, steps: Steps = None,
     guidance: Guidance = None, strength: Strength = None, compiled: Compile = None,
     caption: Words = None, informative: What = None, geometric: Layout = None, year: Years = None,
+    written: Written = False,
 ) -> None:  # fmt: skip
     """Forecast the year after the last of the images, on their grid and in their units; draw it."""
     from satjepa.forecast.load import load
@@ -86,20 +91,33 @@ def forecast(
     if truth:
         check_truth(request, truth)
     folder = common.existing(checkpoint)
-    model = load(folder, steps=steps, guidance=guidance, strength=strength, compile=compiled)
+    sampling = {"steps": steps, "guidance": guidance, "strength": strength, "compile": compiled}
+    model = load(folder, **sampling, captions="written" if written else None)
     samples = samples or model.joint.params.sample.samples
     typer.echo(f"model {folder} ({model.name}); {model.sampler}")
     members = Members(middle(request.shape), min(MEMBERS, samples))
-    started = time.perf_counter()
     words = {"semantic": caption, "informative": informative, "geometric": geometric}
     given = {kind: text for kind, text in words.items() if text is not None}
+    started = time.perf_counter()
     made = model.make(request, samples, seed, white, typer.echo, members, given)
     made.write(out)
-    seconds = time.perf_counter() - started
-    typer.echo(
-        f"wrote {out}: forecast of year {made.notes['YEAR']}, mean and spread, in {seconds:.1f} s"
-    )
+    took = f"mean and spread, in {time.perf_counter() - started:.1f} s"
+    typer.echo(f"wrote {out}: forecast of year {made.notes['YEAR']}, {took}")
+    _tell(made, out)
     _show(made, members, picture, truth)
+
+
+def _tell(made: Made, out: Path) -> None:
+    """Write the sentences that led the members beside the GeoTIFF, where there are any."""
+    from satjepa.captions.grammar import share_parsed
+    from satjepa.forecast.led import write_sentences
+
+    if texts := [text for tile in made.sentences.values() for text in tile]:
+        path = write_sentences(made.sentences, out.with_suffix(".sentences.csv"))
+        share = share_parsed(texts)
+        typer.echo(
+            f"wrote {path}: {len(texts)} captions; {share:.0%} have the form of those by rule"
+        )
 
 
 def _check_outputs(request: Request, out: Path, picture: Path | None) -> None:

@@ -23,6 +23,7 @@ from satjepa.captions.table import RULES
 from satjepa.contracts import CAPTION_KINDS
 from satjepa.data.georeference import as_stored
 from satjepa.data.stack import ForecastError
+from satjepa.forecast.led import Telling, Told
 from satjepa.forecast.members import Members
 from satjepa.forecast.picture import draw, middle, part_of, psnr, save_picture, truth_of, view_of
 from satjepa.forecast.raster import Made, forecast_images
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from satjepa.captions.embeddings import Embed
     from satjepa.models.joint import JointModel
+    from satjepa.models.led import Led
 
 CURE = "run `make repro`, or pass --checkpoint FOLDER"
 
@@ -50,6 +52,8 @@ class Forecast:
 
     mean, spread: (3,H,W) float32, mean and standard deviation over the members; 0 is black and 1 is
     white. members: (samples,3,H,W) float32. last: (3,H,W), the image of year t on the same scale.
+    sentences: what led each member, by the upper left corner (x, y) of a tile in the scene, north
+    up; {} unless the model writes captions (`load`, captions="written").
     All are NaN where year t has no valid pixel. Rows and columns are those of the files, as `crs`
     and `transform` say. year: of the forecast, None where those of the images are not known.
 
@@ -65,6 +69,7 @@ class Forecast:
         self.spread: np.ndarray = as_stored(self._view.spread, turn)
         self.members: np.ndarray = as_stored(self._view.members, turn)
         self.last: np.ndarray = as_stored(self._view.last, turn)
+        self.sentences: Told = made.sentences
         self.year: int | None = None if self._view.year is None else self._view.year + 1
 
     def __repr__(self) -> str:
@@ -121,7 +126,8 @@ class Model:
 
     folder: of its checkpoint. name: the first twelve digits of the sha256 of its weights. joint:
     the model itself; its settings are `joint.params`. embed: captions to embeddings, None for a
-    model that reads none. tokens: texts to the numbers of their tokens, uncut.
+    model that reads none. tokens: texts to the numbers of their tokens, uncut. led: the same model,
+    its members led by captions it writes, where these are asked for.
     """
 
     folder: Path
@@ -129,6 +135,7 @@ class Model:
     joint: JointModel = field(repr=False)
     embed: Embed | None = field(repr=False)
     tokens: Callable[[list[str]], list[int]] | None = field(default=None, repr=False)
+    led: Led | None = field(default=None, repr=False)
 
     def forecast(
         self,
@@ -181,12 +188,14 @@ class Model:
                 f"captions of the last year are written by rule; in training {captioner} wrote them"
             )
         data = self.joint.params.data
-        return forecast_images(
-            request, self.joint,
+        telling = None if self.led is None else Telling(self.led)
+        made = forecast_images(
+            request, telling or self.joint,
             patch=data.patch, history=data.history, embed=self.embed, samples=samples, seed=seed,
             white=white, trained_white=data.white, tags=self.tags, log=log, keep=members,
             given=captions,
         )  # fmt: skip
+        return made if telling is None else replace(made, sentences=telling.told)
 
     def check_captions(self, captions: dict[str, str]) -> None:
         """ForecastError for captions that this model cannot be led by: of an unknown kind, too
@@ -202,6 +211,11 @@ class Model:
                 f"the model in {self.folder} cannot be led by captions: it was trained without "
                 "them, or as the published code does"
             )
+        if self.led is not None and "semantic" in captions:
+            raise ForecastError(
+                "a semantic caption is given, and each member is to be led by one that is written: "
+                "ask for one of the two"
+            )
         for kind, text in captions.items():
             if not text.strip():
                 raise ForecastError(f"the {kind} caption is empty: say something, or leave it out")
@@ -214,7 +228,8 @@ class Model:
     @property
     def tags(self) -> dict[str, str]:
         """What the GeoTIFF says of the model: its name and the settings of the sampler."""
-        return {
+        written = {} if self.led is None else {"CAPTIONS": "written"}
+        return written | {
             "MODEL": self.name,
             "STEPS": str(self.joint.steps),
             "GUIDANCE": f"{self.joint.guidance:g}",
@@ -224,7 +239,8 @@ class Model:
     @property
     def sampler(self) -> str:
         """The same in words, and whether a pixel of the last image reaches the sampler."""
-        return self.joint.sampler
+        led = "" if self.led is None else "; each member led by a caption of its own"
+        return self.joint.sampler + led
 
 
 def default_checkpoint() -> Path:
@@ -254,12 +270,13 @@ def load(
     checkpoint: folder of a checkpoint; None is what the pipeline has trained here (runs/), or
     else the model that is shipped (assets/demo_model); `folder` of the result says which. device:
     default the GPU if there is one. sample: other values for the `sample` section of its settings,
-    where not None: steps, guidance, strength.
+    where not None: steps, guidance, strength, captions ("written": each member is led by a caption
+    of its own, which the writer beside the checkpoint draws).
 
-    Raises CheckpointError where there is no checkpoint, or another backbone than it was trained on,
-    ConfigError for a value that does not fit.
+    Raises CheckpointError where there is no checkpoint, another backbone than it was trained on, or
+    no writer that is asked for, ConfigError for a value that does not fit.
     """
-    from satjepa.assemble import embedder, from_checkpoint, load_text_encoders, the_device
+    from satjepa.assemble import embedder, from_checkpoint, load_led, load_text_encoders, the_device
     from satjepa.training import checkpoint as checkpoints
 
     found = checkpoints.load(checkpoint or default_checkpoint())
@@ -268,7 +285,10 @@ def load(
     encoders = joint.params.model.use_captions and load_text_encoders(joint.params, joint.device)
     embed = embedder(joint, encoders) if encoders else None
     tokens = encoders.lengths if encoders else None
-    return Model(found.folder, found.state["sha256"][checkpoints.MODEL][:12], joint, embed, tokens)
+    written = joint.params.sample.captions == "written"
+    led = load_led(joint, found.folder, encoders or None) if written else None
+    name = found.state["sha256"][checkpoints.MODEL][:12]
+    return Model(found.folder, name, joint, embed, tokens, led)
 
 
 def _quiet(backbone: str) -> None:

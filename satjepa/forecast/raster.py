@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from satjepa.contracts import Forecaster
 from satjepa.data.georeference import AS_STORED
 from satjepa.data.remarks import remarks
 from satjepa.data.stack import ForecastError, Stack, read_stack, whites_of
+from satjepa.forecast.led import Told
 from satjepa.forecast.request import Request, check_files
 from satjepa.forecast.tiles import Keep, blended, cover, years_back
 from satjepa.forecast.write import nodata_of, write_forecast
@@ -26,7 +27,8 @@ class Made:
     """A forecast that is not written yet.
 
     mean, spread: (3,H,W) float64 at the display scale, north up as `stack`, with what `padded`
-    added. notes: tags of the file.
+    added. notes: tags of the file. sentences: what led each member, by the upper left corner (x, y)
+    of a tile, where captions were written.
     """
 
     request: Request
@@ -34,6 +36,7 @@ class Made:
     mean: np.ndarray
     spread: np.ndarray
     notes: dict[str, str]
+    sentences: Told = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -103,20 +103,36 @@ def led_by(
     """
     different = sorted({text for texts in sentences for text in texts})
     number = {text: row for row, text in enumerate(different)}
-    parts = []
-    for start in range(0, len(different), AT_ONCE):
-        some = different[start : start + AT_ONCE]
-        parts.append(embed([Captions("", "", text) for text in some]))
-    embedded = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    given = torch.zeros(len(batch["meta"]), len(CAPTION_KINDS), dtype=torch.bool)
-    given[:, SEMANTIC] = True
+    embedded = _embedded(different, embed)
     members = []
     for member, texts in enumerate(sentences):
         rows = torch.tensor([number[text] for text in texts])
         words = {name: value[rows.to(value.device)] for name, value in embedded.items()}
-        led = {**batch, "text_given": words, "is_given": given}
-        members.append(joint.forecast(led, 1, seed, first=member)[0])
+        members.append(joint.forecast(_told(batch, words), 1, seed, first=member)[0])
     return torch.stack(members)
+
+
+def _embedded(texts: Sequence[str], embed: Embed) -> dict[str, Tensor]:
+    """Semantic captions as a model reads them (n,3,...), the other two empty."""
+    parts = []
+    for start in range(0, len(texts), AT_ONCE):
+        parts.append(embed([Captions("", "", text) for text in texts[start : start + AT_ONCE]]))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _told(batch: Batch, words: dict[str, Tensor]) -> Batch:
+    """The batch with semantic captions (B,3,...) to lead it, beside what else was given."""
+    given = torch.zeros(len(batch["meta"]), len(CAPTION_KINDS), dtype=torch.bool)
+    if "text_given" in batch:
+        given = batch["is_given"].clone()
+        others = batch["text_given"]
+        length = words["mask"].shape[-1]
+        others = {n: v.to(words[n].device) for n, v in fitted(others, length).items()}
+        words = {
+            n: torch.cat([others[n][:, :SEMANTIC], v[:, SEMANTIC:]], 1) for n, v in words.items()
+        }
+    given[:, SEMANTIC] = True
+    return {**batch, "text_given": words, "is_given": given}
 
 
 def place_uniform(metas: list[dict], sample: int, seed: int, count: int) -> Tensor:

@@ -12,13 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from satjepa.assemble import (
-    dataset,
-    from_checkpoint,
-    load_text_encoders,
-    the_device,
-    trained_on,
-)
+from satjepa.assemble import dataset, from_checkpoint, load_text_encoders, the_device, trained_on
 from satjepa.config import load_params
 from satjepa.training import checkpoint
 from satjepa.training.writer import NAME, new_writer, save_writer, train_writer
@@ -40,7 +34,9 @@ def main(run: str | Path) -> Path:
     writer = new_writer(model, encoders, params.writer, params.seed)
     data = dataset(model.params, "train", emb=False)
     size = sum(p.numel() for p in writer.parameters())
-    print(f"{size} numbers, {len(data)} pairs, {params.writer.steps} steps of {params.writer.batch}")
+    print(
+        f"{size} numbers, {len(data)} pairs, {params.writer.steps} steps of {params.writer.batch}"
+    )
     lines = train_writer(
         writer, model, data, encoders, params.writer, model.params.train, params.seed
     )
