@@ -57,7 +57,8 @@ def agreement(members: Tensor, sentences: Sequence[Sequence[str]]) -> dict[str, 
 
     own, other: means over the pairs of a member and such another one. own_wins: the share of pairs
     in which the own sentence agrees better, a tie counts half. pairs: how many. elsewhere: with the
-    sentence of another place (the one before it in the batch). NaN where no two sentences of a place differ.
+    sentence of another place (the one before it in the batch). NaN where no two sentences of a
+    place differ.
     """
     pictures = [_claims(texts) for texts in seen(members)]
     stated = [_claims(texts) for texts in sentences]

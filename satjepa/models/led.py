@@ -96,16 +96,17 @@ def known(joint: JointModel, batch: Batch, read: int) -> tuple[dict[str, Tensor]
 
 
 def led_by(
-    joint: JointModel, batch: Batch, sentences: Sequence[Sequence[str]], embed: Embed, seed: int = 0
-) -> Tensor:
+    joint: JointModel, batch: Batch, sentences: Sequence[Sequence[str]], embed: Embed,
+    seed: int = 0, first: int = 0,
+) -> Tensor:  # fmt: skip
     """Forecasts (S,B,3,H,W), each member of each place led by its semantic caption of t+1, S lists
-    of B; the noise is that of the member in `JointModel.forecast`.
+    of B; the noise is that of the members from number `first` on in `JointModel.forecast`.
     """
     different = sorted({text for texts in sentences for text in texts})
     number = {text: row for row, text in enumerate(different)}
     embedded = _embedded(different, embed)
     members = []
-    for member, texts in enumerate(sentences):
+    for member, texts in enumerate(sentences, start=first):
         rows = torch.tensor([number[text] for text in texts])
         words = {name: value[rows.to(value.device)] for name, value in embedded.items()}
         members.append(joint.forecast(_told(batch, words), 1, seed, first=member)[0])
@@ -114,10 +115,12 @@ def led_by(
 
 def _embedded(texts: Sequence[str], embed: Embed) -> dict[str, Tensor]:
     """Semantic captions as a model reads them (n,3,...), the other two empty."""
-    parts = []
+    parts: dict[str, list[Tensor]] = {}
     for start in range(0, len(texts), AT_ONCE):
-        parts.append(embed([Captions("", "", text) for text in texts[start : start + AT_ONCE]]))
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        some = [Captions("", "", text) for text in texts[start : start + AT_ONCE]]
+        for name, value in embed(some).items():
+            parts.setdefault(name, []).append(value)
+    return {name: torch.cat(values) for name, values in parts.items()}
 
 
 def _told(batch: Batch, words: dict[str, Tensor]) -> Batch:
