@@ -46,6 +46,14 @@ def draw_edits(text: str, count: int, rng: np.random.Generator) -> list[Edit]:
     return [new[i] for i in rng.choice(len(new), count, replace=False)]
 
 
+def another(text: str, edit: Edit, rng: np.random.Generator) -> Edit:
+    """An edit of another quarter of the caption to another cover than that of `edit`."""
+    away = draw_edits(text, 1, rng)[0]
+    while away.quarter == edit.quarter or away.cover == edit.cover:
+        away = draw_edits(text, 1, rng)[0]
+    return away
+
+
 def futures(
     joint: JointModel, batch: Batch, texts: Sequence[str], embed: Embed, seed: int = 0,
     hide: Sequence[str | None] | None = None, member: int = 0,
@@ -111,38 +119,31 @@ def steer_place(
     quarter that a caption was edited in are hidden.
     """
     edits = draw_edits(text, count, rng)
-    others = []
-    for edit in edits:
-        away = [e for e in draw_edits(text, 4 * len(NAMED) // 2, rng) if e.quarter != edit.quarter]
-        others.append(next(e for e in away if e.cover != edit.cover))
-    asked = [*edits, *others]
-    texts = [text, *(edited(text, *edit) for edit in asked)]
-    quiet = [None, *(edit.quarter for edit in asked)] if hide else None
-    drawn = futures(joint, batch, texts, embed, seed, quiet)
-    plain = drawn[0]
-    noise = futures(joint, batch, [text], embed, seed, None, member=1)[0]
+    others = [another(text, edit, rng) for edit in edits]
+    texts = [text, *(edited(text, *edit) for edit in (*edits, *others))]
+    quiet = [None, *(edit.quarter for edit in (*edits, *others))] if hide else None
+    plain, *drawn = futures(joint, batch, texts, embed, seed, quiet)
+    noise = futures(joint, batch, [text], embed, seed, member=1)[0]
     rows = []
     for number, edit in enumerate(edits):
-        before, said = covered(plain, edit)
-        made = {
-            "edit": drawn[1 + number],
-            "no edit": noise,
-            "random edit": drawn[1 + count + number],
-        }
-        for what, image in made.items():
+        before, _ = covered(plain, edit)
+        control = drawn[count + number]
+        made = {"edit": drawn[number], "no edit": noise, "random edit": control}
+        for case, image in made.items():
             share, claimed = covered(image, edit)
             elsewhere = changed_elsewhere(plain, image, edit.quarter)
-            row = {"case": what, "before": before, "share": share, "claimed_before": said}
-            rows.append(row | edit._asdict() | {"claimed": claimed, "elsewhere": elsewhere})
+            row = {"case": case, "before": before, "share": share, "claimed": claimed}
+            rows.append(row | edit._asdict() | {"elsewhere": elsewhere})
     return rows
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Means over the rows of `steer_place`, by case.
+    """Means over the rows of `steer_place`, by case; n, how many.
 
-    moved: the share of edits after which the named cover has more of its quarter than before; a share that stays counts half. gain: mean gain of that share. claimed:
-    the captions by rule that say what was asked for. elsewhere: mean absolute change of the rest of
-    the place, in units of [0, 1].
+    moved: the share of edits after which the named cover has more of its quarter than before; one
+    that stays counts half. gain: mean gain of its share of the quarter. claimed: the captions by
+    rule that say what was asked for. elsewhere: mean absolute change of the rest of the place, in
+    units of [0, 1].
     """
     frame = pd.DataFrame(rows)
     gain = frame["share"] - frame["before"]
