@@ -79,5 +79,5 @@ def test_an_edit_changes_a_quarter_and_what_the_place_is():
         edited(TEXT, "north", "grass")
     with pytest.raises(ValueError, match="cover 'lava': there are water, "):
         edited(TEXT, "southwest", "lava")
-    with pytest.raises(ValueError, match="not a semantic caption by rule: 'Forest.'"):
+    with pytest.raises(ValueError, match=r"not a semantic caption by rule: 'Forest\.'"):
         edited("Forest.", "southwest", "grass")

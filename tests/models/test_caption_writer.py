@@ -60,7 +60,9 @@ def test_it_listens_to_words_and_to_tokens_but_not_to_padding(writer, told):
     plain = writer(ids, caption, tokens)
     hidden = caption["hidden"] + 5 * ~caption["mask"][..., None]
     assert torch.equal(writer(ids, caption | {"hidden": hidden}, tokens), plain)
-    assert (writer(ids, caption | {"hidden": caption["hidden"] + 1}, tokens) - plain).abs().max() > 0
+    assert (
+        writer(ids, caption | {"hidden": caption["hidden"] + 1}, tokens) - plain
+    ).abs().max() > 0
     assert (writer(ids, caption, tokens.flip(1)) - plain).abs().max() > 1e-3
 
 
@@ -160,4 +162,6 @@ def test_tokens_of_hidden_quarters_are_not_seen(model, batch):
 
 def test_members_are_numbered_from_the_first(model):
     batch = make_batch(3)
-    assert torch.allclose(model.forecast(batch, 1, first=2), model.forecast(batch, 3)[2:], atol=1e-5)
+    assert torch.allclose(
+        model.forecast(batch, 1, first=2), model.forecast(batch, 3)[2:], atol=1e-5
+    )
