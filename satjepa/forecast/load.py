@@ -205,16 +205,16 @@ class Model:
             return
         if odd := sorted(set(captions) - set(CAPTION_KINDS)):
             raise ForecastError(f"captions of kind {odd[0]!r}: there are {list(CAPTION_KINDS)}")
+        if self.led is not None and "semantic" in captions:
+            raise ForecastError(
+                "a semantic caption is given, and each member is to be led by one that is written: "
+                "ask for one of the two"
+            )
         lengths = getattr(self.joint, "lengths", None)
         if self.tokens is None or lengths is None:
             raise ForecastError(
                 f"the model in {self.folder} cannot be led by captions: it was trained without "
                 "them, or as the published code does"
-            )
-        if self.led is not None and "semantic" in captions:
-            raise ForecastError(
-                "a semantic caption is given, and each member is to be led by one that is written: "
-                "ask for one of the two"
             )
         for kind, text in captions.items():
             if not text.strip():

@@ -102,3 +102,75 @@ def test_the_command_takes_a_caption_of_each_kind(
     assert result.exit_code == 0, result.output
     expected = {"semantic": "lake", "geometric": "round", "informative": "water"}
     assert given == [expected] and set(expected) == set(CAPTION_KINDS)
+
+
+# ---- members that are led by sentences that the model writes ----
+
+
+class Writing:
+    """Stands in for `satjepa.models.led.Led`: each member of each tile has a sentence."""
+
+    joint = Joint()
+
+    def with_sentences(self, batch: dict, samples: int, seed: int) -> tuple:
+        corners = [(meta["x"], meta["y"]) for meta in batch["meta"]]
+        sentences = [[f"{number} at {corner}" for corner in corners] for number in range(samples)]
+        return self.joint.forecast(batch, samples, seed), sentences
+
+
+def writing(folder: Path) -> Model:
+    return Model(folder, "0123456789ab", Joint(), embed, len, Writing())
+
+
+def test_each_member_keeps_the_sentence_of_each_tile(tmp_path: Path) -> None:
+    image = write(tmp_path / "a_2021.tif", pixels(1, 32, 56))
+    forecast = writing(tmp_path).forecast(image, samples=2)
+    assert forecast.sentences == {(x, 0): [f"{s} at {x, 0}" for s in (0, 1)] for x in (0, 24)}
+    plain = Model(tmp_path, "0123456789ab", Joint(), embed).forecast(image, samples=2)
+    assert plain.sentences == {}
+    with rasterio.open(forecast.save(tmp_path / "b.tif")) as file:
+        assert file.tags()["CAPTIONS"] == "written"
+    with rasterio.open(plain.save(tmp_path / "c.tif")) as file:
+        assert "CAPTIONS" not in file.tags()
+
+
+def test_a_given_and_a_written_caption_exclude_each_other(tmp_path: Path) -> None:
+    image = write(tmp_path / "a_2021.tif", pixels(1))
+    with pytest.raises(ForecastError, match="ask for one of the two"):
+        writing(tmp_path).forecast(image, samples=1, captions={"semantic": WATER})
+
+
+def test_the_command_writes_the_sentences_beside_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from satjepa.forecast import load as module
+
+    asked = []
+
+    def load(folder: Path, **sampling: object) -> Model:
+        asked.append(sampling["captions"])
+        return writing(tmp_path) if sampling["captions"] else Model(tmp_path, "0", Joint(), embed)
+
+    monkeypatch.setattr(module, "load", load)
+    image = write(tmp_path / "a_2021.tif", pixels(1, 32, 56))
+    words = ["forecast", str(image), "--no-picture", "--samples", "2", "--out"]
+    result = CliRunner().invoke(cli.app, [*words, str(tmp_path / "b.tif"), "--written"])
+    assert result.exit_code == 0, result.output
+    assert "each member led by a caption of its own" in result.output
+    assert "b.sentences.csv: 4 captions; 0% have the form of those by rule" in result.output
+    lines = (tmp_path / "b.sentences.csv").read_text().splitlines()
+    assert lines[:2] == ["x,y,member,sentence", '0,0,0,"0 at (0, 0)"'] and len(lines) == 5
+    result = CliRunner().invoke(cli.app, [*words, str(tmp_path / "c.tif")])
+    assert result.exit_code == 0 and not (tmp_path / "c.sentences.csv").exists()
+    assert asked == ["written", None]
+
+
+def test_a_model_without_a_writer_says_so(tmp_path: Path) -> None:
+    import shutil
+
+    from satjepa.training.checkpoint import CheckpointError
+
+    folder = shutil.copytree(default_checkpoint(), tmp_path / "copy")
+    (folder / "writer.safetensors").unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match=r"no writer\.safetensors with .*copy"):
+        satjepa.load(folder, "cpu", captions="written")
