@@ -45,8 +45,8 @@ def shown(
         edit = asked[name]
         said = parsed(seen(image[None, None])[0][0])
         rows[name] = {
-            "before": covered(plain, edit)[0],
-            "after": covered(image, edit)[0],
+            "before": round(covered(plain, edit)[0], 3),
+            "after": round(covered(image, edit)[0], 3),
             "the caption by rule says": " and ".join(said.quarters[edit.quarter]) or "nothing",
         }
     return pd.DataFrame(rows).T
