@@ -39,6 +39,13 @@ def _results() -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in files if path.is_file()}
 
 
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model hub is not asked: where nothing answers, that takes half a minute."""
+    # the environment variable is read once, when the library is imported
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder `shared` beside the repository: golden vectors, real scenes, LPIPS trunks."""

@@ -15,7 +15,8 @@ TESTS = sorted((REPO / "tests").rglob("*.py"))
 # before it. Every entry of satjepa/ stands here; nothing has a place by default.
 WINGS = (
     "paths", "contracts", "config", "metrics", "data", "captions", "models", "training", "demo",
-    "assemble", "baselines", "evaluation", "figures", "forecast", "published", "pipeline", "cli",
+    "assemble", "baselines", "evaluation", "figures", "forecast", "region", "published",
+    "pipeline", "cli",
 )  # fmt: skip
 LOOPS = {
     ("loop.py", "train"): 75,
@@ -30,6 +31,7 @@ HEAVY = {
     "lpips",
     "nbformat",
     "torch_fidelity",
+    "pystac_client",
 }
 # Calls that make a file: each stands inside `with paths.replaced(...) as part`, or here.
 WRITERS = {"write_text", "write_bytes", "to_csv", "to_parquet", "save_file", "savefig"}
@@ -38,6 +40,7 @@ IN_PLACE = {
     ("log.py", "open"),  # a line is added to it at a time, and its rows are in the checkpoint
     ("checkpoint.py", "_write"),  # inside a folder that is renamed as a whole
     ("write.py", "check_place"),  # a trial, which is removed
+    ("write.py", "_write"),  # the part of its caller, `write_layer`, which renames it
 }
 IDS = {"ids": lambda path: str(path.relative_to(REPO))}
 

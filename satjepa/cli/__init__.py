@@ -4,7 +4,7 @@ Errors that satjepa raises are one message on stderr and exit status 2; other er
 keep their traceback. `common` has the application, the other modules a group of commands each.
 """
 
-from satjepa.cli import captions, common, data, rasters, runs
+from satjepa.cli import captions, common, data, forecast, page, rasters, runs
 from satjepa.cli.common import app
 
-__all__ = ["app", "captions", "common", "data", "rasters", "runs"]
+__all__ = ["app", "captions", "common", "data", "forecast", "page", "rasters", "runs"]

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from satjepa.assemble import sample_batch
-from satjepa.contracts import CAPTION_KINDS, SEMANTIC
 from satjepa.evaluation.score import samplers
+from satjepa.models.caption_tensors import semantic_of
 
 if TYPE_CHECKING:
     from satjepa.config import Params
@@ -51,9 +51,8 @@ def listen(model: JointModel, params: Params, count: int = 64, samples: int = 4)
 
 def _led(text: dict[str, torch.Tensor]) -> dict[str, Any]:
     """What leads a forecast by the semantic captions of a text (B,3,...)."""
-    given = torch.zeros(len(text["mask"]), len(CAPTION_KINDS), dtype=torch.bool)
-    given[:, SEMANTIC] = True
-    return {"text_given": text, "is_given": given}
+    all_of_them = torch.ones(len(text["mask"]), dtype=torch.bool)
+    return {"text_given": text, "is_given": semantic_of(all_of_them)}
 
 
 def _heard(members: torch.Tensor, batch: dict[str, Any], threshold: float) -> dict[str, float]:

@@ -12,33 +12,25 @@ forecast.picture("s2_2023.png")
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from satjepa.assemble import local
 from satjepa.captions.table import RULES
 from satjepa.contracts import CAPTION_KINDS
-from satjepa.data.georeference import as_stored
 from satjepa.data.stack import ForecastError
-from satjepa.forecast.led import Telling, Told
-from satjepa.forecast.members import Members
-from satjepa.forecast.picture import draw, middle, part_of, psnr, save_picture, truth_of, view_of
-from satjepa.forecast.raster import Made, forecast_images
-from satjepa.forecast.request import Request, check_files, check_output
+from satjepa.forecast.arrays import Forecast
+from satjepa.forecast.blend import NOTHING, Kept
+from satjepa.forecast.raster import Settings, forecast_images
+from satjepa.forecast.request import check_files
 from satjepa.paths import SHIPPED_MODEL, root, run_folder
 
 if TYPE_CHECKING:
     import torch
-    from matplotlib.figure import Figure
-    from rasterio import Affine
-    from rasterio.crs import CRS
 
     from satjepa.captions.embeddings import Embed
     from satjepa.models.joint import JointModel
-    from satjepa.models.led import Led
 
 CURE = "run `make repro`, or pass --checkpoint FOLDER"
 
@@ -47,87 +39,13 @@ def no_log(line: str) -> None:
     """A log that no one reads."""
 
 
-class Forecast:
-    """The forecast of one place, on the grid of the images it was made from.
-
-    mean, spread: (3,H,W) float32, mean and standard deviation over the members; 0 is black and 1 is
-    white. members: (samples,3,H,W) float32. last: (3,H,W), the image of year t on the same scale.
-    sentences: what led each member, by the upper left corner (x, y) of a tile in the scene, north
-    up; {} unless the model writes captions (`load`, captions="written").
-    All are NaN where year t has no valid pixel. Rows and columns are those of the files, as `crs`
-    and `transform` say. year: of the forecast, None where those of the images are not known.
-
-    Where tiles overlap, `members` are the weighted means of theirs, and `spread` is that of their
-    mixture.
-    """
-
-    def __init__(self, made: Made, members: Members) -> None:
-        self._made = made
-        self._view = view_of(made, members)
-        turn = made.stack.turn
-        self.mean: np.ndarray = as_stored(self._view.mean, turn)
-        self.spread: np.ndarray = as_stored(self._view.spread, turn)
-        self.members: np.ndarray = as_stored(self._view.members, turn)
-        self.last: np.ndarray = as_stored(self._view.last, turn)
-        self.sentences: Told = made.sentences
-        self.year: int | None = None if self._view.year is None else self._view.year + 1
-
-    def __repr__(self) -> str:
-        height, width = self.mean.shape[1:]
-        images = ", ".join(image.name for image in self._made.request.images)
-        return (
-            f"Forecast of {self.year or 'the next year'}: {width}x{height} px, "
-            f"{len(self.members)} members, from {images}"
-        )
-
-    @property
-    def crs(self) -> CRS | None:
-        """Coordinate reference system of the images."""
-        return self._made.request.place.crs
-
-    @property
-    def transform(self) -> Affine:
-        """From (column, row) to coordinates in `crs`."""
-        return self._made.request.place.transform
-
-    def save(self, path: str | Path) -> Path:
-        """Write the GeoTIFF that `satjepa forecast` writes: mean and spread of red, green and blue,
-        in the units of the images. ForecastError where it cannot be written.
-        """
-        check_output(path, self._made.request.images)
-        return self._made.write(path)
-
-    def picture(
-        self, path: str | Path | None = None, truth: str | Path | None = None
-    ) -> Path | Figure:
-        """Draw year t, mean, spread and three members; of a large raster its middle. With `truth`,
-        the image of the forecast's year, also that and the error of the mean. Writes a PNG to
-        `path`; without it, returns the figure.
-        """
-        view = self._view
-        if truth is not None:
-            view = replace(view, truth=truth_of(self._made, Path(truth)))
-        view = part_of(view, middle(view.shape))
-        if path is None:
-            return draw(view)
-        check_output(path, self._made.request.images)
-        return save_picture(view, path)
-
-    def psnr(self, truth: str | Path) -> tuple[float, float]:
-        """Peak signal-to-noise ratio in dB of the mean, and of the last image taken as the forecast
-        (persistence), against the image of the forecast's year; over pixels valid in both years.
-        """
-        return psnr(self._made, truth_of(self._made, Path(truth)))
-
-
 @dataclass(frozen=True)
 class Model:
     """A trained model, ready to forecast; `load` makes one.
 
     folder: of its checkpoint. name: the first twelve digits of the sha256 of its weights. joint:
     the model itself; its settings are `joint.params`. embed: captions to embeddings, None for a
-    model that reads none. tokens: texts to the numbers of their tokens, uncut. led: the same model,
-    its members led by captions it writes, where these are asked for.
+    model that reads none. tokens: texts to the numbers of their tokens, uncut.
     """
 
     folder: Path
@@ -135,7 +53,6 @@ class Model:
     joint: JointModel = field(repr=False)
     embed: Embed | None = field(repr=False)
     tokens: Callable[[list[str]], list[int]] | None = field(default=None, repr=False)
-    led: Led | None = field(default=None, repr=False)
 
     def forecast(
         self,
@@ -164,38 +81,39 @@ class Model:
         if not images:
             raise ForecastError("no image: give at least that of the last year")
         request = check_files(images, None, years)
+        _, width = request.shape
         samples = samples or self.joint.params.sample.samples
-        height, width = request.shape
-        members = Members((0, 0, width, height), samples)
-        made = self.make(request, samples, seed, white, log, members, captions)
-        return Forecast(made, members)
+        settings = self.settings(samples, seed, white, captions, Kept(samples, 0, width))
+        if remark := self.remark():
+            log(remark)
+        return Forecast(forecast_images(request, self.joint, settings, log))
 
-    def make(
+    def settings(
         self,
-        request: Request,
-        samples: int,
+        samples: int | None = None,
         seed: int = 0,
         white: float | None = None,
-        log: Callable[[str], None] = no_log,
-        members: Members | None = None,
         captions: dict[str, str] | None = None,
-    ) -> Made:
-        """The same of images that were looked at; `members` keeps what it is made to keep."""
+        kept: Kept = NOTHING,
+        years: int = 1,
+    ) -> Settings:
+        """How this model forecasts, with what `forecast` and `Settings` say of these. Raises
+        ForecastError for captions that it cannot be led by.
+        """
         self.check_captions(captions or {})
-        captioner = self.joint.params.captions.captioner
-        if self.embed is not None and captioner != RULES:
-            log(
-                f"captions of the last year are written by rule; in training {captioner} wrote them"
-            )
         data = self.joint.params.data
-        telling = None if self.led is None else Telling(self.led)
-        made = forecast_images(
-            request, telling or self.joint,
-            patch=data.patch, history=data.history, embed=self.embed, samples=samples, seed=seed,
-            white=white, trained_white=data.white, tags=self.tags, log=log, keep=members,
-            given=captions,
+        return Settings(
+            patch=data.patch, history=data.history, embed=self.embed,
+            samples=samples or self.joint.params.sample.samples, seed=seed, years=years,
+            white=white, trained_white=data.white, tags=self.tags, kept=kept, given=captions,
         )  # fmt: skip
-        return made if telling is None else replace(made, sentences=telling.told)
+
+    def remark(self) -> str | None:
+        """What is to be said of its captions, if anything."""
+        captioner = self.joint.params.captions.captioner
+        if self.embed is None or captioner == RULES:
+            return None
+        return f"captions of the last year are written by rule; in training {captioner} wrote them"
 
     def check_captions(self, captions: dict[str, str]) -> None:
         """ForecastError for captions that this model cannot be led by: of an unknown kind, too
@@ -205,11 +123,6 @@ class Model:
             return
         if odd := sorted(set(captions) - set(CAPTION_KINDS)):
             raise ForecastError(f"captions of kind {odd[0]!r}: there are {list(CAPTION_KINDS)}")
-        if self.led is not None and "semantic" in captions:
-            raise ForecastError(
-                "a semantic caption is given, and each member is to be led by one that is written: "
-                "ask for one of the two"
-            )
         lengths = getattr(self.joint, "lengths", None)
         if self.tokens is None or lengths is None:
             raise ForecastError(
@@ -228,8 +141,7 @@ class Model:
     @property
     def tags(self) -> dict[str, str]:
         """What the GeoTIFF says of the model: its name and the settings of the sampler."""
-        written = {} if self.led is None else {"CAPTIONS": "written"}
-        return written | {
+        return {
             "MODEL": self.name,
             "STEPS": str(self.joint.steps),
             "GUIDANCE": f"{self.joint.guidance:g}",
@@ -239,8 +151,7 @@ class Model:
     @property
     def sampler(self) -> str:
         """The same in words, and whether a pixel of the last image reaches the sampler."""
-        led = "" if self.led is None else "; each member led by a caption of its own"
-        return self.joint.sampler + led
+        return self.joint.sampler
 
 
 def default_checkpoint() -> Path:
@@ -270,13 +181,12 @@ def load(
     checkpoint: folder of a checkpoint; None is what the pipeline has trained here (runs/), or
     else the model that is shipped (assets/demo_model); `folder` of the result says which. device:
     default the GPU if there is one. sample: other values for the `sample` section of its settings,
-    where not None: steps, guidance, strength, captions ("written": each member is led by a caption
-    of its own, which the writer beside the checkpoint draws).
+    where not None: steps, guidance, strength.
 
-    Raises CheckpointError where there is no checkpoint, another backbone than it was trained on, or
-    no writer that is asked for, ConfigError for a value that does not fit.
+    Raises CheckpointError where there is no checkpoint, or another backbone than it was trained on,
+    ConfigError for a value that does not fit.
     """
-    from satjepa.assemble import embedder, from_checkpoint, load_led, load_text_encoders, the_device
+    from satjepa.assemble import embedder, from_checkpoint, load_text_encoders, the_device
     from satjepa.training import checkpoint as checkpoints
 
     found = checkpoints.load(checkpoint or default_checkpoint())
@@ -285,10 +195,7 @@ def load(
     encoders = joint.params.model.use_captions and load_text_encoders(joint.params, joint.device)
     embed = embedder(joint, encoders) if encoders else None
     tokens = encoders.lengths if encoders else None
-    written = joint.params.sample.captions == "written"
-    led = load_led(joint, found.folder, encoders or None) if written else None
-    name = found.state["sha256"][checkpoints.MODEL][:12]
-    return Model(found.folder, name, joint, embed, tokens, led)
+    return Model(found.folder, found.state["sha256"][checkpoints.MODEL][:12], joint, embed, tokens)
 
 
 def _quiet(backbone: str) -> None:

@@ -4,19 +4,19 @@ where there is one, and the error of the mean.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from satjepa.data.grid import upright
-from satjepa.data.rasters import read_rgb, rgb_scale
+from satjepa.data.rasters import rgb_scale
 from satjepa.data.stack import ForecastError, check_grid, whites_of, year_of
 from satjepa.figures import plots
-from satjepa.forecast.members import Members, Window
-from satjepa.forecast.raster import Made
+from satjepa.forecast.made import Made
 from satjepa.forecast.request import Request
+from satjepa.forecast.scene import ROWS, Scene, Window
 from satjepa.paths import replaced
 
 if TYPE_CHECKING:
@@ -54,24 +54,33 @@ def middle(shape: tuple[int, int], side: int = SIDE) -> Window:
     return (shape[1] - width) // 2, (shape[0] - height) // 2, width, height
 
 
-def view_of(made: Made, members: Members, truth: np.ndarray | None = None) -> View:
-    """The window of a forecast on which `members` were kept; truth (3,H,W): of `truth_of`."""
-    window = members.window
-    valid = _cut(made.stack.valid[0], window)
-
-    def known(array: np.ndarray) -> np.ndarray:
-        return np.where(valid, array, np.nan).astype(np.float32)
-
+def view_of(made: Made, window: Window, truth: np.ndarray | None = None, ahead: int = 0) -> View:
+    """The window of a forecast, whose members are kept on its columns; of the year after the next
+    where `ahead` is 1, and so on. truth (3,h,w): of `truth_of`, on this window.
+    """
+    left, top, width, height = window
+    columns = (..., slice(left, left + width))
+    members = (..., slice(left - made.kept.left, left - made.kept.left + width))
+    last = _last_of(made, top, top + height)
+    mean, spread = made.moments(top, top + height, ahead)
+    year = made.request.years[-1]
+    kept = made.members(top, top + height, ahead)
     return View(
-        last=known(_cut(made.stack.rgb[0], window)),
-        mean=known(_cut(made.mean, window)),
-        spread=known(_cut(made.spread, window)),
-        members=known(members.kept),
-        year=made.stack.years[0],
+        last=last[columns].astype(np.float32),
+        mean=mean[columns].astype(np.float32),
+        spread=spread[columns].astype(np.float32),
+        members=kept[members].astype(np.float32),
+        year=year,
         window=window,
         shape=made.shape,
-        truth=None if truth is None else _cut(truth, window),
+        truth=truth,
     )
+
+
+def _last_of(made: Made, top: int, bottom: int) -> np.ndarray:
+    """Rows of the last image, (3,h,W) float32 on the display scale, NaN where invalid."""
+    stack = made.scene.read(top, bottom)
+    return np.where(stack.valid[0], stack.rgb[0], np.float32(np.nan))
 
 
 def part_of(view: View, window: Window) -> View:
@@ -101,33 +110,54 @@ def check_truth(request: Request, truth: Path) -> None:
     check_grid(request.place, request.images[-1], [truth])
 
 
-def truth_of(made: Made, path: Path) -> np.ndarray:
-    """The image of the forecast's year, (3,H,W) float32 on the display scale, north up, NaN where
-    invalid. Raises what `check_truth` does.
+def truth_of(made: Made, path: Path) -> Scene:
+    """The image of the forecast's year, of which windows can be read on the display scale, north
+    up. Raises what `check_truth` does.
     """
     check_truth(made.request, path)
-    (white, _), _ = whites_of([path, made.request.images[-1]], made.stack.white)
-    rgb, valid = read_rgb(path)
-    image = np.where(valid, np.minimum(rgb / np.float32(white), 1), np.float32(np.nan))
-    return upright(image, made.stack.turn)
+    (white, _), _ = whites_of([path, made.request.images[-1]], made.units.white)
+    return Scene((path,), (None,), (white,), made.request.place)
 
 
-def psnr(made: Made, truth: np.ndarray) -> tuple[float, float]:
+def read_truth(truth: Scene, window: Window) -> np.ndarray:
+    """A window (3,h,w) float32 of what `truth_of` found, NaN where invalid."""
+    left, top, width, height = window
+    rgb, valid = truth.raw(top, top + height)
+    image = np.where(valid, np.minimum(rgb, 1), np.float32(np.nan))
+    return image[..., left : left + width]
+
+
+def psnr(made: Made, truth: Scene) -> tuple[float, float]:
     """Peak signal-to-noise ratio in dB of the mean of a forecast, and of its last image taken as
-    the forecast (persistence), against truth (3,H,W) of `truth_of`; over pixels valid in both
-    years, NaN where there are none.
+    the forecast (persistence), against the truth of `truth_of`; over pixels valid in both years,
+    NaN where there are none.
     """
+    return psnr_of_strips(_strips(made, truth))
+
+
+def _strips(made: Made, truth: Scene) -> Iterator[tuple[np.ndarray, ...]]:
+    """Mean, last image and truth, by rows."""
+    height, width = made.shape
+    for top in range(0, height, ROWS):
+        bottom = min(top + ROWS, height)
+        known = read_truth(truth, (0, top, width, bottom - top))
+        yield made.moments(top, bottom)[0], _last_of(made, top, bottom), known
+
+
+def psnr_of_strips(strips: Iterable[tuple[np.ndarray, ...]]) -> tuple[float, float]:
+    """The same of strips of the scene: mean, last image and truth (3,h,W), NaN where invalid."""
     import torch
 
     from satjepa.metrics.pixels import psnr_of
 
-    height, width = made.shape
-    known = made.stack.valid[0, :height, :width] & np.isfinite(truth).all(0)
-    errors = [
-        np.square((image[:, :height, :width] - truth)[:, known], dtype=np.float64)
-        for image in (made.mean, made.stack.rgb[0])
-    ]
-    forecast, persistence = psnr_of(torch.tensor([error.mean() for error in errors])).tolist()
+    sums = np.zeros(2)
+    count = 0
+    for mean, last, truth in strips:
+        known = np.isfinite(last).all(0) & np.isfinite(truth).all(0)
+        count += 3 * int(known.sum())
+        errors = [np.square((image - truth)[:, known], dtype=np.float64) for image in (mean, last)]
+        sums += [error.sum() for error in errors]
+    forecast, persistence = psnr_of(torch.tensor(sums / count if count else sums * np.nan)).tolist()
     return forecast, persistence
 
 

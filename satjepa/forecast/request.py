@@ -14,7 +14,7 @@ from pathlib import Path
 from satjepa.data.georeference import Georeference, georeference
 from satjepa.data.rasters import rgb_scale
 from satjepa.data.stack import ForecastError, check_grid, years_of
-from satjepa.forecast.write import check_place
+from satjepa.forecast.write import bounded_cache, check_place
 
 NAME_BYTES = 255  # what file systems allow a name
 
@@ -58,8 +58,9 @@ def check_images(paths: Sequence[Path]) -> Georeference:
 
     Raises what `rgb_scale`, `georeference` and `check_grid` raise.
     """
-    for path in paths:
-        rgb_scale(path)
+    with bounded_cache():
+        for path in paths:
+            rgb_scale(path)
     place = georeference(paths[-1])
     check_grid(place, paths[-1], paths[:-1])
     return place

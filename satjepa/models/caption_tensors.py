@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from satjepa.contracts import CAPTION_KINDS, SEMANTIC
 from satjepa.models.caption_forecaster import Caption
 
 
@@ -20,6 +21,13 @@ def fitted(caption: Caption, length: int) -> Caption:
     hidden = F.pad(caption["hidden"][..., :length, :], (0, 0, 0, more))
     mask = F.pad(caption["mask"][..., :length], (0, more))
     return caption | {"hidden": hidden, "mask": mask}
+
+
+def semantic_of(chosen: Tensor) -> Tensor:
+    """Which captions are meant by the semantic ones of the samples `chosen` (B,) bool: (B,3)."""
+    where = chosen.new_zeros(len(chosen), len(CAPTION_KINDS))
+    where[:, SEMANTIC] = chosen
+    return where
 
 
 def substituted(

@@ -127,6 +127,9 @@ def guided_at_once(
     return both
 
 
+BLOCK = 16  # side of the blocks, in cells, that the noise of a scene is drawn in
+
+
 def patch_noise(metas: list[dict], sample: int, seed: int, shape: tuple[int, ...]) -> Tensor:
     """Standard normal noise (B, *shape), float32 on the CPU, that depends on the place and not on
     the batch.
@@ -134,11 +137,48 @@ def patch_noise(metas: list[dict], sample: int, seed: int, shape: tuple[int, ...
     The noise of a patch comes from its own generator, seeded by a hash of (seed, sample, preset,
     region, year, x, y): so a forecast is the same alone or in any batch, in any order, on any
     device.
+
+    A meta with `tile`, its side in pixels, is of a tile of a scene: its noise is a window of the
+    one field of that scene, so that tiles which overlap draw the same there (`scene_noise`).
     """
     noise = []
     for meta in metas:
-        place = [meta.get("preset", ""), *(meta[key] for key in ("region", "year", "x", "y"))]
-        digest = hashlib.sha256(repr([seed, sample, *map(str, place)]).encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-        noise.append(torch.randn(shape, generator=generator))
+        scene = [seed, sample, str(meta.get("preset", "")), str(meta["region"]), str(meta["year"])]
+        if "tile" in meta:
+            noise.append(scene_noise(scene, meta, shape))
+        else:
+            noise.append(_drawn([*scene, str(meta["x"]), str(meta["y"])], shape))
     return torch.stack(noise)
+
+
+def scene_noise(scene: list, meta: dict, shape: tuple[int, ...]) -> Tensor:
+    """The window (C,h,w) of the noise of a scene under a tile of `tile` x `tile` pixels at (x, y).
+
+    scene: what seeds the field. A cell is tile / h pixels, and (x, y) is the corner of one. The
+    field is drawn in blocks of 16 x 16 cells, each by a generator of its own: any window of a scene
+    of any size is there at once, and the same whoever asks. Raises ValueError for a tile that lies
+    between cells.
+    """
+    channels, height, width = shape
+    cell = meta["tile"] // height
+    if meta["y"] % cell or meta["x"] % cell:
+        raise ValueError(f"a tile at {meta['x']}, {meta['y']}: not on cells of {cell} pixels")
+    top = meta["y"] // cell
+    left = meta["x"] // cell
+    rows = range(top // BLOCK, (top + height - 1) // BLOCK + 1)
+    columns = range(left // BLOCK, (left + width - 1) // BLOCK + 1)
+    strips = []
+    for row in rows:
+        key = [*scene, "field", str(row)]
+        blocks = [_drawn([*key, str(column)], (channels, BLOCK, BLOCK)) for column in columns]
+        strips.append(torch.cat(blocks, -1))
+    y = top - rows[0] * BLOCK
+    x = left - columns[0] * BLOCK
+    return torch.cat(strips, -2)[:, y : y + height, x : x + width]
+
+
+def _drawn(key: list, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise by a generator that is seeded by a hash of the key."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+    return torch.randn(shape, generator=generator)

@@ -20,7 +20,7 @@ from satjepa.contracts import SEMANTIC
 from satjepa.models.adapter import STREAMS, Adapter, TemporalAttention
 from satjepa.models.backbone import Backbone
 from satjepa.models.caption_forecaster import Caption, CaptionForecaster
-from satjepa.models.caption_tensors import fitted, substituted
+from satjepa.models.caption_tensors import fitted, semantic_of, substituted
 from satjepa.models.checks import check_model
 from satjepa.models.drops import Drops
 from satjepa.models.flow import euler, guided, guided_at_once, noisy, sigmas, velocity_target
@@ -183,9 +183,7 @@ class SatJepa(JointModel):
         """
         if not self.params.model.use_captions:
             return captions
-        where = torch.zeros(len(chosen), STREAMS, dtype=torch.bool, device=chosen.device)
-        where[:, SEMANTIC] = chosen
-        return substituted(captions, batch["text_tp1"], where, self.lengths)
+        return substituted(captions, batch["text_tp1"], semantic_of(chosen), self.lengths)
 
     def adapt(
         self,

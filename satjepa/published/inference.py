@@ -24,7 +24,7 @@ from satjepa.assemble import embedder
 from satjepa.data.display import display_white
 from satjepa.data.remarks import remarks
 from satjepa.data.stack import Stack, read_stack, whites_of
-from satjepa.forecast import blended, cover, write_forecast
+from satjepa.forecast import blended, cover, padded, write_forecast
 from satjepa.forecast.companions import remove_companions
 from satjepa.metrics import pixels as metrics
 from satjepa.paths import replaced
@@ -73,16 +73,18 @@ def forecast_years(
         forecaster = Captioned(forecaster, places, embed, stored_in(stack.turn, *size))
         embed = None
     done = []
-    stack, boxes = cover(stack, params.data.patch, params.data.patch // 4)
+    patch = params.data.patch
+    covered, boxes = cover(stack, patch, patch // 4)
     draw = {"history": params.data.history, "embed": embed, "samples": settings.samples}
     for ahead in range(1, settings.multi_step + 1):
         seed = settings.seed + ahead - 1
-        mean, spread = blended(stack, forecaster, boxes, seed=seed, **draw)
+        mean, spread = blended(covered, forecaster, boxes, seed=seed, **draw)
         notes = {"YEAR": label(job.year, ahead), "INPUTS": job.tif.name}
         notes |= {name.upper(): str(value) for name, value in asdict(settings).items()}
-        write_forecast(job.image(ahead), job.request.place, stack, mean, spread, notes)
-        stack = advanced(stack, mean)
-        done.append((job.image(ahead), torch.from_numpy(stack.rgb[0, :, :height, :width])))
+        write_forecast(job.image(ahead), job.request.place, covered, mean, spread, notes)
+        stack = advanced(stack, mean[:, :height, :width])
+        covered = padded(stack, patch)  # mirrors of the forecast, as of any other image
+        done.append((job.image(ahead), torch.from_numpy(stack.rgb[0])))
     return done
 
 

@@ -72,6 +72,35 @@ def test_the_picture_lies_beside_the_forecast_unless_told_otherwise(here: Path) 
     assert "wrote forecast_next_year.tif" in run(unknown, "--samples", 1).output
 
 
+def test_a_folder_holds_files_for_a_map_and_what_they_are(here: Path) -> None:
+    image = write(here / "a_2021.tif", pixels(1))
+    result = run(image, "--samples", 2, "--out", "out", "--members")
+    assert "wrote 5 files in out: forecast of year 2022, mean, spread and members" in result.output
+    names = ["forecast_2022.json", "forecast_2022.png", "forecast_2022.tif"]
+    names += ["member_1_2022.tif", "member_2_2022.tif"]
+    assert sorted(path.name for path in (here / "out").iterdir()) == names
+    with rasterio.open(here / "out/member_2_2022.tif") as member, rasterio.open(image) as last:
+        assert member.count == 3 and member.read(1)[0, 0] == pytest.approx(
+            last.read(1)[0, 0] - 2.55, abs=0.01
+        )
+    assert run(image, "--samples", 1, "--out", "out", "--no-picture").exit_code == 0
+
+
+def test_scenes_of_a_data_set_are_forecast_each_to_its_folder(here: Path) -> None:
+    for region, year in (("Ost", 2020), ("Ost", 2021), ("West", 2019)):
+        (here / "data" / region).mkdir(parents=True, exist_ok=True)
+        write(here / f"data/{region}/s2_rgb_{region}_{year}_10km.tif", pixels(year))
+    result = run("--scenes", "data", "--out", "done", "--samples", 1, "--no-picture")
+    assert result.exit_code == 0, result.output
+    found = sorted(str(path.relative_to(here)) for path in (here / "done").rglob("*.*"))
+    assert found == [
+        "done/Ost/forecast_2022.json",
+        "done/Ost/forecast_2022.tif",
+        "done/West/forecast_2020.json",
+        "done/West/forecast_2020.tif",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -79,6 +108,10 @@ def test_the_picture_lies_beside_the_forecast_unless_told_otherwise(here: Path) 
         (("a_2021.tif", "--example"), "name images, oldest first, or pass --example"),
         (("a_2021.tif", "--picture", "a_2021.tif"), "a_2021.tif is one of the images"),
         (("a_2021.tif", "--out", "b.png"), "b.png cannot be both"),
+        (("a_2021.tif", "--members"), "name a folder (--out DIR)"),
+        (("a_2021.tif", "--scenes", "."), "or --scenes DIR"),
+        (("--scenes", ".", "--year", 2021), "--year are of one scene"),
+        (("--scenes", "."), "no <Region>/s2_rgb_<Region>_<YEAR>_10km.tif"),
         (("--example", "--truth", "a_2021.tif"), "the forecast is of 2023"),
         (("a_2021.tif", "--truth", "a_2021.tif"), "the forecast is of 2022"),
         (("a_2021.tif", "--truth", "gone_2022.tif"), "gone_2022.tif"),

@@ -15,8 +15,8 @@ from satjepa.data.rasters import GridMismatchError
 from satjepa.data.stack import ForecastError
 from satjepa.forecast import forecast_raster
 from satjepa.forecast import load as module
+from satjepa.forecast.blend import Kept
 from satjepa.forecast.load import Forecast, Model
-from satjepa.forecast.members import Members
 from satjepa.forecast.picture import View, draw, middle, part_of
 from satjepa.training import checkpoint
 from satjepa.training.checkpoint import CheckpointError
@@ -147,14 +147,13 @@ def test_a_large_raster_is_shown_in_part() -> None:
     assert titles(draw(view))[0] == "2021: last image"
 
 
-def test_members_of_a_window_are_those_of_the_whole(model: Model, scene: list) -> None:
-    from satjepa.forecast import check_files
+def test_members_of_some_columns_are_those_of_the_whole(model: Model, scene: list) -> None:
+    from satjepa.forecast import check_files, forecast_images
 
     whole = model.forecast(*scene, samples=3)
-    window = (11, 5, 40, 33)  # no tile begins or ends with it
-    members = Members(window, 2)
-    model.make(check_files(scene, None), samples=3, members=members)
-    np.testing.assert_allclose(members.kept, whole.members[:2, :, 5:38, 11:51], atol=1e-6)
+    settings = model.settings(samples=3, kept=Kept(2, 11, 51))  # no tile begins or ends there
+    made = forecast_images(check_files(scene, None), model.joint, settings, lambda line: None)
+    np.testing.assert_allclose(made.members(5, 38), whole.members[:2, :, 5:38, 11:51], atol=1e-6)
 
 
 def test_psnr_is_over_what_is_valid_in_both_years(model: Model, tmp_path: Path) -> None:

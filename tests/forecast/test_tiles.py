@@ -99,6 +99,7 @@ def test_history_goes_back_to_the_first_gap() -> None:
         "aug": 0,
         "x": 16,
         "y": 0,
+        "tile": 16,
     }
     assert "rgb_tp1" not in batch and "text_t" not in batch
     assert tile_batch(stack_of(rgb[:1]), [(0, 0)], 16, 0, None)["history"].shape == (
@@ -160,7 +161,7 @@ def test_a_tile_never_sees_a_hole_and_an_empty_one_is_not_computed(tmp_path: Pat
         **quiet,
     )
     (batch,) = seen.batches
-    assert [(m["x"], m["y"]) for m in batch["meta"]] == [(0, 0), (45, 0)]
+    assert [(m["x"], m["y"]) for m in batch["meta"]] == [(0, 0), (48, 0)]
     assert batch["rgb_t"].min() >= 1 / 255  # filled from the nearest pixel, not with zeros
     assert (
         not batch["valid_t"][0, 0, 10:20, 10:20].any()

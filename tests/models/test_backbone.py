@@ -101,10 +101,8 @@ def test_frozen_state_survives_a_step_of_lora(backbone: Backbone) -> None:
 @pytest.mark.filterwarnings(
     "ignore:The `local_dir_use_symlinks` argument:UserWarning"
 )  # diffusers passes it
-def test_missing_backbone_says_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.mark.usefixtures("no_hub")
+def test_missing_backbone_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match=r"transformer.*licence.*assets/tiny_sd3"):
         Backbone.from_pretrained("stabilityai/not-there")
     with pytest.raises(BackboneError, match="diffusers layout"):

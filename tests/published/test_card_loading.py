@@ -105,9 +105,8 @@ def test_a_checkpoint_is_restored_as_it_is_told(
 
 # diffusers passes that argument
 @pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks` argument:UserWarning")
-def test_what_cannot_be_loaded_says_what_to_do(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("no_hub")
+def test_what_cannot_be_loaded_says_what_to_do(file: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone\.pth\.tar"):
         load_model(tmp_path / "gone.pth.tar")
     with pytest.raises(PublishedError, match="truncated"):
@@ -115,6 +114,5 @@ def test_what_cannot_be_loaded_says_what_to_do(
         load_model(tmp_path / "cut.pth.tar")
     with pytest.raises(checkpoint.CheckpointError, match="no checkpoint at"):
         load_model(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(BackboneError, match="accept its licence there, log in"):
         load_model(file, backbone="stabilityai/stable-diffusion-3.5-medium")
