@@ -190,7 +190,20 @@ class Sample(Section):
     guidance: Weight
     samples: Count
     strength: Annotated[float, Field(gt=0, le=1)]
+    captions: Literal["forecast", "written"]
     compile: Literal["auto", "on", "off"]
+
+
+class Writer(_Heads):
+    """The decoder that writes captions of t+1, how it is trained, and how it is drawn from."""
+
+    layers: Count
+    steps: Count
+    batch: Count
+    lr: Positive
+    muon_lr: Positive | None
+    temperature: Positive
+    top_p: Annotated[float, Field(gt=0, le=1)]
 
 
 class Eval(Section):

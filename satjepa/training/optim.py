@@ -160,7 +160,7 @@ def parameter_groups(model: nn.Module) -> dict[str, dict[str, Any]]:
         if p.requires_grad:
             inside = (
                 p.ndim == 2
-                and (".blocks." in name or ".layers." in name)
+                and (".blocks." in f".{name}" or ".layers." in f".{name}")
                 and not name.startswith("backbone.")
             )
             groups["no_decay" if id(p) not in weights else "hidden" if inside else "decay"][
