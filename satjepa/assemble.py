@@ -291,8 +291,9 @@ def load_led(model: JointModel, folder: str | Path, encoders: TextEncoders | Non
     draws. CheckpointError where it has none. encoders: as of `embedder`.
     """
     from satjepa.models.led import Led
-    from satjepa.training.writer import load_writer
+    from satjepa.training.writer import load_writer, require_listener
 
+    require_listener(model)
     how = model.params.writer
     encoders = encoders or load_text_encoders(model.params, model.device, keep=True)
     parts = load_writer(folder, model, encoders), embedder(model, encoders), encoders.spell

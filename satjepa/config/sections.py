@@ -190,7 +190,6 @@ class Sample(Section):
     guidance: Weight
     samples: Count
     strength: Annotated[float, Field(gt=0, le=1)]
-    captions: Literal["forecast", "written"]
     compile: Literal["auto", "on", "off"]
 
 
@@ -198,6 +197,7 @@ class Writer(_Heads):
     """The decoder that writes captions of t+1, how it is trained, and how it is drawn from."""
 
     layers: Count
+    windows: Whole
     steps: Count
     batch: Count
     lr: Positive

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from satjepa.assemble import batches, dataset, load_led, the_device
+from satjepa.assemble import batches, dataset, the_device
 from satjepa.baselines.arms import members
 from satjepa.config import Params
 from satjepa.contracts import Forecaster
@@ -79,12 +79,9 @@ def score_run(
     """Score a trained model on every preset, an ablation on the first alone: an ensemble of
     `sample.samples` from pure noise, one sample from an image. Write and return the rows.
     """
-    forecasters = samplers(model)
-    if OURS in forecasters and params.sample.captions == "written":
-        forecasters[OURS] = load_led(model, model.folder)
     rows = []
     for preset in params.data.presets[: 1 if ablation else None]:
-        rows += score(forecasters, params, preset, samples_of(params), params.seed)
+        rows += score(samplers(model), params, preset, samples_of(params), params.seed)
     return write_scores(rows, path)
 
 

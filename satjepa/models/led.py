@@ -81,18 +81,22 @@ class Led:
 
 
 @torch.no_grad()
-def known(joint: JointModel, batch: Batch, read: int) -> tuple[dict[str, Tensor], Tensor]:
-    """What a writer is told: semantic(t), `read` words of it, and tokens(t+1) (B,N,D), both by the
-    averaged weights, those that forecasts are made with.
-    """
+def tokens_ahead(joint: JointModel, batch: Batch) -> Tensor:
+    """Tokens of t+1 (B,N,D), by the averaged weights, those that forecasts are made with."""
     from accelerate.utils import send_to_device
 
-    names = ("rgb_t", "history", "history_valid", "text_t")
+    names = ("rgb_t", "history", "history_valid")
     batch = send_to_device({name: batch[name] for name in names}, joint.device)
     with joint.averaged():
         tokens, _ = joint.predict(batch["rgb_t"], joint.remember(batch))
-    semantic = {name: value[:, SEMANTIC] for name, value in batch["text_t"].items()}
-    return fitted(semantic, read), tokens
+    return tokens
+
+
+def known(joint: JointModel, batch: Batch, read: int) -> tuple[dict[str, Tensor], Tensor]:
+    """What a writer is told: semantic(t), `read` words of it, and tokens(t+1) (B,N,D)."""
+    text = batch["text_t"].items()
+    semantic = {name: value[:, SEMANTIC].to(joint.device) for name, value in text}
+    return fitted(semantic, read), tokens_ahead(joint, batch)
 
 
 def led_by(
