@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from satjepa.assemble import from_checkpoint, load_led, load_text_encoders
 from satjepa.captions.embeddings import caption_embedder
 from satjepa.config import load_params
-from satjepa.contracts import Captions
+from satjepa.contracts import SEMANTIC, Captions
 from satjepa.data.pairs import collate
+from satjepa.models.led import tokens_ahead
 from satjepa.training import checkpoint, writer
 from satjepa.training.checkpoint import CheckpointError
 
@@ -20,13 +21,25 @@ QUARTERS = "Northwest {0}, northeast {0}, southwest {0}, southeast {0}. No sign 
 TEXTS = [f"{c.capitalize()}. {QUARTERS.format(c)}" for c in ("forest", "water")]
 
 
+class Store:
+    """The two captions, embedded, among others."""
+
+    def __init__(self, encoders) -> None:
+        self.numbers = {"": 0, TEXTS[0]: 1, "of no place": 2, TEXTS[1]: 3}
+        embed = caption_embedder(encoders, 48)
+        self.told = embed([Captions("", "", text) for text in TEXTS])
+
+    def gather(self, numbers: torch.Tensor, lengths: tuple[int]) -> dict[str, torch.Tensor]:
+        assert lengths == (48,)
+        return {name: value[numbers[:, 0] // 2, SEMANTIC:] for name, value in self.told.items()}
+
+
 class Pairs:
     """Two kinds of places that stay what they are, dark and bright, four of each."""
 
     def __init__(self, encoders) -> None:
-        self.text = SimpleNamespace(numbers={"": 0, TEXTS[0]: 1, "of no place": 2, TEXTS[1]: 3})
-        embed = caption_embedder(encoders, 48)
-        self.told = embed([Captions("", "", text) for text in TEXTS])
+        self.text = Store(encoders)
+        self.read: list[int] = []
 
     def __len__(self) -> int:
         return 8
@@ -35,14 +48,17 @@ class Pairs:
         return torch.tensor([[[0, 0, 1 + 2 * (i % 2)] for i in indices]] * 2)
 
     def __getitem__(self, index: int) -> dict:
+        text = {name: value[index % 2] for name, value in self.text.told.items()}
+        return self.pixels(index) | {"text_t": text}
+
+    def pixels(self, index: int) -> dict:
+        self.read.append(index)
         kind = index % 2
-        text = {name: value[kind] for name, value in self.told.items()}
         meta = {"preset": "p", "region": f"R{index}", "year": 2020, "x": 0, "y": 0, "aug": 0}
         return {
             "rgb_t": torch.full((3, 64, 64), 0.1 + 0.5 * kind),
             "history": torch.zeros(2, 3, 64, 64),
             "history_valid": torch.zeros(2, dtype=torch.bool),
-            "text_t": text,
             "meta": meta,
         }
 
@@ -59,7 +75,7 @@ def encoders(model):
 
 @pytest.fixture(scope="module")
 def how():
-    small = {"dim": 32, "layers": 1, "heads": 2, "steps": 40, "batch": 4, "lr": 2e-2}
+    small = {"dim": 32, "layers": 1, "heads": 2, "steps": 80, "batch": 4, "lr": 2e-2}
     return load_params().writer.model_copy(update=small)
 
 
@@ -83,7 +99,7 @@ def folder(trained, model, encoders, tmp_path) -> Path:
 
 def test_it_learns_what_is_said_of_which_place(trained, model, encoders, folder) -> None:
     _, lines, log = trained
-    assert [line["step"] for line in lines] == [*range(4, 41, 4)] and len(log) == 10
+    assert [line["step"] for line in lines] == [*range(8, 81, 8)] and len(log) == 10
     assert lines[0]["loss"] > 4 and lines[-1]["loss"] < 0.3 * lines[0]["loss"]
     led = load_led(model, folder, encoders)
     data = Pairs(encoders)
@@ -107,6 +123,18 @@ def test_equal_seeds_give_equal_bytes(model, encoders, how, tmp_path) -> None:
     assert made(seed=0) == first and made(seed=1) != first
     third = writer.new_writer(model, encoders, how, seed=1)
     assert not torch.equal(third.positions, writer.new_writer(model, encoders, how, 0).positions)
+
+
+def test_tokens_are_made_once_of_the_windows_asked_for(model, encoders, how, trained) -> None:
+    data = Pairs(encoders)
+    few = how.model_copy(update={"windows": 4, "steps": 3})
+    made = writer.new_writer(model, encoders, few, seed=0)
+    writer.train_writer(made, model, data, encoders, few, model.params.train, 0, str)
+    assert data.read == [0, 2, 4, 6]
+    kept = writer.kept_tokens(model, data, [3, 0])
+    alone = tokens_ahead(model, collate([data[0]]))
+    assert kept.dtype == torch.float16 and kept.shape == (2, *alone.shape[1:])
+    assert torch.allclose(kept[1].float(), alone[0], atol=2e-3, rtol=1e-3)
 
 
 def test_it_is_found_in_a_folder_and_beside_that_of_a_run(folder, tmp_path) -> None:
@@ -142,7 +170,7 @@ def test_a_loss_that_is_not_finite_stops_it(model, encoders, how) -> None:
     made = writer.new_writer(model, encoders, how, seed=0)
     with torch.no_grad():
         made.norm.bias += torch.nan
-    with pytest.raises(CheckpointError, match="loss is not finite in the steps up to 4"):
+    with pytest.raises(CheckpointError, match="loss is not finite in the steps up to 8"):
         writer.train_writer(
             made, model, Pairs(encoders), encoders, how, model.params.train, 0, print
         )
