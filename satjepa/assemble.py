@@ -1,8 +1,5 @@
 """From params.yaml and the files of `artifacts/` to the objects the notebooks work with: data,
-batches, models.
-
-Everything here is glue: it holds no numbers of its own and no idea that is not in the module it
-calls.
+batches, models. It is glue: no numbers of its own, no idea that is not in the module it calls.
 """
 
 from __future__ import annotations
@@ -29,6 +26,7 @@ if TYPE_CHECKING:
     from satjepa.models.backbone import Backbone
     from satjepa.models.caption_forecaster import Caption
     from satjepa.models.joint import JointModel
+    from satjepa.models.led import Led
     from satjepa.training.checkpoint import Checkpoint
 
 Device = str | torch.device
@@ -163,9 +161,8 @@ _kept_encoders = cache(TextEncoders.from_pretrained)
 def load_text_encoders(
     params: Params, device: Device | None = None, keep: bool = False
 ) -> TextEncoders:
-    """The frozen text encoders of the backbone, in its `dtype`, on a device, by default the GPU if
-    there is one. keep: read once, and given to every such call.
-    """
+    """The frozen text encoders of the backbone, in its `dtype`; device: default the GPU if there is
+    one. keep: read once, and given to every such call."""
     b = params.backbone
     load = _kept_encoders if keep else TextEncoders.from_pretrained
     return load(local(b.path), b.revision, device or the_device(), getattr(torch, b.dtype))
@@ -185,9 +182,8 @@ def embed_texts(params: Params, texts: list[str], device: Device | None = None) 
 def build_model(
     params: Params, seed: int | None = None, device: Device | None = None
 ) -> JointModel:
-    """A new model on the backbone of params.yaml, on the CPU; equal seeds give equal weights.
-
-    device: where the empty text is embedded, by default the GPU if there is one.
+    """A new model on the backbone of params.yaml, on the CPU; equal seeds give equal weights. The
+    empty text is embedded on `device`, by default the GPU if there is one.
     """
     from safetensors.torch import load_file
 
@@ -250,6 +246,7 @@ def from_checkpoint(
     found = replace(found, header=found.header | {"config": config})
     model = provenance.restore(found, build_model(from_dict(config), device=device))
     model.trained_on = split or UnknownSplit()
+    model.folder = found.folder
     return model.to(device)
 
 
@@ -274,11 +271,9 @@ def trained_on(found: Checkpoint) -> Split | UnknownSplit:
 
 
 def embedder(model: JointModel, encoders: TextEncoders | None = None) -> Embed:
-    """What turns captions into the embeddings a model was trained on; encoders: by default those of
-    its backbone, on its device, which are kept for the next call.
-
-    An imported checkpoint was trained on T5 states that attended to padding and keep it; ours are
-    masked.
+    """What turns captions into the embeddings a model was trained on: of an imported one, T5 states
+    that attended to padding and keep it; ours are masked. encoders: by default those of its
+    backbone, on its device, which are kept for the next call.
     """
     encoders = encoders or load_text_encoders(model.params, model.device, keep=True)
     make = padded_embedder if getattr(model, "reads_padding", False) else caption_embedder
@@ -289,3 +284,17 @@ def sample_batch(params: Params, count: int, preset: str | None = None) -> dict[
     """One batch of `count` test patches, spread evenly."""
     data = dataset(params, "test", preset)
     return collate([data[i] for i in spread_evenly(len(data), count)])
+
+
+def load_led(model: JointModel, folder: str | Path, encoders: TextEncoders | None = None) -> Led:
+    """The same model, each member led by a caption that the writer of its checkpoint in `folder`
+    draws. CheckpointError where it has none. encoders: as of `embedder`.
+    """
+    from satjepa.models.led import Led
+    from satjepa.training.writer import load_writer, require_listener
+
+    require_listener(model)
+    how = model.params.writer
+    encoders = encoders or load_text_encoders(model.params, model.device, keep=True)
+    parts = load_writer(folder, model, encoders), embedder(model, encoders), encoders.spell
+    return Led(model, *parts, how.temperature, how.top_p)

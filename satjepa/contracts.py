@@ -33,6 +33,7 @@ class Batch(TypedDict, total=False):
     text_tp1: dict[str, Tensor]
     text_given: dict[str, Tensor]  # captions of t+1 that someone gives to lead a forecast by
     is_given: Tensor  # (B,3) bool: which of the three are given
+    hidden_quarters: Tensor  # (B,4) bool: nw, ne, sw, se, whose tokens a forecast does without
     latent_tp1: Tensor  # (B,C,h,w) of RGB(t+1)
     meta: list[dict[str, Any]]  # B x {region, year (of t), x, y, preset, aug}
 

@@ -29,7 +29,14 @@ PLUMBING = (
 )
 # What is only looked at: no reason to make data or models again.
 LOOKED_AT = ("figures", "evaluation", "metrics", "baselines")
-MAKES = {"data", "captions", "embeddings", "backbone", "train"}  # stages that others stand on
+MAKES = {
+    "data",
+    "captions",
+    "embeddings",
+    "backbone",
+    "train",
+    "writer",
+}  # stages that others stand on
 MAKES_BASELINES = {"baselines"}
 
 

@@ -117,6 +117,10 @@ class TextEncoders(nn.Module):
         """Tokens of T5 that each text has, uncut, its end token among them."""
         return [len(ids) for ids in self.tokenizers[2](texts, verbose=False).input_ids]
 
+    def spell(self, ids: Tensor) -> list[str]:
+        """Texts of T5's tokens (n,L), without its special ones."""
+        return self.tokenizers[2].batch_decode(ids, skip_special_tokens=True)
+
     def tokenize(
         self, texts: list[str], max_length: int, pad: bool = True
     ) -> dict[str, torch.Tensor]:

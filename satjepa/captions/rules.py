@@ -38,14 +38,9 @@ from satjepa.captions.cover import (
 from satjepa.contracts import Captions
 
 PROMPT_VERSION = 1
-_GROUPS = {
-    "forest": WOODY,
-    "farmland": FIELDS,
-    "town": (TOWN, SITE),
-    "water": (WATER, SHORE, MARSH),
-}
+GROUPS = {"forest": WOODY, "farmland": FIELDS, "town": (TOWN, SITE), "water": (WATER, SHORE, MARSH)}
 _LINES = ("west to east", "northwest to southeast", "north to south", "southwest to northeast")
-_SPOTS = (
+SPOTS = (
     ("northwest", "north", "northeast"),
     ("west", "centre", "east"),
     ("southwest", "south", "southeast"),
@@ -134,7 +129,7 @@ def _spot(mask: np.ndarray) -> str:
     """Where in the image the centre of gravity of a mask lies: one of nine places."""
     centre = [(v.mean() + 0.5) / n for v, n in zip(np.nonzero(mask), mask.shape, strict=True)]
     row, column = np.searchsorted((0.38, 0.62), centre)
-    return _SPOTS[row][column]
+    return SPOTS[row][column]
 
 
 def _direction(angle: float) -> str:
@@ -223,7 +218,7 @@ def _geometric(view: np.ndarray, cover: np.ndarray, valid: np.ndarray) -> str:
 
 def _semantic(cover: np.ndarray) -> str:
     shares = _shares(cover)
-    groups = {name: float(shares[list(kinds)].sum()) for name, kinds in _GROUPS.items()}
+    groups = {name: float(shares[list(kinds)].sum()) for name, kinds in GROUPS.items()}
     names = sorted(groups, key=groups.get, reverse=True)
     place = " with ".join(
         [names[0], " and ".join(n for n in names[1:] if groups[n] > 0.05)]

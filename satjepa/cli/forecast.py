@@ -56,6 +56,14 @@ Words = Annotated[
 ]
 What = Annotated[str | None, typer.Option(help="Informative caption to lead by [by rule].")]
 Layout = Annotated[str | None, typer.Option(help="Geometric caption to lead by [by rule].")]
+Written = Annotated[
+    bool,
+    typer.Option(
+        "--written",
+        help="Lead each member of each tile by a caption of its own, which the model's writer "
+        "draws; write them, too (CSV).",
+    ),
+]
 Years = Annotated[
     list[int] | None,
     typer.Option(help="Year of the last image, or repeated for each [from the names]."),
@@ -83,7 +91,7 @@ def forecast(
     no_picture: NoPicture = False, truth: Truth = None, white: White = None, steps: Steps = None,
     guidance: Guidance = None, strength: Strength = None, compiled: Compile = None,
     caption: Words = None, informative: What = None, geometric: Layout = None, year: Years = None,
-    members: Members = False, years: Ahead = 1, scenes: Scenes = None,
+    members: Members = False, years: Ahead = 1, scenes: Scenes = None, written: Written = False,
 ) -> None:  # fmt: skip
     """Forecast the year after the last of the images, on their grid and in their units; draw it."""
     from satjepa.data.share import Share
@@ -95,7 +103,7 @@ def forecast(
         raise typer.BadParameter("name images, oldest first, or pass --example, or --scenes DIR")
     share = Share.mine()
     say = typer.echo if share.rank == 0 else _nothing
-    files = {"with_picture": not no_picture, "members": members, "years": years}
+    files = {"with_picture": not no_picture, "members": members, "years": years, "written": written}
     if scenes is not None:
         if truth or picture or year:
             raise typer.BadParameter("--truth, --picture and --year are of one scene")
@@ -108,16 +116,21 @@ def forecast(
         if truth:
             check_truth(targets[0].request, truth)
     folder = common.existing(checkpoint)
-    model = load(folder, steps=steps, guidance=guidance, strength=strength, compile=compiled)
+    how = {"steps": steps, "guidance": guidance, "strength": strength, "compile": compiled}
+    model = load(folder, written=written, **how)
     say(f"model {folder} ({model.name}); {model.sampler}")
-    words = {"semantic": caption, "informative": informative, "geometric": geometric}
-    given = {kind: text for kind, text in words.items() if text is not None}
+    given = _given(semantic=caption, informative=informative, geometric=geometric)
     settings = model.settings(samples, seed, white, given, years=years)
     if remark := model.remark():
         say(remark)
     alone = len(targets) > 1  # then each process has scenes of its own
     for target in share.of(targets) if alone else targets:
         _run(target, model, settings, truth, Share() if alone else share)
+
+
+def _given(**words: str | None) -> dict[str, str]:
+    """The captions that are given, by kind."""
+    return {kind: text for kind, text in words.items() if text is not None}
 
 
 def _targets(scenes: Path, out: Path, files: dict) -> list[Target]:
@@ -142,7 +155,7 @@ def _run(
     started = time.perf_counter()
     settings = replace(settings, kept=target.kept(settings.samples))
     request = target.request
-    with forecasting(request, model.joint, settings, target.anchor, say, share) as made:
+    with forecasting(request, model.forecaster, settings, target.anchor, say, share) as made:
         if share.rank:
             return
         files = target.write(made)
@@ -151,6 +164,8 @@ def _run(
         kinds = "mean, spread and members" if target.members else "mean and spread"
         what = f"{len(files)} files in {target.out}" if target.is_folder else target.out
         say(f"wrote {what}: forecast of {which}, {kinds}, in {seconds:.1f} s")
+        if target.written:
+            say("what led each member of each tile is in " + target.sentences().name)
         _show(made, target, files, truth, say)
 
 

@@ -28,6 +28,7 @@ from satjepa.config.sections import (
     Sample,
     Train,
     Vlm,
+    Writer,
 )
 
 
@@ -45,6 +46,7 @@ class Params(Section):
     loss: Loss
     train: Train
     sample: Sample
+    writer: Writer
     eval: Eval
     arms: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     baselines: Baselines

@@ -204,6 +204,19 @@ class Sample(Section):
     compile: Literal["auto", "on", "off"]
 
 
+class Writer(_Heads):
+    """The decoder that writes captions of t+1, how it is trained, and how it is drawn from."""
+
+    layers: Count
+    windows: Whole
+    steps: Count
+    batch: Count
+    lr: Positive
+    muon_lr: Positive | None
+    temperature: Positive
+    top_p: Annotated[float, Field(gt=0, le=1)]
+
+
 class Eval(Section):
     """What is scored, and with which weights."""
 

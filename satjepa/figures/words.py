@@ -212,3 +212,17 @@ def map_of_captions(points: Mapping[str, np.ndarray], covers: Sequence[str]) -> 
         handles, labels, loc="outside right center", fontsize=NOTE, frameon=False, markerscale=2
     )
     return fig
+
+
+def sentences(images: Sequence[torch.Tensor], titles: Sequence[str], texts: Sequence[str],
+              width: float = 2.3, line: int = 38) -> Figure:  # fmt: skip
+    """Images (3,H,W) side by side, each with its title and, below, its sentence in lines of at most
+    `line` characters.
+    """
+    folded = ["\n".join(textwrap.wrap(text, line)) for text in texts]
+    lines = max(text.count("\n") for text in folded) + 1
+    fig, axes = figure(1, len(images), width * len(images), width + 0.3 + 0.13 * lines)
+    for ax, image, title, text in zip(axes[0], images, titles, folded, strict=True):
+        picture(ax, image, title)
+        ax.set_xlabel(text, fontsize=NOTE - 1.5, color=INK, loc="left")
+    return fig

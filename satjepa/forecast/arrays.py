@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from satjepa.data.georeference import as_stored
+from satjepa.forecast.led import Sentence
 from satjepa.forecast.made import Made
 from satjepa.forecast.picture import (
     draw,
@@ -35,6 +36,8 @@ class Forecast:
     white. members: (samples,3,H,W) float32. last: (3,H,W), the image of year t on the same scale.
     All are NaN where year t has no valid pixel. Rows and columns are those of the files, as `crs`
     and `transform` say. year: of the forecast, None where those of the images are not known.
+    sentences: what led each member of each tile (`satjepa.forecast.led`), where captions were
+    written; else none.
 
     Where tiles overlap, `members` are the weighted means of theirs, and `spread` is that of their
     mixture.
@@ -49,6 +52,7 @@ class Forecast:
         self.spread: np.ndarray = as_stored(self._view.spread, turn)
         self.members: np.ndarray = as_stored(self._view.members, turn)
         self.last: np.ndarray = as_stored(self._view.last, turn)
+        self.sentences: list[Sentence] = list(made.sentences())
         self.year: int | None = None if self._view.year is None else self._view.year + 1
 
     def __repr__(self) -> str:

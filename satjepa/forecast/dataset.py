@@ -34,6 +34,7 @@ from satjepa.forecast.labelled import (
     transform_of,
     year_in,
 )
+from satjepa.forecast.led import by_tile
 from satjepa.paths import replaced
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ def forecast_dataset(
     Returns mean and spread (band, y, x) and members (member, band, y, x), float32, in the units of
     `data` (with the same scale_factor and add_offset, where its numbers are as stored), NaN where
     the last image has a hole; its coordinates; the time of the forecast; `spatial_ref` with
-    crs_wkt and GeoTransform; and, as attributes, the settings. All members stay in memory.
+    crs_wkt and GeoTransform; and, as attributes, the settings. Where captions were written, also
+    `sentence` (tile, member), and tile_x and tile_y (tile), the first column and row of each tile
+    in the scene, north up. All members stay in memory.
 
     Raises ForecastError for what cannot be forecast as asked.
     """
@@ -95,12 +98,21 @@ def forecast_dataset(
             forecast = model.forecast(*paths, years=told, white=white, **settings)
             whites = whites_of(paths, white, model.joint.params.data.white)
             layers, tags = _layers(forecast, paths[-1], whites[-1][0])
+            told = by_tile(forecast.sentences)
         except (ForecastError, SceneError) as error:
             # the names of files that are gone would not help anyone
             raise ForecastError(str(error).replace(f"{folder}{os.sep}", "")) from error
     time = {} if name is None else {name: _a_year_later(times[order[-1]])}
     mapping = _mapping(mapping_of(data), place)
-    return _labelled(array, layers, means, time, mapping).assign_attrs(tags)
+    made = _labelled(array, layers, means, time, mapping).assign_attrs(tags)
+    return _with_sentences(made, told) if told else made
+
+
+def _with_sentences(made: xr.Dataset, told: dict[tuple[int, int], list[str]]) -> xr.Dataset:
+    """The Dataset with what led each member of each tile (tile, member)."""
+    return made.assign(sentence=(("tile", "member"), [*told.values()])).assign_coords(
+        tile_x=("tile", [x for x, _ in told]), tile_y=("tile", [y for _, y in told])
+    )
 
 
 def _years(times: Sequence[Any], given: Sequence[int] | None) -> list[int | None]:

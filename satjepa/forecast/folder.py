@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from satjepa.data.stack import ForecastError, layout_of
@@ -26,7 +26,8 @@ class Target:
 
     out: a GeoTIFF, or with `is_folder` the folder of forecast_<YEAR>.tif, forecast_<YEAR>.json and
     forecast_<YEAR>.png for each of `years` years, with `members` also of member_<k>_<YEAR>.tif.
-    picture: PNG of a single GeoTIFF; None is none.
+    picture: PNG of a single GeoTIFF; None is none. written: the sentences that led the members are
+    to be told, in sentences_<YEAR>.csv of the folder or beside a single GeoTIFF.
     """
 
     request: Request
@@ -35,6 +36,7 @@ class Target:
     members: bool = False
     years: int = 1
     picture: Path | None = None
+    written: bool = False
 
     @property
     def anchor(self) -> Path:
@@ -52,6 +54,11 @@ class Target:
         """A file of the folder."""
         return self.out / f"{kind}_{self.year(ahead)}{suffix}"
 
+    def sentences(self, ahead: int = 0) -> Path:
+        """The file of what led the members."""
+        beside = self.out.with_suffix(".sentences.csv")
+        return self.file("sentences", ahead, ".csv") if self.is_folder else beside
+
     def kept(self, samples: int) -> Kept:
         """The members that are needed: all for their files, else those of the picture."""
         if self.members:
@@ -62,7 +69,8 @@ class Target:
     def write(self, made: Made) -> list[Path]:
         """Write the files, the picture of a single GeoTIFF apart; returns their names."""
         if not self.is_folder:
-            return [made.write(self.out)]
+            written = [made.write_sentences(self.sentences())] if self.written else []
+            return [made.write(self.out), *written]
         return [file for ahead in range(self.years) for file in self._write_year(made, ahead)]
 
     def _write_year(self, made: Made, ahead: int) -> list[Path]:
@@ -71,13 +79,16 @@ class Target:
             name = self.file(f"member_{number + 1}", ahead)
             files.append(made.write_member(name, number, ahead))
         members = [file.name for file in files[1:]]
+        told = made.write_sentences(self.sentences(ahead), ahead) if self.written else None
+        files += [told] if told else []
         picture = None
         if self.picture is not None:
             view = view_of(made, middle(made.shape), ahead=ahead)
             picture = save_picture(view, self.file("forecast", ahead, ".png"))
             files.append(picture)
         if self.request.years[-1] is not None:
-            item = item_of(made, ahead, files[0], members, picture and picture.name)
+            names = (picture and picture.name, told and told.name)
+            item = item_of(made, ahead, files[0], members, *names)
             file = self.file("forecast", ahead, ".json")
             write_text(file, json.dumps(item, indent=1, allow_nan=False) + "\n")
             files.append(file)
@@ -87,7 +98,7 @@ class Target:
 def target_of(
     images: Sequence[str | Path], out: Path | None, year: Sequence[int] | None = None,
     picture: Path | None = None, with_picture: bool = True, members: bool = False, years: int = 1,
-    is_folder: bool = False,
+    is_folder: bool = False, written: bool = False,
 ) -> Target:  # fmt: skip
     """Look at the images and at all that is to be written; what `check_files` and `check_output`
     raise.
@@ -102,12 +113,14 @@ def target_of(
     if folder and picture is not None:
         raise ForecastError(f"{picture}: a folder has its pictures beside its forecasts")
     request = check_files(images, out / LONGEST if folder else out, year)
-    target = Target(request, out or Path(), folder, members, years)
+    target = Target(request, out or Path(), folder, members, years, written=written)
     if folder:
         shown = Path("forecast.png") if with_picture else None
         for ahead in range(years):
             check_output(target.file("forecast", ahead), request.images)
-        return Target(request, out, True, members, years, shown)
+            if written:
+                check_output(target.sentences(ahead), request.images)
+        return replace(target, picture=shown)
     out = out or Path(f"forecast_{target.year(0)}.tif")
     picture = (picture or out.with_suffix(".png")) if with_picture else None
     check_output(out, request.images)
@@ -115,7 +128,10 @@ def target_of(
         raise ForecastError(f"{out} cannot be both the GeoTIFF and its picture")
     if picture:
         check_output(picture, request.images)
-    return Target(request, out, picture=picture)
+    target = replace(target, out=out, picture=picture)
+    if written:
+        check_output(target.sentences(), request.images)
+    return target
 
 
 def scenes_of(root: Path) -> dict[str, list[Path]]:

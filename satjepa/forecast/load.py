@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from satjepa.assemble import local
 from satjepa.captions.table import RULES
-from satjepa.contracts import CAPTION_KINDS
+from satjepa.contracts import CAPTION_KINDS, Forecaster
 from satjepa.data.stack import ForecastError
 from satjepa.forecast.arrays import Forecast
 from satjepa.forecast.blend import NOTHING, Kept
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from satjepa.captions.embeddings import Embed
     from satjepa.models.joint import JointModel
+    from satjepa.models.led import Led
 
 CURE = "run `make repro`, or pass --checkpoint FOLDER"
 
@@ -47,7 +48,8 @@ class Model:
 
     folder: of its checkpoint. name: the first twelve digits of the sha256 of its weights. joint:
     the model itself; its settings are `joint.params`. embed: captions to embeddings, None for a
-    model that reads none. tokens: texts to the numbers of their tokens, uncut.
+    model that reads none. tokens: texts to the numbers of their tokens, uncut. led: the same model,
+    its members led by captions that it writes, where these were asked for.
     """
 
     folder: Path
@@ -55,6 +57,7 @@ class Model:
     joint: JointModel = field(repr=False)
     embed: Embed | None = field(repr=False)
     tokens: Callable[[list[str]], list[int]] | None = field(default=None, repr=False)
+    led: Led | None = field(default=None, repr=False)
 
     def forecast(
         self,
@@ -92,7 +95,7 @@ class Model:
         settings = self.settings(samples, seed, white, captions, Kept(samples, 0, width))
         if remark := self.remark():
             log(remark)
-        return Forecast(forecast_images(request, self.joint, settings, log))
+        return Forecast(forecast_images(request, self.forecaster, settings, log))
 
     def settings(
         self,
@@ -135,6 +138,11 @@ class Model:
                 f"the model in {self.folder} cannot be led by captions: it was trained without "
                 "them, or as the published code does"
             )
+        if self.led is not None and "semantic" in captions:
+            raise ForecastError(
+                "a semantic caption is given, and each member is to be led by one that is written: "
+                "ask for one of the two"
+            )
         for kind, text in captions.items():
             if not text.strip():
                 raise ForecastError(f"the {kind} caption is empty: say something, or leave it out")
@@ -145,9 +153,22 @@ class Model:
                 )
 
     @property
+    def forecaster(self) -> Forecaster:
+        """What forecasts: the model, or the model led by what it writes."""
+        return self.led or self.joint
+
+    @property
     def tags(self) -> dict[str, str]:
-        """What the GeoTIFF says of the model: its name and the settings of the sampler."""
-        return {
+        """What the GeoTIFF says of the model: its name and the settings of the sampler, and of what
+        writes captions, where they lead the members.
+        """
+        from satjepa.training.provenance import hash_module
+
+        written = {}
+        if led := self.led:
+            written = {"CAPTIONS": "written", "WRITER": hash_module(led.writer)[:12]}
+            written |= {"TEMPERATURE": f"{led.temperature:g}", "TOP_P": f"{led.top_p:g}"}
+        return written | {
             "MODEL": self.name,
             "STEPS": str(self.joint.steps),
             "GUIDANCE": f"{self.joint.guidance:g}",
@@ -157,7 +178,8 @@ class Model:
     @property
     def sampler(self) -> str:
         """The same in words, and whether a pixel of the last image reaches the sampler."""
-        return self.joint.sampler
+        led = "" if self.led is None else "; each member led by a sentence of its own"
+        return self.joint.sampler + led
 
 
 def default_checkpoint() -> Path:
@@ -180,19 +202,22 @@ def default_checkpoint() -> Path:
 
 
 def load(
-    checkpoint: str | Path | None = None, device: str | torch.device | None = None, **sample: Any
-) -> Model:
+    checkpoint: str | Path | None = None, device: str | torch.device | None = None,
+    written: bool = False, **sample: Any,
+) -> Model:  # fmt: skip
     """A trained model, ready to forecast.
 
     checkpoint: folder of a checkpoint; None is what the pipeline has trained here (runs/), or
     else the model that is shipped (assets/demo_model); `folder` of the result says which. device:
-    default the GPU if there is one. sample: other values for the `sample` section of its settings,
-    where not None: steps, guidance, strength.
+    default the GPU if there is one. written: each member of a forecast is led by a semantic caption
+    of its own, drawn by the writer beside the checkpoint, in each tile of a scene by another; the
+    `sentences` of the forecast tell which. sample: other values for the `sample` section of its
+    settings, where not None: steps, guidance, strength.
 
-    Raises CheckpointError where there is no checkpoint, or another backbone than it was trained on,
-    ConfigError for a value that does not fit.
+    Raises CheckpointError where there is no checkpoint, another backbone than it was trained on, or
+    no writer that is asked for, ConfigError for a value that does not fit.
     """
-    from satjepa.assemble import embedder, from_checkpoint, load_text_encoders, the_device
+    from satjepa.assemble import embedder, from_checkpoint, load_led, load_text_encoders, the_device
     from satjepa.training import checkpoint as checkpoints
 
     found = checkpoints.load(checkpoint or default_checkpoint())
@@ -201,7 +226,9 @@ def load(
     encoders = joint.params.model.use_captions and load_text_encoders(joint.params, joint.device)
     embed = embedder(joint, encoders) if encoders else None
     tokens = encoders.lengths if encoders else None
-    return Model(found.folder, found.state["sha256"][checkpoints.MODEL][:12], joint, embed, tokens)
+    led = load_led(joint, found.folder, encoders or None) if written else None
+    name = found.state["sha256"][checkpoints.MODEL][:12]
+    return Model(found.folder, name, joint, embed, tokens, led)
 
 
 def _quiet(backbone: str) -> None:

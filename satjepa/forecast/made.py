@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from satjepa.forecast.blend import Kept
+from satjepa.forecast.led import Sentence, write_sentences
 from satjepa.forecast.pieces import InFolder, Pieces, reader
 from satjepa.forecast.request import Request
 from satjepa.forecast.scene import Scene
@@ -43,7 +45,8 @@ class Made:
         _, left, right = self.kept
         moments = self.units.moments(rows.mean, rows.spread, rows.valid)
         members = self.units.colours(rows.members, rows.valid[:, left:right])
-        self.pieces.save(rows.band, {"moments": moments, "members": members})
+        told = np.frombuffer(json.dumps(rows.told).encode(), np.uint8)
+        self.pieces.save(rows.band, {"moments": moments, "members": members, "told": told})
 
     def year(self, ahead: int = 0) -> str:
         """The year of a forecast: that after the last image, and `ahead` more."""
@@ -76,6 +79,16 @@ class Made:
         tags = self.tags(ahead) | {"MEMBER": str(number + 1)}
         write_layer(Path(out), self.units, Layer(COLOURS, read, tags), True, self._folder)
         return Path(out)
+
+    def sentences(self, ahead: int = 0) -> Iterator[Sentence]:
+        """What led each member of each tile in a year, tile by tile; nothing where no one wrote."""
+        for band in range(len(self.plan.bands)):
+            told = json.loads(self.pieces.get(band, "told").tobytes())
+            yield from (Sentence(*said) for said in told if said[0] == ahead)
+
+    def write_sentences(self, out: str | Path, ahead: int = 0) -> Path:
+        """Write them as a CSV (`satjepa.forecast.led`)."""
+        return write_sentences(self.sentences(ahead), out)
 
     def remove(self) -> None:
         """Remove what was kept on the disk of the work."""

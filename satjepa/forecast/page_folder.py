@@ -16,6 +16,7 @@ from satjepa.data.georeference import georeference_of
 from satjepa.data.grid import upright
 from satjepa.data.rasters import open_raster, rgb_scale
 from satjepa.data.stack import ForecastError, whites_of, year_of
+from satjepa.forecast.led import of_the_middle, read_sentences
 from satjepa.forecast.page import write_page
 from satjepa.forecast.page_files import FIRST, NEXT, Years, year_name
 from satjepa.forecast.page_scores import Units
@@ -53,7 +54,7 @@ def page_of(
         truth: images of the years forecast; the year is in the name, or a single one is of the
             first.
         captions: as in `write_page`; default: the last image and each forecast, described by rule,
-            and the captions that led the forecast.
+            and the captions that led the forecast, written ones for the tile in the middle.
         files: what to show of the folder; default: all forecasts and members in it, which may be of
             several runs.
 
@@ -219,7 +220,21 @@ def _described(images: Years, forecasts: Years, tags: dict[str, str]) -> dict[st
         }
         if given:
             said[f"{name}, as asked for"] = given
+        if own.get("CAPTIONS") == "written":
+            said |= _written(name, path)
     return said
+
+
+def _written(name: str, forecast: Path) -> dict[str, dict[str, str]]:
+    """What led each member of a forecast, of several tiles in the one in the middle."""
+    file = forecast.with_name(forecast.stem.replace("forecast", "sentences", 1) + ".csv")
+    if not file.is_file():
+        return {}
+    told = read_sentences(file)
+    texts = of_the_middle(told)
+    where = "" if len(texts) == len(told) else " of the tile in the middle"
+    members = {f"member {number}": text for number, text in enumerate(texts, start=1)}
+    return {f"{name}, what led each member{where}": members}
 
 
 def _by_rule(path: Path, bands: int, units: Units) -> dict[str, str]:

@@ -28,7 +28,7 @@ from satjepa.forecast.tiles import years_back
 from satjepa.forecast.units import Units, nodata_of
 from satjepa.forecast.write import bounded_cache
 
-FORMAT = 1  # of the rows that are kept: those of another one are made anew
+FORMAT = 2  # of the rows that are kept: those of another one are made anew
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,12 @@ EDGE = 8  # points of each edge of the outline: a straight edge of a grid is a c
 
 
 def item_of(
-    made: Made, ahead: int, data: Path, members: Sequence[str] = (), picture: str | None = None
-) -> dict[str, Any]:
-    """The item (STAC 1.1) of the forecast of one year in the file `data`; members and picture lie
-    beside it under these names. Links lead to the images that it was made from.
+    made: Made, ahead: int, data: Path, members: Sequence[str] = (), picture: str | None = None,
+    sentences: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The item (STAC 1.1) of the forecast of one year in the file `data`; members, picture
+    and the sentences that led the members lie beside it under these names. Links lead to the images
+    that it was made from.
 
     Properties of satjepa: the model (`satjepa:model`, of the sha256 of its weights), the tags of
     the file in lower case, and the name, year and sha256 of each image it was made from. A place
@@ -39,6 +41,10 @@ def item_of(
         assets[f"member_{number}"] = _asset(made, name, f"Member {number}", COLOURS)
     if picture:
         assets["picture"] = {"href": f"./{picture}", "type": "image/png", "roles": ["overview"]}
+    if sentences:
+        title = "The caption that led each member of each tile"
+        assets["sentences"] = {"href": f"./{sentences}", "type": "text/csv", "title": title,
+                               "roles": ["metadata"]}  # fmt: skip
     outline = outline_of(place)
     item: dict[str, Any] = {
         "type": "Feature",

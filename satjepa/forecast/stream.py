@@ -15,16 +15,20 @@ from torch import Tensor
 from satjepa.captions.embeddings import Embed
 from satjepa.contracts import Forecaster
 from satjepa.forecast.blend import NOTHING, Blend, Kept
+from satjepa.forecast.led import Sentence, Telling
 from satjepa.forecast.scene import Scene
 from satjepa.forecast.tiles import Box, axis_tiles, cell_of, padded_length, tile_batch
+from satjepa.models.led import Led
 
-Draw = Callable[[dict[str, Any], int, int], Tensor]
-"""draw(batch of B tiles, samples, seed) -> (Y,S,B,3,H,W) in [0, 1] on the CPU: Y years on."""
+Draw = Callable[[dict[str, Any], int, int], tuple[Tensor, list[Sentence]]]
+"""draw(batch of B tiles, samples, seed) -> (Y,S,B,3,H,W) in [0, 1] on the CPU: Y years on; and what
+led the members, if anything did."""
 
 
 class Rows(NamedTuple):
     """The rows that a band finishes, of the scene's own width, on the display scale: mean and
-    spread (Y,3,h,W) float64, members (Y,count,3,h,columns), and where year t is valid (h,W).
+    spread (Y,3,h,W) float64, members (Y,count,3,h,columns), and where year t is valid (h,W); and
+    what led the members of the tiles of the band, where sentences did.
     """
 
     band: int
@@ -32,6 +36,7 @@ class Rows(NamedTuple):
     spread: np.ndarray
     members: np.ndarray
     valid: np.ndarray
+    told: list[Sentence]
 
 
 @dataclass(frozen=True)
@@ -130,32 +135,35 @@ class Stream:
         blend = Blend(self.years, height, plan.width, self.kept)
         for band in range(start, last):
             blend.top = plan.tops[max(band, first)]
-            valid = self._add(blend, band)
+            valid, told = self._add(blend, band)
             if band >= first:
                 rows = plan.tops[band + 1] - plan.tops[band]
                 mean, spread, members = blend.take(plan.tops[band + 1])
                 width = plan.shape[1]
                 known = valid[:rows, :width]
-                yield Rows(band, mean[..., :width], spread[..., :width], members, known)
+                yield Rows(band, mean[..., :width], spread[..., :width], members, known, told)
 
-    def _add(self, blend: Blend, band: int) -> np.ndarray:
+    def _add(self, blend: Blend, band: int) -> tuple[np.ndarray, list[Sentence]]:
         """Forecast the tiles of a band, but those without a valid pixel, and add them; returns
-        where the rows under them are valid in year t.
+        where the rows under them are valid in year t, and what led the members.
         """
         plan = self.plan
         stack = self.scene.read(plan.tops[band], plan.bottom(band), plan.width)
         top = plan.tops[band]
         seen = [box for box in plan.tiles(band) if self._is_seen(stack.valid[0], box, top)]
+        told: list[Sentence] = []
         for i in range(0, len(seen), plan.batch):
             part = seen[i : i + plan.batch]
             corners = [(y - top, x) for y, x, _ in part]
             batch = tile_batch(
                 stack, corners, plan.patch, self.history, self.embed, self.given, top
             )
-            drawn = self.draw(batch, self.samples, self.seed).double().numpy()
+            tiles, sentences = self.draw(batch, self.samples, self.seed)
+            told += sentences
+            drawn = tiles.double().numpy()
             for (y, x, weight), tile in zip(part, drawn.transpose(2, 0, 1, 3, 4, 5), strict=True):
                 blend.add(y, x, weight, tile)  # tile (Y,S,3,patch,patch)
-        return stack.valid[0]
+        return stack.valid[0], told
 
     def _is_seen(self, valid: np.ndarray, box: Box, top: int) -> bool:
         y, x, _ = box
@@ -165,14 +173,19 @@ class Stream:
 
 def drawing(forecaster: Forecaster, years: int, embed: Embed | None) -> Draw:
     """What draws the forecasts of `years` years: of one, the forecaster itself; of several, each
-    member going on from its own forecast (`satjepa.forecast.rollout`).
+    member going on from its own forecast (`satjepa.forecast.rollout`). The sentences of a `Led` are
+    handed out beside them.
     """
-    if years == 1:
-        return lambda batch, samples, seed: forecaster.forecast(batch, samples, seed)[None]
     from satjepa.forecast.rollout import by_rule, rollout
 
     captions = None if embed is None else by_rule(embed)
-    return lambda batch, samples, seed: rollout(forecaster, batch, samples, seed, years, captions)
+
+    def draw(batch: dict[str, Any], samples: int, seed: int) -> tuple[Tensor, list[Sentence]]:
+        telling = Telling(forecaster) if isinstance(forecaster, Led) else None
+        drawn = rollout(telling or forecaster, batch, samples, seed, years, captions)
+        return drawn, [] if telling is None else telling.sentences()
+
+    return draw
 
 
 def runs_of(numbers: Sequence[int]) -> list[tuple[int, int]]:

@@ -116,9 +116,9 @@ class JointModel(nn.Module):
         )
 
     @torch.no_grad()
-    def forecast(self, batch: Batch, samples: int = 1, seed: int = 0) -> Tensor:
+    def forecast(self, batch: Batch, samples: int = 1, seed: int = 0, first: int = 0) -> Tensor:
         """Forecaster protocol: ``samples`` forecasts of each patch, (samples,B,3,H,W) float32 in
-        [0, 1] on the CPU.
+        [0, 1] on the CPU; of an ensemble, those from number ``first`` on.
 
         Made with the averaged weights and the ``sample`` section of the parameters. Noise belongs
         to (seed, sample, place), so a patch is forecast alike in any batch.
@@ -128,7 +128,7 @@ class JointModel(nn.Module):
         backbone = self.backbone
         side = backbone.latent_size(self.params.data.patch)
         shape = (backbone.latent_channels, side, side)
-        noise = [patch_noise(batch["meta"], s, seed, shape) for s in range(samples)]
+        noise = [patch_noise(batch["meta"], s, seed, shape) for s in range(first, first + samples)]
         noise = torch.cat(noise).to(self.device)  # (samples B,C,h,w)
         batch = send_to_device(batch, self.device)
         choice = self.params.sample.compile

@@ -252,16 +252,17 @@ class SatJepa(Objectives):
     def condition(self, batch: Batch) -> Conditions:
         """What the sampler may see: computed from RGB(t), its captions and earlier years; nothing
         of t+1 is read. Captions that someone gives (`text_given`) stand in place of the forecast
-        ones.
+        ones, and where tokens are hidden (`hidden_quarters`) the captions alone say what comes.
         """
         years = self.remember(batch)
         tokens, projected = self.predict(batch["rgb_t"], years)
         captions = self.foresee(batch, tokens)
         if "text_given" in batch and self.params.model.use_captions:
             captions = substituted(captions, batch["text_given"], batch["is_given"], self.lengths)
-        none = Drops.all(tokens, False)
-        layout = self.read(tokens, projected, self.semantic(captions), none.text)
-        seen = self.adapt(batch, tokens, layout, captions, none, years)
+        drops = Drops.all(tokens, False)
+        drops = drops._replace(quarters=batch.get("hidden_quarters", drops.quarters))
+        layout = self.read(tokens, projected, self.semantic(captions), drops.text)
+        seen = self.adapt(batch, tokens, layout, captions, drops, years)
         null = self.adapt(batch, tokens, layout, captions, Drops.all(tokens, True), years)
         return Conditions(*seen, *null)
 

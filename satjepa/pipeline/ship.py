@@ -4,6 +4,7 @@ a card that says what they are, in numbers that were measured.
     python -m satjepa.pipeline.ship <run> <scores.csv> <out>
 
     <out>/model.safetensors, state.json    `satjepa.training.export` of the run
+    <out>/writer.safetensors               its caption writer, where the run has one
     <out>/example.json                     what it forecasts of `assets/example`
     <out>/README.md                        the card
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -30,9 +32,11 @@ from satjepa.demo.example import RECIPE, shipped_scene
 from satjepa.evaluation.results import is_answer
 from satjepa.evaluation.table import read_scores
 from satjepa.forecast.load import load
-from satjepa.paths import root, write_text
+from satjepa.paths import replaced, root, write_text
 from satjepa.training.checkpoint import MODEL, STATE, Checkpoint
 from satjepa.training.export import export
+from satjepa.training.writer import NAME as WRITER
+from satjepa.training.writer import find_writer
 
 IMPORTED = "data"  # what data.dvc makes of assets/demo
 RECORD = "example.json"
@@ -54,6 +58,10 @@ def ship(run: str | Path, scores: str | Path, out: str | Path) -> Path:
     `export` does.
     """
     found = export(run, out)
+    writer = find_writer(Path(run) / "model")
+    if writer is not None:  # the averaged tokens that it was trained for are those exported
+        with replaced(found.folder / WRITER) as part:
+            shutil.copyfile(writer, part)
     record = forecast_example(found.folder)
     write_text(found.folder / RECORD, json.dumps(record, indent=1) + "\n")
     text = card(found, pd.DataFrame(read_scores(Path(scores))), record)
@@ -143,8 +151,8 @@ def _spread(ratio: float | None) -> str:
 def _hashes(found: Checkpoint) -> str:
     """Rows of a table: of what, sha256."""
     header = found.header
-    files = {name: found.folder / name for name in (MODEL, STATE, RECORD)}
-    rows = {f"`{name}`": _sha256(path) for name, path in files.items()}
+    files = [found.folder / name for name in (MODEL, STATE, WRITER, RECORD)]
+    rows = {f"`{path.name}`": _sha256(path) for path in files if path.exists()}
     rows |= {
         "frozen weights of the backbone": header["backbone"],
         "split": header["split"],

@@ -20,7 +20,7 @@ TRAINING_CODE = ("models", "training")  # folders whose code decides what traini
 # Sections of checkpoints that are older than `arms` and `seeds`; they decide no weight.
 OLD_SECTIONS = ("ablate", "published")
 # Sections of params.yaml that decide no weight: a run's checkpoint does not hold them.
-NOT_OF_A_RUN = ("seeds", "arms", "baselines", "pretrain", "sample", "eval", "vlm")
+NOT_OF_A_RUN = ("seeds", "arms", "baselines", "pretrain", "sample", "eval", "vlm", "writer")
 # Keys of the other sections that decide none; of another split its hash tells.
 NOT_COMPARED = (
     *(f"{section}." for section in (*NOT_OF_A_RUN, *OLD_SECTIONS)),

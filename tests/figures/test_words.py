@@ -85,3 +85,15 @@ def test_captions_lie_on_the_plane_of_their_main_directions():
     colours = [to_hex(points.get_facecolor()[0]) for points in fig.axes[0].collections]
     assert colours == [words.COVER_COLOURS["water"], words.COVER_COLOURS["forest"]]
     assert np.allclose(fig.axes[0].collections[1].get_offsets(), plane[:3])
+
+
+def test_a_sentence_stands_below_its_picture():
+    text = "Forest with farmland and town. No sign of change."
+    images = torch.rand(2, 3, 8, 8)
+    fig = words.sentences(images, ["one", "two"], [text, "Short."], line=20)
+    first, second = fig.axes
+    assert (first.get_title(), second.get_title()) == ("one", "two")
+    assert " ".join(first.get_xlabel().split("\n")) == text
+    assert max(map(len, first.get_xlabel().split("\n"))) <= 20
+    assert second.get_xlabel() == "Short."
+    assert np.array_equal(second.images[0].get_array(), np.moveaxis(images[1].numpy(), 0, -1))

@@ -28,11 +28,13 @@ TRAIN = {f"train@{arm}-0" for arm in ARMS}
 SCORE = {f"score@{arm}-0" for arm in ARMS}
 TRAIN_BASELINES = {f"baselines@{arm}-0" for arm in BASELINES}
 SCORE_BASELINES = {f"score_baselines@{arm}-0" for arm in BASELINES}
-DEMO = {"demo_model", "one_patch"}
+DEMO = {"demo_model", "one_patch", "rollout", "words"}
 LOOK = {"ablations", "figures", "claims"}
 ALL = (
-    DEMO | {"data", "captions", "embeddings"} | TRAIN | TRAIN_BASELINES | SCORE | SCORE_BASELINES
-) | LOOK
+    (DEMO | {"data", "captions", "embeddings"} | TRAIN | TRAIN_BASELINES | SCORE | SCORE_BASELINES)
+    | LOOK
+    | {"writer"}
+)
 EQUAL = ("data", "train@satjepa-0", "baselines@unet-0", "score@satjepa-0")  # are run twice
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(1800)]
@@ -153,6 +155,7 @@ def test_a_changed_arm_runs_that_arm_again_and_the_figures(scratch: Scratch):
             {"baselines@unet-0", "score_baselines@unet-0", "figures"},
         ),
         ("sample.guidance", 2.0, SCORE | SCORE_BASELINES | LOOK | DEMO),
+        ("writer.steps", 5, {"writer", "ablations", "words"}),
         ("eval.max_patches", 4, SCORE | SCORE_BASELINES | {"figures"}),
         ("data.on_bad_scene", "exclude", {"data"}),
     ],

@@ -41,8 +41,9 @@ def test_the_card_names_the_files_that_lie_beside_it() -> None:
 
 def test_it_is_small_and_only_averaged_weights() -> None:
     files = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
-    assert sum(files.values()) < 12_000_000
-    assert sorted(files) == ["README.md", ship.RECORD, checkpoint.MODEL, checkpoint.STATE]
+    assert sum(files.values()) < 14_000_000
+    names = {"README.md", ship.RECORD, checkpoint.MODEL, checkpoint.STATE}
+    assert names <= set(files) <= names | {ship.WRITER}
     found = checkpoint.load(FOLDER)
     assert found.header["weights"] == checkpoint.AVERAGED
     assert {tensor.dtype for tensor in found.tensors.values()} == {torch.float32}
@@ -110,6 +111,21 @@ def test_the_card_is_made_of_what_was_measured(shipped: Path) -> None:
     assert hashes(card)[checkpoint.MODEL] == sha256(shipped / checkpoint.MODEL)
     assert "c" * 64 in card and "d" * 64 in card
     assert "{" not in card.split("## Settings")[0]  # nothing was left to fill in
+
+
+def test_the_caption_writer_of_the_run_goes_with_it(
+    run: Path, scores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ship, "forecast_example", lambda folder: RECORD)
+    (run / "writer.safetensors").write_bytes(b"words")
+    out = ship.ship(run, scores, tmp_path / "with")
+    assert (out / "writer.safetensors").read_bytes() == b"words"
+    named = hashes((out / "README.md").read_text())
+    assert named["writer.safetensors"] == sha256(out / "writer.safetensors")
+    (run / "writer.safetensors").unlink()
+    out = ship.ship(run, scores, tmp_path / "without")
+    assert not (out / "writer.safetensors").exists()
+    assert "writer.safetensors" not in (out / "README.md").read_text()
 
 
 def test_equal_runs_and_scores_give_equal_bytes(
