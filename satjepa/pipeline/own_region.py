@@ -90,6 +90,7 @@ def walk(home: Path, **asked: Any) -> Walk:
     what `satjepa.region.ask.ask` raises.
     """
     place = Place(**asked)
+    place = replace(place, years=str(place.years))  # a lone year is a number in YAML
     if place.stac is not None and place.bbox is None:
         raise ValueError(f"{place.stac}: of which place? give bbox, west, south, east, north")
     out = home / place.out

@@ -2,6 +2,7 @@
 error, forecasts of them as a Dataset and as files.
 """
 
+import io
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,9 @@ import pytest
 import rasterio
 import torch
 import xarray as xr
+from PIL import Image
+from rasterio.enums import Resampling
+from rasterio.warp import reproject
 from smooth_land import SmoothLand
 
 from satjepa.demo.catalog import write_catalog
@@ -99,10 +103,12 @@ def test_a_place_of_ones_own_is_asked_of_its_catalog(asked, home, tmp_path, caps
     kept.parent.mkdir(parents=True)
     kept.touch()
     place = {"stac": asked.request.catalog.url, "bbox": [5.98, 50.49, 6.01, 50.5], "months": "6-7"}
+    place["years"] = 2021
     own = own_region.walk(home, **place, name="Borderland", out=str(tmp_path), model="/models/mine")
     assert own.land is None and kept.exists()
     assert (own.model, own.forecast) == (Path("/models/mine"), tmp_path / "forecast/Borderland")
     assert (own.request.box.west, str(own.request.season)) == (5.98, "6-7")
+    assert own.request.years == [2021]
     own.request.log("a line")
     assert capsys.readouterr() == ("", "a line\n")  # an executed copy has no stderr
 
@@ -135,15 +141,22 @@ def test_an_image_is_the_truth_where_it_is_clear(asked, found, paths, cube):
     table = own_region.evidence(record)
     assert len(table) == 6 and set(table["metadata"]) == {"right"}  # in 2022 no catalog is wrong
     assert set(own_region.evidence(read_record(paths[0]))["metadata"]) == {"right", "wrong"}
+    shares = [round(100 * item["clear_share"], 1) for item in record["items"]]
+    assert table["clear, %"].tolist() == shares and table.index[0] == "2022-06-14"
     truth = own_region.truth_of(asked.land, cube, 2022)
     for image in found[2022]:
         row = table[table["image"] == image.name].iloc[0]
         seen, clear = own_region.image_of(asked, image, row["DN to add"])
         wrong = (seen - truth)[:, clear & np.isfinite(seen).all(0)]
         assert np.median(np.abs(wrong)) < 1
-        assert abs(100 * clear.mean() - row["clear, %"]) < 6  # of a sample of the box
         assert np.nanmean(seen[:, ~clear]) > 1500, "clouds are bright"
         assert np.isnan(seen).any(), "an edge without data"
+        grid = asked.grid
+        place = {"dst_crs": grid.crs, "dst_transform": grid.transform()}
+        classes = np.zeros((grid.height, grid.width), np.uint8)
+        with rasterio.open(image.hrefs["scl"]) as src:
+            reproject(rasterio.band(src, 1), classes, **place, resampling=Resampling.nearest)
+        assert np.array_equal(clear, np.isin(classes, (4, 5, 6, 7)))
 
 
 def test_a_cube_is_the_composites_and_lies_where_they_do(asked, paths, cube):
@@ -304,3 +317,15 @@ def test_pictures_are_of_what_they_are_given():
     titles = [ax.get_title() for ax in figure.axes[:6]]
     assert titles == ["a", "b", "c", "d", "spread", ""]
     assert np.allclose(figure.axes[4].images[0].get_array(), 0.1)
+
+
+def test_a_picture_is_shown_with_a_palette(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    noise = np.random.default_rng(2).uniform(0, WHITE, (3, 200, 200))
+    own_region_figures.show(own_region_figures.row({"a": noise, "b": noise}, WHITE), 16)
+    picture = Image.open(io.BytesIO(shown[0].data))
+    assert (picture.format, picture.mode, len(picture.getcolors())) == ("PNG", "P", 16)
+    size = own_region_figures.row({"a": noise, "b": noise}, WHITE).get_size_inches() * 110
+    assert picture.size == tuple(size.astype(int))
+    assert np.asarray(picture.convert("RGB"))[0, 0].min() > 250, "the paper is white"
