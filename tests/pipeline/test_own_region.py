@@ -315,7 +315,7 @@ def test_pictures_are_of_what_they_are_given():
     spread = np.full((3, 6, 6), 0.1 * WHITE)
     figure = own_region_figures.beside_truth(dict.fromkeys("abcd", image), spread, WHITE)
     titles = [ax.get_title() for ax in figure.axes[:6]]
-    assert titles == ["a", "b", "c", "d", "spread", ""]
+    assert titles == ["a", "b", "c", "d", "spread", ""] and not figure.axes[5].axison
     assert np.allclose(figure.axes[4].images[0].get_array(), 0.1)
 
 
