@@ -300,8 +300,9 @@ def test_pictures_are_of_what_they_are_given():
     clear = np.ones((6, 6), bool)
     clear[5] = False
     axes = own_region_figures.through_clouds(image, clear, image, "abc", WHITE).axes
-    first, kept, _ = (ax.images[0].get_array() for ax in axes)
+    first, kept, last = (ax.images[0].get_array() for ax in axes)
     assert np.allclose(np.moveaxis(first, -1, 0)[:, 1:], image[:, 1:] / WHITE)
+    assert np.array_equal(last, first)
     assert (first[0, 0] == own_region_figures.NOTHING).all()
     assert np.array_equal(kept[:5], first[:5]) and np.allclose(kept[5], [0xD1 / 255, 0.396, 0.165],
                                                               atol=1e-3)  # fmt: skip
