@@ -104,7 +104,7 @@ def test_the_parameters_cell_holds_no_values(path: Path):
         for node in ast.parse("".join(first["source"])).body
     }
     allowed = {"arm": None, "seed": None, "run_dir": "runs/scratch", "overrides": {}}
-    allowed |= {"small": False}
+    allowed |= {"small": False, "place": {}}
     assert assigned.items() <= allowed.items()
 
 

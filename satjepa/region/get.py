@@ -18,6 +18,7 @@ from satjepa.region.year import Request, clear_work, make_year
 USUAL_IMAGES = 30  # of a place in a season, for an estimate before the search
 BYTES = 6.25  # of an image's pixel: three bands of two bytes, and a class for four pixels
 GB = 1e9
+MB = 1e6
 LONG = 4.0  # seconds of waiting that are told of
 
 
@@ -72,8 +73,8 @@ def estimate(request: Request, grid: UtmGrid) -> str:
     fetched = grid.pixels * BYTES * USUAL_IMAGES * years
     written = grid.pixels * 6 * years
     text = (
-        f"about {fetched / GB:.1f} GB to fetch for {years} years of {USUAL_IMAGES} images each, "
-        f"before compression, and {written / GB:.2f} GB to write"
+        f"about {_size(fetched)} to fetch for {years} years of {USUAL_IMAGES} images each, "
+        f"before compression, and {_size(written)} to write"
     )
     if fetched > request.most_bytes:
         raise TooLargeError(
@@ -81,6 +82,11 @@ def estimate(request: Request, grid: UtmGrid) -> str:
             f"{request.most_bytes / GB:g} GB"
         )
     return text
+
+
+def _size(count: float) -> str:
+    """Bytes in GB, or in MB where that is less than a tenth of one."""
+    return f"{count / GB:.1f} GB" if count >= 0.1 * GB else f"{count / MB:.1f} MB"
 
 
 def _done_already(request: Request, keys: dict[int, str]) -> dict[int, dict[str, Any]]:

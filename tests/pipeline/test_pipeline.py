@@ -28,7 +28,7 @@ TRAIN = {f"train@{arm}-0" for arm in ARMS}
 SCORE = {f"score@{arm}-0" for arm in ARMS}
 TRAIN_BASELINES = {f"baselines@{arm}-0" for arm in BASELINES}
 SCORE_BASELINES = {f"score_baselines@{arm}-0" for arm in BASELINES}
-DEMO = {"demo_model", "one_patch", "rollout", "words"}
+DEMO = {"demo_model", "one_patch", "rollout", "own_region", "words"}
 LOOK = {"ablations", "figures", "claims"}
 ALL = (
     (DEMO | {"data", "captions", "embeddings"} | TRAIN | TRAIN_BASELINES | SCORE | SCORE_BASELINES)

@@ -7,35 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from smooth_land import SmoothLand
 from stac_server import StacServer, serving
 
-from satjepa.demo.catalog import CatalogLand, Written, write_catalog
+from satjepa.demo.catalog import Written, write_catalog
 from satjepa.region.ask import ask
 from satjepa.region.year import Request
 
 DATES = ((5, 20), (6, 14), (7, 9), (8, 18))
-
-
-class SmoothLand(CatalogLand):
-    """A land whose reflectance is a smooth function of the place, another one each year: what two
-    resamplings do to it is less than the rounding. All of it is dark vegetation.
-    """
-
-    def _simulated(self, years: object, seed: int) -> dict:
-        return {}  # the demo world takes its time
-
-    def reflectance(self, year: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        row, column = self._pixels(x, y)
-        a = np.sin(column / 40 + year)
-        b = np.cos(row / 55 - year)
-        image = np.stack([0.06 + 0.02 * a, 0.07 + 0.02 * b, 0.05 + 0.012 * a * b])
-        inside = (row >= 0) & (column >= 0) & (row < 359) & (column < 359)
-        return np.where(inside, image, np.nan)
-
-    def classes(self, year: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.full(x.shape, 4, np.uint8)
 
 
 @pytest.fixture(scope="session")
