@@ -64,21 +64,21 @@ class Objectives(JointModel):
         known = batch["emb_valid"] & batch["valid_tp1"]
         return patch_cells(batch["emb_tp1"], self.params.model.encoder.patch, self.cells, known)
 
-    def layout_loss(
-        self, layout: Tensor, vectors: Tensor, weight: Tensor
-    ) -> dict[str, tuple[float, Loss]]:
+    def layout_loss(self, batch: Batch, layout: Tensor) -> dict[str, tuple[float, Loss]]:
         """The loss of the reader by its name and weight; nothing without one."""
         if self.reader is None:
             return {}
-        return {"layout": (self.params.loss.layout, layout_loss(layout, vectors, weight))}
+        return {"layout": (self.params.loss.layout, layout_loss(layout, *self.observed(batch)))}
 
     def semantic(self, captions: Caption) -> Caption:
         """Of three captions (B,3,...) the semantic one, (B,L,...), L as it is read."""
         words = {name: value[:, SEMANTIC] for name, value in captions.items()}
         return fitted(words, self.lengths[SEMANTIC])
 
-    def caption_loss(self, forecast: Caption, observed: Caption) -> Loss:
-        """Forecast semantic caption (B,L,...) against the caption written from RGB(t+1)."""
+    def caption_loss(self, batch: Batch, captions: Caption) -> Loss:
+        """Forecast semantic caption against the caption written from RGB(t+1)."""
+        forecast = self.semantic(captions)  # (B,L,...)
+        observed = self.semantic(batch["text_tp1"])
         pooled = (forecast["pooled"], observed["pooled"])
         return caption_loss(forecast["hidden"], observed["hidden"], observed["mask"], pooled)
 

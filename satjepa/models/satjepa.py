@@ -118,12 +118,9 @@ class SatJepa(Objectives):
         return True
 
     def forward(
-        self,
-        batch: Batch,
-        noise: Tensor | None = None,
-        sigma: Tensor | None = None,
+        self, batch: Batch, noise: Tensor | None = None, sigma: Tensor | None = None,
         drops: Drops | None = None,
-    ) -> Loss:
+    ) -> Loss:  # fmt: skip
         """Joint loss; noise (B,C,h,w) and sigma (B,) of the flow, drops of the adapter -> (loss,
         detached parts).
 
@@ -143,13 +140,12 @@ class SatJepa(Objectives):
         captions = self.foresee(batch, tokens)  # two of t, semantic(t+1): (B,3,L,joint)
         told = self.with_truth(captions, batch, drops.truth)
         layout = self.read(tokens, projected, self.semantic(told), drops.text)  # (B,N,64 cells^2)
-        losses |= self.layout_loss(layout, *self.observed(batch))
+        losses |= self.layout_loss(batch, layout)
         context, pooled = self.adapt(batch, tokens, layout, told, drops, years)
         velocity = self.backbone(noisy(latent, noise, sigma), sigma, context, pooled)  # (B,C,h,w)
         losses["flow"] = (weights.sd, flow_loss(velocity, velocity_target(latent, noise)))
         if self.params.model.use_captions:
-            words = (self.semantic(captions), self.semantic(batch["text_tp1"]))
-            losses["caption"] = (weights.caption, self.caption_loss(*words))
+            losses["caption"] = (weights.caption, self.caption_loss(batch, captions))
         return joint_loss(losses)
 
     def predict(self, rgb_t: Tensor, years: Years | None) -> tuple[Tensor, Tensor]:
