@@ -72,8 +72,9 @@ def place(forecasts: Mapping[str, Tensor], known: Windows, index: int, plan: Pla
     members = forecasts[OURS][:, :, index]  # (Y,S,3,H,W)
     shown = {f"{plan.year},\nrepeated": known.batch["rgb_t"][index].expand_as(known.truth[:, 0])}
     shown["truth"] = known.truth[:, index]
-    shown |= {f"member {number + 1}": members[:, number] for number in range(min(3, members.shape[1]))}
-    shown[f"mean of {members.shape[1]}"] = members.mean(1)
+    count = members.shape[1]
+    shown |= {f"member {number + 1}": members[:, number] for number in range(min(3, count))}
+    shown[f"mean of {count}"] = members.mean(1)
     shown["spread"] = members.std(1).mean(1)
     shown["oracle,\none land"] = known.oracle[:, 0, index]
     shown["oracle,\nexpected"] = known.oracle_mean[:, index]
