@@ -38,7 +38,7 @@ def listen(model: JointModel, params: Params, count: int = 64, samples: int = 4)
         "caption of t, copied": _led(batch["text_t"]),
         "caption of another place's t+1": _led(_roll(batch["text_tp1"])),
         "captions of another place": {"text_t": _roll(batch["text_t"])},
-        **_streams(model, count),
+        **_streams(model, len(batch["rgb_t"])),
         "tokens of another place": rolled,
         "both of another place": rolled | {"text_t": _roll(batch["text_t"])},
     }

@@ -60,7 +60,7 @@ PARAMS = SimpleNamespace(seed=0, eval=SimpleNamespace(change_threshold=0.1))
 
 
 def test_each_case_tells_the_model_what_it_says(asked: Repeater) -> None:
-    rows = probes.listen(asked, PARAMS, B, 1)
+    rows = probes.listen(asked, PARAMS, 2 * B, 1)  # of which there are half
     heard = dict(zip(rows.index, asked.heard, strict=True))
     own = torch.tensor([0.05, 0.1, 0.15, 0.2])
     true = 4 * own
