@@ -227,8 +227,10 @@ def _described(images: Years, forecasts: Years, tags: dict[str, str]) -> dict[st
 
 def _written(name: str, forecast: Path) -> dict[str, dict[str, str]]:
     """What led each member of a forecast, of several tiles in the one in the middle."""
-    file = forecast.with_name(forecast.stem.replace("forecast", "sentences", 1) + ".csv")
-    if not file.is_file():
+    folder = forecast.with_name(forecast.stem.replace("forecast", "sentences", 1) + ".csv")
+    alone = forecast.with_suffix(".sentences.csv")
+    file = next((file for file in (folder, alone) if file.is_file()), None)
+    if file is None:
         return {}
     told = read_sentences(file)
     texts = of_the_middle(told)

@@ -52,9 +52,8 @@ class Reader(nn.Module):
         """Tokens (B,N,token_dim) and layout (B,N,64 cells^2) of t+1, states (B,L,T) of the words of
         its semantic caption, mask (B,L) of those that exist -> layout (B,N,64 cells^2).
 
-        No gradient flows to the tokens from here, nor to the layout but by the sum: I-JEPA is not
-        to lean on words. Nor to the caption: a forecast one is to be like a true one, and nothing
-        else.
+        No gradient flows to the tokens from here, to the layout by the sum alone, and none to the
+        caption: a forecast one is to be like a true one, and nothing else.
         """
         words = self.heard(hidden.detach(), mask)  # (B,L,dim)
         h = self.token_in(tokens.detach()) + self.layout_in(layout.detach())  # (B,N,dim)

@@ -30,7 +30,7 @@ from satjepa.region.catalog import Source
 from satjepa.region.grid import UtmGrid, Window, utm_grid
 from satjepa.region.offsets import CLEAR
 from satjepa.region.read import Reader
-from satjepa.region.request import parse_years
+from satjepa.region.request import check_name, parse_years
 from satjepa.region.signing import Signer
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def walk(home: Path, **asked: Any) -> Walk:
     out = home / place.out
     land = None
     if place.stac is None:
-        name = place.name or DEMO
+        name = check_name(place.name or DEMO)
         for old in ("catalog", f"scenes/{name}", f"forecast/{name}"):
             shutil.rmtree(out / old, ignore_errors=True)
         years = parse_years(place.years)

@@ -62,6 +62,8 @@ def ship(run: str | Path, scores: str | Path, out: str | Path) -> Path:
     if writer is not None:  # the averaged tokens that it was trained for are those exported
         with replaced(found.folder / WRITER) as part:
             shutil.copyfile(writer, part)
+    else:
+        (found.folder / WRITER).unlink(missing_ok=True)
     record = forecast_example(found.folder)
     write_text(found.folder / RECORD, json.dumps(record, indent=1) + "\n")
     text = card(found, pd.DataFrame(read_scores(Path(scores))), record)

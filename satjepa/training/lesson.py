@@ -8,6 +8,7 @@ one. A reader that enters the joint steps knowing nothing is not heard in them (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
+from tqdm import tqdm
 
 from satjepa.data.pairs import spread_evenly
 from satjepa.models.objectives import Told
 from satjepa.training.feed import feed
 from satjepa.training.optim import JointStepping, step_if
+from satjepa.training.run import NonFiniteError
 from satjepa.training.state import batch_indices, seed_of
 
 if TYPE_CHECKING:
@@ -43,20 +46,27 @@ def teach(
     `train.log_every` steps: step and the error of its layouts, mean since the line before.
 
     Everything random in it is a function of (seed, step). Where `is_stopping(step)` ends it early,
-    None: nothing has changed, and the lesson is given anew when the run goes on.
+    None: nothing has changed, and the lesson is given anew when the run goes on. Raises
+    NonFiniteError where an error or a gradient is not finite, and ValueError for a batch that the
+    processes cannot share equally.
 
     Args:
         dataset: as `satjepa.training.loop.train` has it.
         how: the `train` section. `how.lesson` has windows, steps and batch; rates, decay and
             clipping are those of the joint steps, on a schedule of the lesson's own.
     """
+    if how.lesson.batch % accelerator.num_processes:
+        raise ValueError(
+            f"train.lesson.batch is {how.lesson.batch}: it must be a multiple of the "
+            f"{accelerator.num_processes} processes"
+        )
     reader = model.reader
     before = {name: value.clone() for name, value in reader.state_dict().items()}
     kept = keep(model, dataset, how.lesson.windows, how.workers)
     stepping = JointStepping(reader, how.model_copy(update={"steps": how.lesson.steps}))
     lines = []
     errors = []
-    for step in range(how.lesson.steps):
+    for step in tqdm(range(how.lesson.steps), "lesson", unit="step", disable=None):
         if is_stopping(step):
             reader.load_state_dict(before)
             return None
@@ -65,11 +75,11 @@ def teach(
         loss = model.lesson_loss(*_drawn(kept, how, seed, step, accelerator))
         loss.backward()
         _share_gradients(stepping.trained, accelerator)
-        stepping.clip()
-        step_if(stepping.optimizers, None)
-        errors.append(loss.detach())
+        finite = stepping.clip().isfinite()
+        step_if(stepping.optimizers, finite)
+        errors.append(torch.where(finite, loss.detach(), torch.nan))
         if (step + 1) % how.log_every == 0:
-            lines.append({"step": step + 1, "layout.mse": torch.stack(errors).mean().item()})
+            lines.append({"step": step + 1, "layout.mse": _mean(errors, step + 1)})
             errors.clear()
     reader.zero_grad()
     model.start_average(reader)
@@ -82,13 +92,18 @@ def keep(model: JointModel, dataset: Any, windows: int, workers: int) -> Told:
     CPU, numbers as float16.
     """
     chosen = spread_evenly(len(dataset), windows)
-    steps = range(0, len(chosen), AT_ONCE)
+    count = len(chosen)
+    size = min(AT_ONCE, count)
+
+    def some(first: int) -> list[int]:
+        return [chosen[place % count] for place in range(first, first + size)]  # always as many
+
     pieces = []
-    batches = feed(dataset, lambda i: chosen[i : i + AT_ONCE], steps, model.device, workers)
+    batches = feed(dataset, some, range(0, count, size), model.device, workers)
     with closing(batches):
         for batch in batches:
             pieces.append(tree_map(_small, model.told(batch)))
-    return tree_map(lambda *parts: torch.cat(parts), *pieces)
+    return tree_map(lambda *parts: torch.cat(parts)[:count], *pieces)
 
 
 def _drawn(
@@ -106,6 +121,13 @@ def _drawn(
     return tree_map(lambda x: _large(x[chosen]).to(device), kept), mute[rank::world].to(device)
 
 
+def _mean(errors: list[Tensor], step: int) -> float:
+    mean = torch.stack(errors).mean().item()
+    if not math.isfinite(mean):
+        raise NonFiniteError(f"the reader's lesson, steps up to {step}: layout.mse not finite")
+    return mean
+
+
 def _share_gradients(trained: list[nn.Parameter], accelerator: Accelerator) -> None:
     """Gradients <- their mean over the processes."""
     if accelerator.num_processes > 1:
@@ -114,7 +136,8 @@ def _share_gradients(trained: list[nn.Parameter], accelerator: Accelerator) -> N
 
 
 def _small(x: Tensor) -> Tensor:
-    return (x.half() if x.is_floating_point() else x).cpu()
+    """A copy: the memory of a batch's words is used again (`satjepa.training.feed`)."""
+    return (x.half() if x.is_floating_point() else x.clone()).cpu()
 
 
 def _large(x: Tensor) -> Tensor:

@@ -223,6 +223,10 @@ class Report:
             writer.writerow({name: f"{value:.6g}" for name, value in line.items()})
         write_text(self.run / "lesson.csv", text.getvalue())
 
+    def forget_lesson(self) -> None:
+        """Remove the lesson.csv of an earlier run in this folder."""
+        (self.run / "lesson.csv").unlink(missing_ok=True)
+
     def write_run(self, reason: str, step: int) -> None:
         """Write run.json: how far the run is, why it stands there, how long it took, and on what
         machine.

@@ -147,6 +147,8 @@ def train(
         return run.model
     set_seed(params.seed)
     start = _start(run.unfinished(resume), model, stepping.optimizers)
+    if start <= alone and accelerator.is_main_process:
+        run.report.forget_lesson()
 
     # what makes a step quick
     steps = range(start, how.steps)
@@ -157,6 +159,7 @@ def train(
     with run.report.open(start), Stop(max_seconds) as stop, closing(batches), speed:
         for step in steps:
             if step == alone and has_lesson:
+                readings.tell()
                 _give_lesson(model, dataset, params, run, accelerator, stepping, stop, step)
             # I-JEPA alone needs neither noise, sigma nor drops
             drawn = plan.draw(step) if step >= alone else ()

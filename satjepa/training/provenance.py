@@ -89,9 +89,13 @@ def settings_of(header: Json, others: Json) -> Json:
 
 def _compared(config: Json) -> Json:
     """The settings that decide the trained weights, by dotted key."""
-    return {
-        key: value for key, value in _flatten(config).items() if not key.startswith(NOT_COMPARED)
-    }
+    flat = _flatten(config)
+    idle = list(NOT_COMPARED)
+    if flat.get("model.reader", flat.get("model.reader.dim")) is None:
+        idle += ["train.lesson.", "loss.layout"]
+    elif flat.get("train.lesson.steps") == 0:
+        idle += ["train.lesson.windows", "train.lesson.batch"]
+    return {key: value for key, value in flat.items() if not key.startswith(tuple(idle))}
 
 
 def differences(found: Json, mine: Json) -> list[str]:
