@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from satjepa.training import checkpoint
 from satjepa.training.environment import make_accelerator
 from satjepa.training.lesson import keep, teach
 from satjepa.training.loop import train
-from satjepa.training.run import Interrupted
+from satjepa.training.run import Interrupted, NonFiniteError
 
 LESSON = {"windows": 6, "steps": 4, "batch": 3}
 ITEMS = [sample(i) for i in range(SAMPLES)]
@@ -162,3 +163,29 @@ def test_none_where_none_is_asked_or_nothing_can_be_read(
 def test_its_settings_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"train\.lesson\.batch"):
         with_lesson(batch=0)
+
+
+def test_what_is_not_finite_never_reaches_the_reader(backbone: Backbone) -> None:
+    params = with_lesson(steps=2)
+    model = build(backbone, params)
+    good = model.lesson_loss
+    model.lesson_loss = lambda *inputs: good(*inputs) * torch.nan
+    with pytest.raises(NonFiniteError, match=r"lesson, steps up to 2: layout\.mse not finite"):
+        learn(model, params)
+    assert all(p.isfinite().all() for p in model.reader.parameters())
+
+
+def test_the_processes_must_share_its_batch_equally(backbone: Backbone) -> None:
+    model = build(backbone, with_lesson())
+    two = SimpleNamespace(num_processes=2, process_index=0, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"train\.lesson\.batch is 3: .* multiple of the 2"):
+        teach(model, ITEMS, with_lesson().train, 0, two, lambda step: False)
+
+
+def test_an_older_lesson_is_not_shown_as_that_of_a_new_run(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    (tmp_path / "lesson.csv").write_text("step,layout.mse\n1,0.5\n")
+    params = tiny(train__steps=2)
+    train(build(backbone, params), Samples(), params, tmp_path, progress=False, split="s")
+    assert not (tmp_path / "lesson.csv").exists()

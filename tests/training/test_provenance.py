@@ -133,3 +133,25 @@ def test_a_header_from_before_arms_and_seeds_is_read() -> None:
     }
     assert from_dict(provenance.settings_of(header, today)).as_dict() == today
     assert provenance.differences(header, provenance.make_header(today, "s", "b")) == []
+
+
+def test_what_decides_no_weight_of_a_model_without_reader_or_lesson_is_not_compared() -> None:
+    reader = {"dim": 8, "layers": 1, "heads": 1}
+    without = {"model.reader": None, "train.lesson.steps": 0}
+    one = header_of(**without)
+    other = header_of(**without, **{"train.lesson.batch": 7, "loss.layout": 1.0})
+    assert not provenance.differences(one, other)
+    idle = {"model.reader": reader, "train.lesson.steps": 0}
+    assert not provenance.differences(
+        header_of(**idle), header_of(**idle, **{"train.lesson.windows": 7})
+    )
+    assert provenance.differences(header_of(**idle), header_of(**idle, **{"loss.layout": 1.0}))
+    taught = {"model.reader": reader, "train.lesson.steps": 3}
+    assert provenance.differences(
+        header_of(**taught), header_of(**taught, **{"train.lesson.batch": 7})
+    )
+
+
+def header_of(**changes: object) -> dict:
+    params = load_params(REPO / "params.yaml", **changes)
+    return provenance.make_header(params.as_dict(), "s", "b")
