@@ -94,7 +94,7 @@ def test_the_averaged_weights_take_the_place_of_the_trained(model):
 
 def test_the_rows_of_the_loss_add_up(model, step):
     model.params.loss = type("Loss", (IJepaWeights,), {"ijepa": 1.0, "readout": 5.0, "sd": 2.0,
-                                                       "caption": 0.5})()  # fmt: skip
+                                                       "layout": 3.0, "caption": 0.5})()  # fmt: skip
     loss, parts = step(model, make_batch(3))
     table = one_patch.loss_table(parts, model.params.loss)
     assert table["adds"].iloc[:-1].sum() == pytest.approx(loss.item(), rel=1e-5)
@@ -119,8 +119,10 @@ def test_shapes_are_those_of_the_tensors(model, batch):
 
 
 def test_what_an_arm_lacks_is_absent(trained):
-    assert inside.absent(trained(use_jepa=False)) == ["past years", "I-JEPA encoder", "predictor"]
-    assert "caption forecaster" in inside.absent(trained(use_captions=False))
+    blind = ["past years", "I-JEPA encoder", "predictor", "reader"]
+    assert inside.absent(trained(use_jepa=False)) == blind
+    assert {"caption forecaster", "reader"} <= {*inside.absent(trained(use_captions=False))}
+    assert inside.absent(trained(reader=None)) == ["reader"]
 
 
 # ---- looking into the model ----
