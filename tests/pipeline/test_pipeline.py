@@ -37,7 +37,7 @@ ALL = (
 )
 EQUAL = ("data", "train@satjepa-0", "baselines@unet-0", "score@satjepa-0")  # are run twice
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(3600)]
 
 
 class Scratch:
