@@ -93,8 +93,8 @@ def test_the_averaged_weights_take_the_place_of_the_trained(model):
 
 
 def test_the_rows_of_the_loss_add_up(model, step):
-    model.params.loss = type("Loss", (IJepaWeights,), {"ijepa": 1.0, "readout": 5.0, "sd": 2.0,
-                                                       "layout": 3.0, "caption": 0.5})()  # fmt: skip
+    scales = {"ijepa": 1.0, "readout": 5.0, "layout": 3.0, "sd": 2.0, "caption": 0.5}
+    model.params.loss = type("Loss", (IJepaWeights,), scales)()
     loss, parts = step(model, make_batch(3))
     table = one_patch.loss_table(parts, model.params.loss)
     assert table["adds"].iloc[:-1].sum() == pytest.approx(loss.item(), rel=1e-5)
