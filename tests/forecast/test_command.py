@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import rasterio
 from reach import REPO
-from stand_ins import Joint, pixels, write
+from shades import Joint
+from stand_ins import pixels, write
 from typer.testing import CliRunner, Result
 
 from satjepa import cli

@@ -7,7 +7,8 @@ import pytest
 import rasterio
 import xarray as xr
 from rasterio.crs import CRS
-from stand_ins import NORTH, Joint, pixels, write
+from shades import Joint
+from stand_ins import NORTH, pixels, write
 
 from satjepa.data.stack import ForecastError
 from satjepa.forecast.load import Model

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import rasterio
 import torch
-from stand_ins import Joint, pixels, write
+from shades import Joint
+from stand_ins import pixels, write
 from typer.testing import CliRunner
 
 import satjepa

@@ -8,7 +8,8 @@ import rasterio
 import torch
 from rasterio.crs import CRS
 from reach import REPO, as_checkout
-from stand_ins import NORTH, PATCH, SOUTH, Joint, pixels, write
+from shades import PATCH, Joint
+from stand_ins import NORTH, SOUTH, pixels, write
 
 import satjepa
 from satjepa.data.rasters import GridMismatchError

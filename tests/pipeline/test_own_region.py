@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rasterio
-import torch
+import shades
 import xarray as xr
 from PIL import Image
 from rasterio.enums import Resampling
@@ -19,7 +19,6 @@ from smooth_land import SmoothLand
 
 from satjepa.demo.catalog import write_catalog
 from satjepa.forecast.load import Model
-from satjepa.models.joint import JointModel
 from satjepa.pipeline import own_region, own_region_figures
 from satjepa.pipeline import own_region_forecast as ahead
 from satjepa.region.get import get_region
@@ -30,22 +29,16 @@ YEARS = [2021, 2022]
 WHITE = 3558.0
 
 
-class Joint:
-    """Stands in for a model: the last image, each member a shade darker than the one before."""
+class Joint(shades.Joint):
+    """Of the demo model's patches, two members."""
 
-    strength = 1.0
-    guidance = 1.25
-    steps = JointModel.steps
-    sampler = JointModel.sampler
     params = SimpleNamespace(
-        captions=SimpleNamespace(captioner="rules"),
-        data=SimpleNamespace(patch=64, history=1, white=None),
-        sample=SimpleNamespace(steps=6, samples=2),
+        **vars(shades.Joint.params)
+        | {
+            "data": SimpleNamespace(patch=64, history=1, white=None),
+            "sample": SimpleNamespace(steps=6, samples=2),
+        }
     )
-
-    def forecast(self, batch: dict, samples: int, seed: int) -> torch.Tensor:
-        shade = 0.01 * torch.arange(samples)[:, None, None, None, None]
-        return (batch["rgb_t"] - shade - seed / 1000).clamp(0, 1)
 
 
 MODEL = Model(Path("model"), "0123456789ab", Joint(), None)
