@@ -54,11 +54,13 @@ table: has-repro setup  ## the experiment of README's table, for MINUTES (30), a
 verify: has-verify repro  ## repro, then ask whether every result has the bytes that dvc.lock promises
 	git diff --exit-code -- dvc.lock
 
+# WORKERS files of tests at a time, each on a core of its own.
+test smoke: export OMP_NUM_THREADS := 1
 test: setup  ## the tests, a few minutes
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 smoke: setup  ## the whole pipeline at smoke size in a scratch clone
-	$(PY) -m pytest tests/pipeline -m pipeline
+	$(PY) -m pytest tests/pipeline -m pipeline -n $(WORKERS) --dist loadfile
 
 stac: setup  ## images of a box from a real STAC API here; needs PostgreSQL, PostGIS, SATJEPA_PGSTAC (tests/region/pgstac.py)
 	$(PY) -m pytest tests/region -m pipeline
