@@ -133,7 +133,7 @@ class _Values:
             self.pixels += values.shape[1]
             self.below += int((ends[0] < -ROUNDING).sum())
             self.above += int((ends[1] > 1 + ROUNDING).sum())
-            self.sample.append(values[:, :: self.step])
+            self.sample.append(values[:, :: self.step].copy())  # a view would keep all of them
 
     def percentile(self, share: float) -> tuple[float, ...]:
         """Of each band; empty where no sample was taken."""

@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 from tqdm import tqdm
 
 from satjepa.data.pairs import spread_evenly
 from satjepa.models.objectives import Told
-from satjepa.training.feed import feed
-from satjepa.training.optim import JointStepping, step_if
+from satjepa.training.kept import keep, used
+from satjepa.training.optim import JointStepping, descend
 from satjepa.training.run import NonFiniteError
 from satjepa.training.state import batch_indices, seed_of
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
     from satjepa.config.sections import Train
     from satjepa.models.joint import JointModel
-
-AT_ONCE = 64  # windows whose tokens are made together
 
 
 def teach(
@@ -61,49 +58,27 @@ def teach(
             f"{accelerator.num_processes} processes"
         )
     reader = model.reader
+    chosen = spread_evenly(len(dataset), how.lesson.windows)
+    kept = keep(dataset, chosen, model.told, model.device, how.workers, is_stopping)
+    if kept is None:
+        return None
     before = {name: value.clone() for name, value in reader.state_dict().items()}
-    kept = keep(model, dataset, how.lesson.windows, how.workers)
     stepping = JointStepping(reader, how.model_copy(update={"steps": how.lesson.steps}))
+    share = partial(_share_gradients, stepping.trained, accelerator)
     lines = []
     errors = []
     for step in tqdm(range(how.lesson.steps), "lesson", unit="step", disable=None):
         if is_stopping(step):
             reader.load_state_dict(before)
             return None
-        stepping.set_rates(step)
-        reader.zero_grad()
         loss = model.lesson_loss(*_drawn(kept, how, seed, step, accelerator))
-        loss.backward()
-        _share_gradients(stepping.trained, accelerator)
-        finite = stepping.clip().isfinite()
-        step_if(stepping.optimizers, finite)
-        errors.append(torch.where(finite, loss.detach(), torch.nan))
+        errors.append(descend(stepping, step, loss, share))
         if (step + 1) % how.log_every == 0:
             lines.append({"step": step + 1, "layout.mse": _mean(errors, step + 1)})
             errors.clear()
     reader.zero_grad()
     model.start_average(reader)
     return lines
-
-
-@torch.no_grad()
-def keep(model: JointModel, dataset: Any, windows: int, workers: int) -> Told:
-    """What the lesson is made of: `windows` windows of the dataset, spread evenly over it, on the
-    CPU, numbers as float16.
-    """
-    chosen = spread_evenly(len(dataset), windows)
-    count = len(chosen)
-    size = min(AT_ONCE, count)
-
-    def some(first: int) -> list[int]:
-        return [chosen[place % count] for place in range(first, first + size)]  # always as many
-
-    pieces = []
-    batches = feed(dataset, some, range(0, count, size), model.device, workers)
-    with closing(batches):
-        for batch in batches:
-            pieces.append(tree_map(_small, model.told(batch)))
-    return tree_map(lambda *parts: torch.cat(parts)[:count], *pieces)
 
 
 def _drawn(
@@ -118,7 +93,7 @@ def _drawn(
     generator = torch.Generator().manual_seed(seed_of("lesson", seed, step))
     mute = torch.rand(batch, generator=generator) < how.caption_dropout
     device = accelerator.device
-    return tree_map(lambda x: _large(x[chosen]).to(device), kept), mute[rank::world].to(device)
+    return used(kept, chosen, device), mute[rank::world].to(device)
 
 
 def _mean(errors: list[Tensor], step: int) -> float:
@@ -133,12 +108,3 @@ def _share_gradients(trained: list[nn.Parameter], accelerator: Accelerator) -> N
     if accelerator.num_processes > 1:
         for parameter in trained:
             parameter.grad = accelerator.reduce(parameter.grad, "mean")
-
-
-def _small(x: Tensor) -> Tensor:
-    """A copy: the memory of a batch's words is used again (`satjepa.training.feed`)."""
-    return (x.half() if x.is_floating_point() else x.clone()).cpu()
-
-
-def _large(x: Tensor) -> Tensor:
-    return x.float() if x.is_floating_point() else x

@@ -212,8 +212,11 @@ class Report:
             rows = self.rows
         writer.writerows(rows)
 
-    def write_lesson(self, lines: list[dict[str, float]]) -> None:
-        """Write lesson.csv: the lines of the reader's lesson."""
+    def write_lesson(self, lines: list[dict[str, float]], seconds: float) -> None:
+        """Write lesson.csv: the lines of the reader's lesson, whose seconds are none of the steps
+        beside it.
+        """
+        self.line = (self.line[0], self.line[1] + seconds)
         if not self.main or not lines:
             return
         text = io.StringIO()

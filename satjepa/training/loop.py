@@ -16,6 +16,7 @@ global generators for a model that uses them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -207,6 +208,7 @@ def _give_lesson(
     saved is as if it had not begun.
     """
     every = params.train.log_every
+    begun = time.monotonic()
     chance = rng_state()  # of a dataset that uses the global generators
     lines = teach(
         model, dataset, params.train, params.seed, accelerator,
@@ -217,7 +219,7 @@ def _give_lesson(
         if accelerator.is_main_process:
             _save(run, model, stepping, step, stop.reason)
         raise _interrupted(stop, step, params.train)
-    run.report.write_lesson(lines)
+    run.report.write_lesson(lines, time.monotonic() - begun)
 
 
 def _save(run: Run, model: JointModel, stepping: Stepping, step: int, stopped: str) -> None:

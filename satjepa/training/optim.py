@@ -11,6 +11,7 @@ The published variant has ways of its own (`satjepa.training.published_optim`); 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -201,3 +202,20 @@ def step_if(optimizers: list[torch.optim.Optimizer], finite: Tensor | None) -> N
                 if parameter.grad is not None:
                     parameter.grad.masked_fill_(~finite, 0)
         optimizer.step()
+
+
+def descend(
+    stepping: JointStepping, step: int, loss: Tensor, share: Callable[[], None] = lambda: None
+) -> Tensor:
+    """One step of a part that is trained by itself down the gradient of its loss; `share` is called
+    when that is there. Returns the loss, NaN where it or the gradient is not finite, which does not
+    reach the weights.
+    """
+    stepping.set_rates(step)
+    for optimizer in stepping.optimizers:
+        optimizer.zero_grad()
+    loss.backward()
+    share()
+    finite = stepping.clip().isfinite()
+    step_if(stepping.optimizers, finite)
+    return torch.where(finite, loss.detach(), torch.nan)

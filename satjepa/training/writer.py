@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,13 @@ import torch
 from torch import Tensor
 
 from satjepa.contracts import SEMANTIC
-from satjepa.data.pairs import collate, spread_evenly
+from satjepa.data.pairs import spread_evenly
 from satjepa.models.caption_writer import CaptionWriter, WriterSizes
 from satjepa.models.led import tokens_ahead
 from satjepa.paths import replaced
 from satjepa.training.checkpoint import CheckpointError
-from satjepa.training.optim import JointStepping
+from satjepa.training.kept import keep, used
+from satjepa.training.optim import JointStepping, descend
 from satjepa.training.provenance import hash_module
 from satjepa.training.state import batch_indices
 
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 NAME = "writer.safetensors"
 FORMAT = "satjepa-writer-1"
 ROUNDS = 10  # lines of the log
-READ_AT_ONCE = 64  # pairs whose tokens are made together
 CURE = "`dvc repro writer`, or `python -m satjepa.pipeline.train_writer RUN`, trains one"
 
 
@@ -93,7 +94,7 @@ def train_writer(
     writer.to(device).train()
     chosen = spread_evenly(len(dataset), how.windows)
     said = _spelled(dataset, chosen, encoders, writer.sizes.length)
-    tokens = kept_tokens(model, dataset, chosen)
+    tokens = keep(dataset, chosen, partial(tokens_ahead, model), device)  # (n,N,D)
     changes = {"steps": how.steps, "lr": how.lr, "muon_lr": how.muon_lr}
     stepping = JointStepping(writer, train.model_copy(update=changes))
     lines: list[dict[str, float]] = []
@@ -103,31 +104,14 @@ def train_writer(
         now, ahead = dataset.words([chosen[row] for row in rows])[:, :, SEMANTIC]  # (B,) each
         truth = said[ahead].to(device)  # (B,T)
         told = _semantic(dataset, now, writer.sizes.read, device)
-        loss = writer.loss(truth, truth != writer.sizes.start, told, _there(tokens[rows], device))
-        _step(stepping, step, loss)
-        losses.append(loss.detach())
+        loss = writer.loss(truth, truth != writer.sizes.start, told, used(tokens, rows, device))
+        losses.append(descend(stepping, step, loss))
         if (step + 1) % max(1, how.steps // ROUNDS) == 0:
             lines.append({"step": step + 1, "loss": _mean(losses, step)})
             losses = []
             log("step {step}: {loss:.4f} nats a word".format(**lines[-1]))
     writer.eval()
     return lines
-
-
-def kept_tokens(model: SatJepa, dataset: PairDataset, chosen: Sequence[int]) -> Tensor:
-    """Tokens of t+1 of the samples `chosen` of a data set, (n,N,D) float16 on the CPU: 16 KB a pair
-    in the demo, 0.4 MB at full size.
-    """
-    parts = []
-    for first in range(0, len(chosen), READ_AT_ONCE):
-        some = chosen[first : first + READ_AT_ONCE]
-        batch = collate([dataset.pixels(index) for index in some])
-        parts.append(tokens_ahead(model, batch).half().cpu())
-    return torch.cat(parts)
-
-
-def _there(tokens: Tensor, device: torch.device) -> Tensor:
-    return tokens.to(device).float()
 
 
 def _semantic(
@@ -156,19 +140,8 @@ def _spelled(
     return ids
 
 
-def _step(stepping: JointStepping, step: int, loss: Tensor) -> None:
-    """One step of all optimisers down the gradient of a loss."""
-    for optimizer in stepping.optimizers:
-        optimizer.zero_grad()
-    loss.backward()
-    stepping.clip()
-    stepping.set_rates(step)
-    for optimizer in stepping.optimizers:
-        optimizer.step()
-
-
 def _mean(losses: list[Tensor], step: int) -> float:
-    """Mean of the losses since the last line; CheckpointError where it is not finite."""
+    """Mean of the losses since the last line; CheckpointError where one is not finite."""
     mean = torch.stack(losses).mean()
     if not mean.isfinite():
         raise CheckpointError(f"the writer's loss is not finite in the steps up to {step + 1}")

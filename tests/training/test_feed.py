@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import closing
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from satjepa.captions.store import TextStore
 from satjepa.contracts import Captions
 from satjepa.data.pairs import PairDataset, collate, spread_evenly
 from satjepa.models.objectives import Told
-from satjepa.training import lesson
+from satjepa.training import kept
 from satjepa.training.feed import feed
 from satjepa.training.state import batch_indices
 
@@ -170,26 +169,25 @@ def test_an_unreadable_sample_is_an_error_in_its_place(workers: int) -> None:
     assert not multiprocessing.active_children()
 
 
-def test_the_lesson_of_a_reader_keeps_words_of_its_own(
+def test_what_is_kept_has_words_of_its_own(
     data: PairDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Read in batches of four whose memory is used again, the last one not full."""
-    monkeypatch.setattr(lesson, "AT_ONCE", 4)
+    monkeypatch.setattr(kept, "AT_ONCE", 4)
 
     def told(batch: dict) -> Told:
         words = {name: value[:, 2] for name, value in batch["text_tp1"].items()}
         image = batch["rgb_t"].flatten(1)
         return Told(image, words, image[..., None], image)
 
-    model = SimpleNamespace(device=torch.device("cpu"), told=told)
-    kept = lesson.keep(model, data, 14, 0)
     chosen = spread_evenly(len(data), 14)
+    made = kept.keep(data, chosen, told, CPU)
     fresh = told(collate([data[i] for i in chosen]))
-    assert len(chosen) == len(kept.tokens) == 14
-    assert torch.equal(kept.caption["mask"], fresh.caption["mask"])
+    assert len(chosen) == len(made.tokens) == 14
+    assert torch.equal(made.caption["mask"], fresh.caption["mask"])
     for name in ("hidden", "pooled"):
-        assert torch.equal(kept.caption[name], fresh.caption[name].half()), name
-    assert torch.equal(kept.tokens, fresh.tokens.half())
+        assert torch.equal(made.caption[name], fresh.caption[name].half()), name
+    assert torch.equal(made.tokens, fresh.tokens.half())
 
 
 def test_closing_ends_the_workers_and_ctrl_c_does_not(data: PairDataset) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,9 +18,10 @@ from satjepa.models.backbone import Backbone
 from satjepa.models.caption_tensors import fitted
 from satjepa.models.objectives import Told
 from satjepa.models.satjepa import SatJepa
-from satjepa.training import checkpoint
+from satjepa.training import checkpoint, lesson
 from satjepa.training.environment import make_accelerator
-from satjepa.training.lesson import keep, teach
+from satjepa.training.kept import keep
+from satjepa.training.lesson import teach
 from satjepa.training.loop import train
 from satjepa.training.run import Interrupted, NonFiniteError
 
@@ -77,10 +79,34 @@ def test_a_lesson_that_is_stopped_has_changed_nothing(backbone: Backbone, until:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_the_windows_are_spread_evenly(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def noting(dataset: Any, chosen: list[int], *rest: Any) -> Any:
+        asked.append(chosen)
+        return keep(dataset, chosen, *rest)
+
+    monkeypatch.setattr(lesson, "keep", noting)
+    for windows in (4, 99):
+        params = with_lesson(windows=windows)
+        learn(build(backbone, params), params)
+    assert asked == [[0, 1, 3, 5], list(range(SAMPLES))]
+
+
+def test_a_lesson_may_be_stopped_before_its_first_step(backbone: Backbone) -> None:
+    """While the tokens of its windows are made."""
+    params = with_lesson(windows=6)
+    model = build(backbone, params)
+    made = []
+    told = model.told
+    model.told = lambda batch: made.append(1) or told(batch)
+    assert learn(model, params, until=0) is None and not made
+
+
 def test_what_is_kept_is_what_the_model_makes_of_the_windows(backbone: Backbone) -> None:
     model = build(backbone, with_lesson())
-    kept = keep(model, ITEMS, 4, 0)
-    chosen = [0, 1, 3, 5]  # of seven, spread evenly
+    chosen = [0, 1, 3, 5]
+    kept = keep(ITEMS, chosen, model.told, model.device)
     with torch.no_grad():
         fresh = model.told(collate([ITEMS[i] for i in chosen]))
     assert kept.tokens.dtype == torch.float16 and kept.caption["mask"].dtype == torch.bool
@@ -92,7 +118,6 @@ def test_what_is_kept_is_what_the_model_makes_of_the_windows(backbone: Backbone)
     torch.testing.assert_close(words, fresh.caption["hidden"], **close)
     after = model.semantic(collate([ITEMS[3]])["text_tp1"])["hidden"][0]
     torch.testing.assert_close(words[2], after, **close)
-    assert len(keep(model, ITEMS, 99, 0).tokens) == SAMPLES
 
 
 def test_it_learns_to_hear_what_the_caption_alone_says(backbone: Backbone) -> None:

@@ -13,7 +13,6 @@ from satjepa.captions.embeddings import caption_embedder
 from satjepa.config import load_params
 from satjepa.contracts import SEMANTIC, Captions
 from satjepa.data.pairs import collate
-from satjepa.models.led import tokens_ahead
 from satjepa.training import checkpoint, writer
 from satjepa.training.checkpoint import CheckpointError
 
@@ -131,10 +130,17 @@ def test_tokens_are_made_once_of_the_windows_asked_for(model, encoders, how, tra
     made = writer.new_writer(model, encoders, few, seed=0)
     writer.train_writer(made, model, data, encoders, few, model.params.train, 0, str)
     assert data.read == [0, 2, 4, 6]
-    kept = writer.kept_tokens(model, data, [3, 0])
-    alone = tokens_ahead(model, collate([data[0]]))
-    assert kept.dtype == torch.float16 and kept.shape == (2, *alone.shape[1:])
-    assert torch.allclose(kept[1].float(), alone[0], atol=2e-3, rtol=1e-3)
+
+
+def test_a_loss_that_is_not_finite_is_an_error_and_reaches_no_weight(
+    model, encoders, how, monkeypatch
+) -> None:
+    made = writer.new_writer(model, encoders, how, seed=0)
+    loss = made.loss
+    monkeypatch.setattr(made, "loss", lambda *given: loss(*given) * torch.inf)
+    with pytest.raises(CheckpointError, match="not finite in the steps up to 8"):
+        writer.train_writer(made, model, Pairs(encoders), encoders, how, model.params.train, 0, str)
+    assert all(value.isfinite().all() for value in made.state_dict().values())
 
 
 def test_it_is_found_in_a_folder_and_beside_that_of_a_run(folder, tmp_path) -> None:
