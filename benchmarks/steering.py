@@ -16,8 +16,8 @@ moved: the share of edits after which the cover has more of its quarter than wit
 much more of the quarter; claimed: captions by rule of the forecast that name it there; elsewhere:
 mean absolute change outside the quarter, for "no edit" that of a random member.
 
---hide: the tokens of the quarter that is edited are hidden from the generator, so that there the
-words alone say what comes.
+--hide: in all pictures of an edit, also the one without it, the tokens of its quarter are hidden
+from the generator, so that there the words alone say what comes.
 """
 
 from __future__ import annotations

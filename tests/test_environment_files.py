@@ -31,8 +31,7 @@ def requirements(name: str) -> dict[str, str]:
 
 
 # Nothing imports these: they are programs, or what another package reads Parquet or Zarr with.
-PROGRAMS = {"jupyterlab", "ipykernel", "pyarrow", "ruff", "pytest-timeout",
-            "pytest-xdist"}
+PROGRAMS = {"jupyterlab", "ipykernel", "pyarrow", "ruff", "pytest-timeout", "pytest-xdist"}
 
 
 def imported_by(folders: tuple[str, ...]) -> set[str]:

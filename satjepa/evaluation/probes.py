@@ -45,7 +45,7 @@ def listen(model: JointModel, params: Params, count: int = 64, samples: int = 4)
     rows = {}
     for case, changes in cases.items():
         members = model.forecast(batch | changes, samples, params.seed)  # (S,B,3,H,W)
-        rows[case] = _heard(members, batch, params.eval.change_threshold)
+        rows[case] = heard(members, batch, params.eval.change_threshold)
     frame = pd.DataFrame(rows).T
     return frame.assign(difference=frame["psnr"] - frame["psnr"].iloc[0],
                         changed_difference=frame["changed"] - frame["changed"].iloc[0])  # fmt: skip
@@ -74,8 +74,11 @@ def _streams(model: JointModel, count: int) -> dict[str, dict[str, Any]]:
     return cases
 
 
-def _heard(members: torch.Tensor, batch: dict[str, Any], threshold: float) -> dict[str, float]:
-    """Scores of forecasts (S,B,3,H,W) of a batch; "changed" pools the pixels of all patches."""
+def heard(members: torch.Tensor, batch: dict[str, Any], threshold: float) -> dict[str, float]:
+    """Scores of forecasts (S,B,3,H,W) of a batch: psnr of their mean (dB, mean over patches), crps;
+    "changed" is the PSNR of the pixels, of all patches pooled, that change by more than `threshold`
+    from t to t+1.
+    """
     from satjepa.metrics.pixels import changed, crps, mse, pool, psnr, psnr_of
 
     truth = batch["rgb_tp1"]

@@ -115,23 +115,29 @@ def steer_place(
     count: int = 5, seed: int = 0, hide: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Edits of the caption `text` of one place (a batch of B = 1), each with its controls: a row
-    for each of `count` edits and each of "edit", "no edit", "random edit". hide: the tokens of the
-    quarter that a caption was edited in are hidden.
+    for each of `count` edits and each of "edit", "no edit", "random edit". hide: in all pictures of
+    an edit, also the one without it, the tokens of its quarter are hidden.
     """
     edits = draw_edits(text, count, rng)
     others = [another(text, edit, rng) for edit in edits]
-    texts = [text, *(edited(text, *edit) for edit in (*edits, *others))]
-    quiet = [None, *(edit.quarter for edit in (*edits, *others))] if hide else None
-    plain, *drawn = futures(joint, batch, texts, embed, seed, quiet)
-    noise = futures(joint, batch, [text], embed, seed, member=1)[0]
+    quiet = [edit.quarter for edit in edits] if hide else None
+
+    def drawn(texts: Sequence[str], member: int = 0) -> Tensor:
+        return futures(joint, batch, texts, embed, seed, quiet, member)  # (count,3,H,W)
+
+    as_it_is = [text] * count
+    plain = drawn(as_it_is)
+    made = {
+        "edit": drawn([edited(text, *edit) for edit in edits]),
+        "no edit": drawn(as_it_is, member=1),
+        "random edit": drawn([edited(text, *edit) for edit in others]),
+    }
     rows = []
     for number, edit in enumerate(edits):
-        before, _ = covered(plain, edit)
-        control = drawn[count + number]
-        made = {"edit": drawn[number], "no edit": noise, "random edit": control}
-        for case, image in made.items():
-            share, claimed = covered(image, edit)
-            elsewhere = changed_elsewhere(plain, image, edit.quarter)
+        before, _ = covered(plain[number], edit)
+        for case, images in made.items():
+            share, claimed = covered(images[number], edit)
+            elsewhere = changed_elsewhere(plain[number], images[number], edit.quarter)
             row = {"case": case, "before": before, "share": share, "claimed": claimed}
             rows.append(row | edit._asdict() | {"elsewhere": elsewhere})
     return rows

@@ -1,0 +1,94 @@
+"""What words are worth, over the seeds of a model: mean and standard deviation of every number.
+
+    python benchmarks/words.py runs/satjepa-0/model [runs/satjepa-1/model ...] [--places 64]
+                               [--samples 8] [--preset strong] [--out FILE.csv]
+
+On test regions, of models with a caption writer (`python -m satjepa.pipeline.train_writer RUN`):
+
+    heard      forecasts led by the forecast caption ("as it is"), by none, by one kind alone, by
+               the true one of t+1, by that of year t or of another place, and by captions that the
+               writer draws, one for each member: PSNR of the mean, on changed pixels, CRPS, and the
+               difference of each to "no captions" of the same model
+    agreement  whether a member's picture says what its own sentence says
+               (`satjepa.evaluation.led.agreement`)
+    words      the likeliest caption of every place against the copy of that of year t and the true
+               one of another place: BLEU, ROUGE-L, CIDEr, retrieval, on all places and on changed
+               ones (`satjepa.evaluation.captions.caption_table`)
+
+Several runs are those of one model trained with several seeds, `python -m
+satjepa.pipeline.run_notebook notebooks/05_train.ipynb OUT -p arm satjepa -p seed 1 -p run_dir
+runs/satjepa-1` for one.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import pandas as pd
+
+from satjepa.assemble import load_led, load_model, sample_batch
+from satjepa.config import load_params
+from satjepa.evaluation import captions, led
+from satjepa.evaluation.probes import heard, listen
+
+SILENCE = "no captions"
+Tables = dict[str, pd.DataFrame]
+
+
+def measured(checkpoint: str, args: argparse.Namespace) -> Tables:
+    """The three tables of one model."""
+    params = load_params()
+    model = load_model(checkpoint)
+    writing = load_led(model, model.folder)
+    table = listen(model, params, args.places, args.samples)[["psnr", "changed", "crps"]]
+    batch = sample_batch(params, args.places)
+    members, sentences = writing.with_sentences(batch, args.samples, params.seed)
+    table.loc["drawn by the writer"] = heard(members, batch, params.eval.change_threshold)
+    gains = (table - table.loc[SILENCE]).add_suffix(f" - {SILENCE}")
+    before, truth = captions.semantic_pairs(params, "test", args.preset)
+    half = len(truth) // 2
+    written = led.written(writing, params, "test", args.preset)
+    others = {"true one of another place": [*truth[half:], *truth[:half]], "written": written}
+    return {
+        "heard": table.join(gains),
+        "agreement": pd.Series(led.agreement(members, sentences)).to_frame("value"),
+        "words": captions.caption_table(before, truth, others, captions.pooled_embedder(params)),
+    }
+
+
+def over_seeds(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Mean and standard deviation (of the sample) of equal tables, side by side."""
+    stacked = pd.concat(tables, keys=range(len(tables)), names=["run"])
+    levels = list(range(1, stacked.index.nlevels))
+    grouped = stacked.groupby(level=levels, sort=False)
+    both = pd.concat({"mean": grouped.mean(), "sd": grouped.std()}, axis=1)
+    return both.swaplevel(axis=1)[[(name, kind) for name in tables[0] for kind in ("mean", "sd")]]
+
+
+def main() -> None:
+    """Print the tables; `--out` writes every model's numbers."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("checkpoints", nargs="+")
+    parser.add_argument("--places", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--preset")
+    parser.add_argument("--out")
+    args = parser.parse_args()
+    found = [measured(checkpoint, args) for checkpoint in args.checkpoints]
+    for name in found[0]:
+        print(f"\n{name}, {len(found)} seeds")
+        print(over_seeds([tables[name] for tables in found]).round(4).to_string())
+    if args.out:
+        parts = {}
+        for checkpoint, tables in zip(args.checkpoints, found, strict=True):
+            for name, table in tables.items():
+                flat = table.copy()
+                flat.index = [" / ".join(map(str, key)) if isinstance(key, tuple) else key
+                              for key in table.index]  # fmt: skip
+                parts[checkpoint, name] = flat.stack()
+        long = pd.concat(parts, names=["checkpoint", "table", "row", "column"])
+        long.rename("value").to_csv(args.out, float_format="%.6g")
+
+
+if __name__ == "__main__":
+    main()
