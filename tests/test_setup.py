@@ -293,7 +293,7 @@ def test_make_works_below_a_folder_with_a_blank(blank: Path):
     assert make(blank, "repro") == (0, ["scripts/preflight.py repro", *setting_up, run])
     assert make(blank, "repro") == (0, ["scripts/preflight.py repro", run])
     assert make(blank, "setup") == (0, [])
-    assert make(blank, "test") == (0, ["-m pytest"])
+    assert make(blank, "test") == (0, ["-m pytest -n 2 --dist loadfile"])
     other = make(blank, "repro", "PARAMS=my params.yaml")
     assert other[1][-1] == "-m satjepa.pipeline.experiment my params.yaml"
 
