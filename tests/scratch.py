@@ -13,7 +13,8 @@ from satjepa.config.files import read_yaml, with_keys
 from satjepa.pipeline.experiment import lay_out
 
 SMOKE = read_yaml(REPO / "tests/pipeline/smoke.yaml")
-# stages of notebooks that show the shipped model: minutes, whatever the size of the pipeline
+# where the pipeline ends; beside it, notebooks of the shipped model: minutes, whatever its size
+ENDS = ("demo_model", "ablations", "figures", "claims")
 SHOWS = ("one_patch", "rollout", "own_region", "words")
 
 

@@ -22,7 +22,8 @@ TINY = {
     "data.patch": 32, "data.history": 2, "model.encoder": SMALL | {"patch": 8},
     "model.predictor": SMALL, "model.forecaster": {"dim": 16, "layers": 1, "heads": 2},
     "model.adapter": {"dim": 16, "layers": 1, "heads": 2}, "train.steps": 2, "train.batch": 2,
-    "train.log_every": 1, "sample.steps": 2, "backbone.layout": None, "captions.max_length": 6,
+    "train.lesson": {"windows": 4, "steps": 2, "batch": 2}, "train.log_every": 1, "sample.steps": 2,
+    "backbone.layout": None, "captions.max_length": 6,
 }  # fmt: skip
 
 

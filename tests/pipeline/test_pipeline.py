@@ -6,7 +6,7 @@ import json
 
 import pytest
 from reach import REPO
-from scratch import SHOWS, SMOKE, Scratch
+from scratch import ENDS, SHOWS, SMOKE, Scratch
 
 from satjepa.config.files import read_yaml
 from satjepa.data.manifest import verify_manifest
@@ -104,12 +104,11 @@ def test_what_is_only_looked_at_trains_nothing(scratch: Scratch):
     """Another metric setting, sampler and line of a figure: scores and figures only. Notebooks of
     the shipped model follow, too (`test_a_changed_parameter_touches_what_reads_it`); not here.
     """
-    scratch.dvc("freeze", *SHOWS)
     scratch.set("params.yaml", {"eval.change_threshold": 0.2, "sample.steps": 3})
     plots = scratch.folder / "satjepa/figures/plots.py"
     plots.write_text(plots.read_text() + "\nSEEN_IN_A_FIGURE = 1\n")
     models = {path: path.read_bytes() for path in scratch.folder.glob("runs/*/model/*")}
-    assert scratch.repro() == SCORE | SCORE_BASELINES | LOOK | {"demo_model"}
+    assert scratch.repro(*ENDS) == SCORE | SCORE_BASELINES | LOOK | {"demo_model"}
     assert models == {path: path.read_bytes() for path in scratch.folder.glob("runs/*/model/*")}
     settings = json.loads((scratch.folder / "reports/table.settings.json").read_text())
     assert (settings["change_threshold"], settings["sampler_steps"]) == (0.2, 3)  # what was used
@@ -119,4 +118,4 @@ def test_a_changed_arm_runs_that_arm_again_and_the_figures(scratch: Scratch):
     arms = read_yaml(scratch.folder / "params.yaml")["arms"]
     arms["no_jepa"] |= {"loss.caption": 0.25}
     scratch.set("params.yaml", {"arms": arms})
-    assert scratch.repro() == {"train@no_jepa-0", "score@no_jepa-0"} | LOOK
+    assert scratch.repro(*ENDS) == {"train@no_jepa-0", "score@no_jepa-0"} | LOOK
