@@ -1,9 +1,10 @@
 """What words are worth, over the seeds of a model: mean and standard deviation of every number.
 
     python benchmarks/words.py runs/satjepa-0/model [runs/satjepa-1/model ...] [--places 64]
-                               [--samples 8] [--preset strong] [--out FILE.csv]
+                               [--samples 8]
 
-On test regions, of models with a caption writer (`python -m satjepa.pipeline.train_writer RUN`):
+On test regions of the first preset, of models with a caption writer (`python -m
+satjepa.pipeline.train_writer RUN`):
 
     heard      forecasts led by the forecast caption ("as it is"), by none, by one kind alone, by
                the true one of t+1, by that of year t or of another place, and by captions that the
@@ -45,9 +46,9 @@ def measured(checkpoint: str, args: argparse.Namespace) -> Tables:
     members, sentences = writing.with_sentences(batch, args.samples, params.seed)
     table.loc["drawn by the writer"] = heard(members, batch, params.eval.change_threshold)
     gains = (table - table.loc[SILENCE]).add_suffix(f" - {SILENCE}")
-    before, truth = captions.semantic_pairs(params, "test", args.preset)
+    before, truth = captions.semantic_pairs(params)
     half = len(truth) // 2
-    written = led.written(writing, params, "test", args.preset)
+    written = led.written(writing, params)
     others = {"true one of another place": [*truth[half:], *truth[:half]], "written": written}
     return {
         "heard": table.join(gains),
@@ -66,28 +67,16 @@ def over_seeds(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Print the tables; `--out` writes every model's numbers."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("checkpoints", nargs="+")
     parser.add_argument("--places", type=int, default=64)
     parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--preset")
-    parser.add_argument("--out")
     args = parser.parse_args()
     found = [measured(checkpoint, args) for checkpoint in args.checkpoints]
     for name in found[0]:
         print(f"\n{name}, {len(found)} seeds")
         print(over_seeds([tables[name] for tables in found]).round(4).to_string())
-    if args.out:
-        parts = {}
-        for checkpoint, tables in zip(args.checkpoints, found, strict=True):
-            for name, table in tables.items():
-                flat = table.copy()
-                flat.index = [" / ".join(map(str, key)) if isinstance(key, tuple) else key
-                              for key in table.index]  # fmt: skip
-                parts[checkpoint, name] = flat.stack()
-        long = pd.concat(parts, names=["checkpoint", "table", "row", "column"])
-        long.rename("value").to_csv(args.out, float_format="%.6g")
 
 
 if __name__ == "__main__":
