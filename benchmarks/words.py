@@ -8,8 +8,9 @@ satjepa.pipeline.train_writer RUN`):
 
     heard      forecasts led by the forecast caption ("as it is"), by none, by one kind alone, by
                the true one of t+1, by that of year t or of another place, and by captions that the
-               writer draws, one for each member: PSNR of the mean, on changed pixels, CRPS, and the
-               difference of each to "no captions" of the same model
+               writer draws, one for each member: PSNR of the mean, on changed pixels, CRPS; what
+               the captions by rule of the members have in common with the true one (`shown`); and
+               the difference of each to "no captions" of the same model
     agreement  whether a member's picture says what its own sentence says
                (`satjepa.evaluation.led.agreement`)
     words      the likeliest caption of every place against the copy of that of year t and the true
@@ -24,27 +25,72 @@ runs/satjepa-1` for one.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
+import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from satjepa.assemble import load_led, load_model, sample_batch
+from satjepa.captions.grammar import claims
+from satjepa.captions.rules import caption
 from satjepa.config import load_params
 from satjepa.evaluation import captions, led
 from satjepa.evaluation.probes import heard, listen
+from satjepa.metrics.words import caption_scores
 
 SILENCE = "no captions"
 Tables = dict[str, pd.DataFrame]
 
 
+class Noting:
+    """A model that keeps what it has drawn."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.drawn: list[Tensor] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def forecast(self, *args: Any) -> Tensor:
+        """As the model's."""
+        self.drawn.append(self.model.forecast(*args))
+        return self.drawn[-1]
+
+
+def shown(members: Tensor, truth: Tensor, valid: Tensor) -> dict[str, float]:
+    """What forecasts (S,B,3,H,W) show, in words: the captions by rule of all members against those
+    of the truth (B,3,H,W), both of the pixels `valid` (B,1,H,W).
+
+    claims: mean overlap of what the two claim of quarters (`satjepa.evaluation.led.overlap`).
+    bleu_4, cider: `satjepa.metrics.words`, the idf that of the true captions.
+    """
+    masks = valid[:, 0].numpy()
+
+    def said(images: Tensor) -> list[str]:
+        pairs = zip(images.numpy(), masks, strict=True)
+        return [caption(image, mask, "display").semantic for image, mask in pairs]
+
+    pictures = [text for member in members for text in said(member)]
+    true = said(truth) * len(members)
+    common = [led.overlap(claims(a), claims(b)) for a, b in zip(pictures, true, strict=True)]
+    scores = caption_scores(pictures, true)
+    return {"claims": np.nanmean(common)} | {name: scores[name] for name in ("bleu_4", "cider")}
+
+
 def measured(checkpoint: str, args: argparse.Namespace) -> Tables:
     """The three tables of one model."""
     params = load_params()
-    model = load_model(checkpoint)
-    writing = load_led(model, model.folder)
+    model = Noting(load_model(checkpoint))
+    writing = load_led(model.model, model.folder)
     table = listen(model, params, args.places, args.samples)[["psnr", "changed", "crps"]]
     batch = sample_batch(params, args.places)
     members, sentences = writing.with_sentences(batch, args.samples, params.seed)
     table.loc["drawn by the writer"] = heard(members, batch, params.eval.change_threshold)
+    valid = batch["valid_t"] & batch["valid_tp1"]
+    words = [shown(drawn, batch["rgb_tp1"], valid) for drawn in (*model.drawn, members)]
+    table = table.join(pd.DataFrame(words, table.index))
     gains = (table - table.loc[SILENCE]).add_suffix(f" - {SILENCE}")
     before, truth = captions.semantic_pairs(params)
     half = len(truth) // 2
