@@ -121,7 +121,7 @@ def main() -> None:
     args = parser.parse_args()
     found = [measured(checkpoint, args) for checkpoint in args.checkpoints]
     for name in found[0]:
-        print(f"\n{name}, {len(found)} seeds")
+        print(f"\n{name}; runs: {len(found)}")
         print(over_seeds([tables[name] for tables in found]).round(4).to_string())
 
 
