@@ -6,9 +6,11 @@ imports. A class counts as a whole. An import for type checking only counts noth
 """
 
 import ast
+import importlib.util
 import json
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import yaml
 
@@ -21,6 +23,14 @@ def as_checkout(folder: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     return folder
+
+
+def script(path: str) -> ModuleType:
+    """A module of a file of this repository that is in no package, such as benchmarks/words.py."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, REPO / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @cache

@@ -1,21 +1,17 @@
 """The benchmark of sample efficiency: which regions are left, and what its figure shows."""
 
-import importlib.util
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from reach import REPO
+from reach import script
 
 from satjepa.evaluation.table import write_table
 
 
 @pytest.fixture(scope="module")
 def bench():
-    spec = importlib.util.spec_from_file_location("bench", REPO / "benchmarks/sample_efficiency.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("benchmarks/sample_efficiency.py")
 
 
 @pytest.mark.parametrize(("share", "left"), [(0.1, "A"), (0.5, "AC"), (1.0, "ABCD")])

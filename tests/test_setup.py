@@ -2,7 +2,6 @@
 folder with a blank in its name is one like any other.
 """
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -11,23 +10,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from reach import REPO
+from reach import REPO, script
 
 GB = 10**9
-
-
-def script(name: str) -> ModuleType:
-    """A module of scripts/, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, REPO / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
 def preflight(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """On a machine that has all there is to have."""
-    module = script("preflight")
+    module = script("scripts/preflight.py")
     monkeypatch.setattr(module, "has_program", lambda name: True)
     monkeypatch.setattr(module, "has_module", lambda name: True)
     monkeypatch.setattr(module, "free_bytes", lambda path: 100 * GB)
@@ -158,13 +149,13 @@ def test_memory_is_what_the_container_may_have(files: dict, expected: tuple, tmp
         path = tmp_path / "sys/fs/cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
-    preflight = script("preflight")
+    preflight = script("scripts/preflight.py")
     assert tuple(size / 2**30 for size in preflight.memory(str(tmp_path))) == expected
     assert preflight.memory(str(tmp_path / "none")) == (None, None)
 
 
 def test_verify_asks_git_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    preflight = script("preflight")
+    preflight = script("scripts/preflight.py")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     (line,) = preflight.repository_lacks(str(tmp_path))
     assert "is no git repository with a commit" in line
@@ -219,7 +210,7 @@ SAID_FOR_UV = {"UV_DEFAULT_INDEX": "https://uv", "SSL_CERT_FILE": "/b/uv.pem", "
 def test_what_pip_is_told_uv_is_told(
     given: dict, pip: dict, expected: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    install = script("install")
+    install = script("scripts/install.py")
     bundle = tmp_path / "system.pem"
     bundle.touch()
     monkeypatch.setattr(install, "CERTIFICATES", ("/no/such.pem", str(bundle)))
@@ -234,13 +225,13 @@ def test_pips_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         "[global]\nindex-url = https://g\ntimeout = 7\n[install]\nindex-url = https://i\n"
     )
     monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
-    found = script("install").pip_files(sys.executable)
+    found = script("scripts/install.py").pip_files(sys.executable)
     assert (found["index-url"], found["timeout"]) == ("https://i", "7")
 
 
 def test_a_setup_that_was_stopped_goes_on(tmp_path: Path):
     """All five steps at first; then only what is not there."""
-    install = script("install")
+    install = script("scripts/install.py")
     inside = tmp_path / "bin/python"
     first = install.commands(tmp_path, "python3")
     assert first[0] == ["python3", "-m", "venv", str(tmp_path)]

@@ -1,39 +1,23 @@
 """What the benchmark of words says of a forecast, on pictures that are drawn by hand."""
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
 import pytest
 import torch
+from drawings import SIDE, drawn
+from reach import script
 
 from satjepa.evaluation.steering import of_quarter
-
-FILE = Path(__file__).resolve().parents[1] / "benchmarks/words.py"
-SIDE = 64
-FOREST = (0.10, 0.18, 0.11)
-RAPE = (0.72, 0.68, 0.22)
 
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("words_bench", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def drawn(*quarters: str) -> torch.Tensor:
-    """Forest, but for fields of rape in some quarters: (3,H,W)."""
-    image = torch.tensor(FOREST)[:, None, None].repeat(1, SIDE, SIDE)
-    for quarter in quarters:
-        of_quarter(image, quarter)[:] = torch.tensor(RAPE)[:, None, None]
-    return image
+    return script("benchmarks/words.py")
 
 
 def test_forecasts_are_held_against_what_the_truth_shows(bench: ModuleType) -> None:
-    truth = torch.stack([drawn("northeast"), drawn()])
+    truth = torch.stack([drawn(northeast="yellow crops"), drawn()])
     valid = torch.ones(2, 1, SIDE, SIDE, dtype=torch.bool)
     right = bench.shown(truth.expand(3, -1, -1, -1, -1), truth, valid)
     assert right["claims"] == 1 and right["bleu_4"] == pytest.approx(1)
@@ -45,7 +29,7 @@ def test_forecasts_are_held_against_what_the_truth_shows(bench: ModuleType) -> N
 
 def test_what_no_one_has_seen_is_not_held_against_a_forecast(bench: ModuleType) -> None:
     truth = drawn()[None]
-    forecast = drawn("northeast")[None, None]
+    forecast = drawn(northeast="yellow crops")[None, None]
     valid = torch.ones(1, 1, SIDE, SIDE, dtype=torch.bool)
     assert bench.shown(forecast, truth, valid)["claims"] == pytest.approx(3 / 5)
     of_quarter(valid, "northeast")[:] = False

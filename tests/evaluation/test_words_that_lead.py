@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from drawings import COLOURS, SIDE, drawn
 
 from satjepa.captions.grammar import QUARTERS, claims, edited, parsed
 from satjepa.evaluation import steering
@@ -12,21 +13,8 @@ from satjepa.evaluation.led import agreement, overlap, seen
 from satjepa.evaluation.steering import Edit
 from satjepa.pipeline import futures
 
-SIDE = 64
-# of forest, of a green field, of a field of rape
-COLOURS = {"forest": (0.10, 0.18, 0.11), "green crops": (0.26, 0.47, 0.20),
-           "yellow crops": (0.72, 0.68, 0.22)}  # fmt: skip
 PLAIN = "Forest. " + ", ".join(f"{q} forest" for q in QUARTERS).capitalize() + "."
 PLAIN += " No sign of change."
-
-
-def drawn(**quarters: str) -> torch.Tensor:
-    """Forest, but for some quarters."""
-    image = torch.tensor(COLOURS["forest"])[:, None, None].repeat(1, SIDE, SIDE)
-    for quarter, cover in quarters.items():
-        part = steering.of_quarter(image, quarter)
-        part[:] = torch.tensor(COLOURS[cover.replace("_", " ")])[:, None, None]
-    return image
 
 
 def test_the_caption_of_a_drawing_is_what_was_drawn():
